@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory of tensors: a caching pool. Blocks are 64-byte aligned, rounded up to one of eight sizes per
+// power of two, and kept for reuse when freed, so a training step stops asking the system for memory
+// after its first iterations. `pool_stats()` says what is held.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <unordered_map>
+#include <vector>
+
+namespace espalier {
+
+struct PoolStats {
+  std::size_t in_use_bytes = 0;
+  std::size_t peak_bytes = 0;      // largest in_use_bytes so far
+  std::size_t cached_bytes = 0;    // freed, waiting for reuse
+  std::size_t system_allocations = 0;
+};
+
+namespace detail {
+
+class CpuPool {
+ public:
+  static constexpr std::size_t kAlignment = 64;
+
+  /// Never destroyed: tensors in static storage may be freed after any other static object.
+  static CpuPool& instance() {
+    static CpuPool* pool = new CpuPool;
+    return *pool;
+  }
+
+  static std::size_t rounded(std::size_t bytes) {
+    if (bytes <= 512) return (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
+    const std::size_t step = std::bit_floor(bytes - 1) / 8;
+    return (bytes + step - 1) / step * step;
+  }
+
+  void* allocate(std::size_t size) {
+    const std::lock_guard lock(mutex_);
+    void* block = nullptr;
+    auto& bin = free_[size];
+    if (!bin.empty()) {
+      block = bin.back();
+      bin.pop_back();
+      stats_.cached_bytes -= size;
+    } else {
+      block = ::operator new(size, std::align_val_t{kAlignment});
+      ++stats_.system_allocations;
+    }
+    stats_.in_use_bytes += size;
+    stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.in_use_bytes);
+    return block;
+  }
+
+  void release(void* block, std::size_t size) noexcept {
+    const std::lock_guard lock(mutex_);
+    stats_.in_use_bytes -= size;
+    try {
+      free_[size].push_back(block);
+      stats_.cached_bytes += size;
+    } catch (...) {
+      ::operator delete(block, std::align_val_t{kAlignment});
+    }
+  }
+
+  /// Gives every cached block back to the system.
+  void trim() {
+    const std::lock_guard lock(mutex_);
+    for (auto& [size, bin] : free_) {
+      for (void* block : bin) ::operator delete(block, std::align_val_t{kAlignment});
+    }
+    free_.clear();
+    stats_.cached_bytes = 0;
+  }
+
+  PoolStats stats() {
+    const std::lock_guard lock(mutex_);
+    return stats_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<std::size_t, std::vector<void*>> free_;
+  PoolStats stats_;
+};
+
+}  // namespace detail
+
+[[nodiscard]] inline PoolStats pool_stats() {
+  return detail::CpuPool::instance().stats();
+}
+inline void trim_pool() {
+  detail::CpuPool::instance().trim();
+}
+
+/// Uninitialised host memory of `bytes` bytes from the pool.
+[[nodiscard]] inline std::shared_ptr<std::byte> allocate_bytes(std::size_t bytes) {
+  auto& pool = detail::CpuPool::instance();
+  const std::size_t size = detail::CpuPool::rounded(bytes);
+  void* block = pool.allocate(size);
+  return {static_cast<std::byte*>(block), [size](std::byte* p) {
+            detail::CpuPool::instance().release(p, size);
+          }};
+}
+
+}  // namespace espalier
