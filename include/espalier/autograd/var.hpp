@@ -7,9 +7,9 @@
 //   static constexpr const char* kName;
 //   Tensor<T, D> forward(Saved& saved, const Input&... values) const;
 //   std::array<AnyTensor, n> backward(const Saved& saved, const Tensor<T, D>& dy) const;
-// `forward` puts what backward needs into `saved.tensors`: only that lives on. `backward` returns one
-// gradient per input and never accumulates; it may leave those empty that `saved.needs` does not ask
-// for. The engine accumulates.
+// `forward` puts what backward needs into `saved.tensors`: only that lives on. `backward` returns
+// one gradient per input and never accumulates; it may leave those empty that `saved.needs` does
+// not ask for. The engine accumulates.
 #pragma once
 
 #include <array>
@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include <espalier/core/trace.hpp>
 #include <espalier/tensor/tensor.hpp>
 
 namespace espalier {
@@ -121,7 +122,10 @@ template <Element T, Device D, class Op>
     values.push_back(v.any());
     saved.needs.push_back(graph && v.requires_grad());
   }
-  Tensor<T, D> y = op.forward(saved, values);
+  Tensor<T, D> y = [&] {
+    const trace::Scope scope(Op::kName);
+    return op.forward(saved, values);
+  }();
   if (!graph) return Var<T, D>(std::move(y));
   auto node = std::make_shared<Node>();
   node->op = Op::kName;
@@ -139,7 +143,10 @@ template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
   const std::vector<AnyVar> inputs = {first, rest...};
   const bool graph = detail::wants_graph(inputs);
   for (const AnyVar& v : inputs) saved.needs.push_back(graph && v.requires_grad());
-  Tensor<T, D> y = op.forward(saved, first.value(), rest.value()...);
+  Tensor<T, D> y = [&] {
+    const trace::Scope scope(Op::kName);
+    return op.forward(saved, first.value(), rest.value()...);
+  }();
   if (!graph) return Var<T, D>(std::move(y));
   using Grads = decltype(op.backward(saved, y));
   static_assert(std::tuple_size_v<Grads> == 1 + sizeof...(Rest),
@@ -154,14 +161,13 @@ template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
   return Var<T, D>(AnyVar(std::move(y), std::move(node)));
 }
 
-/// Backward from `root`, whose gradient is `seed` (empty: ones). Gradients of leaves are added to what
-/// they hold. Saved tensors are freed as the sweep passes, so a graph can be swept once.
+/// Backward from `root`, whose gradient is `seed` (empty: ones). Gradients of leaves are added to
+/// what they hold. Saved tensors are freed as the sweep passes, so a graph can be swept once.
 inline void backward(const AnyVar& root, AnyTensor seed = {}) {
   ESP_REQUIRE(root.requires_grad(), Error, "backward: the value does not depend on any parameter");
   if (!seed) {
-    visit_dtype<float, double>("backward", root.any().dtype(), [&]<class T>() {
-      seed = Tensor<T>(root.shape(), T{1});
-    });
+    visit_dtype<float, double>("backward", root.any().dtype(),
+                               [&]<class T>() { seed = Tensor<T>(root.shape(), T{1}); });
   }
   ESP_REQUIRE(seed.shape() == root.shape(), ShapeError, "backward: the value is ", root.shape(),
               ", its gradient ", seed.shape());
@@ -205,7 +211,11 @@ inline void backward(const AnyVar& root, AnyTensor seed = {}) {
       throw Error(detail::concat("backward: the graph through '", node->op,
                                  "' was already swept; run the forward again"));
     }
-    std::vector<AnyTensor> input_grads = node->backward(dy);
+    std::vector<AnyTensor> input_grads;
+    {
+      const trace::Scope scope(node->op, " backward");
+      input_grads = node->backward(dy);
+    }
     node->backward = nullptr;
     dy = AnyTensor();
     for (std::size_t i = 0; i < node->inputs.size(); ++i) {

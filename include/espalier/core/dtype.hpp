@@ -19,9 +19,10 @@ struct bf16 {
   bf16() = default;
   explicit bf16(float value) {
     const auto u = std::bit_cast<std::uint32_t>(value);
-    bits = (u & 0x7fffffffu) > 0x7f800000u
-               ? static_cast<std::uint16_t>((u >> 16) | 0x40u)  // quiet, and never rounds to infinity
-               : static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+    bits =
+        (u & 0x7fffffffu) > 0x7f800000u
+            ? static_cast<std::uint16_t>((u >> 16) | 0x40u)  // quiet, and never rounds to infinity
+            : static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
   explicit operator float() const { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 };
@@ -96,7 +97,9 @@ struct dtype_of<std::uint8_t> {
 
 /// Anything a tensor can hold.
 template <class T>
-concept Element = requires { dtype_of<T>::value; };
+concept Element = requires {
+  dtype_of<T>::value;
+};
 /// What the framework computes in on the CPU.
 template <class T>
 concept FloatElement = std::same_as<T, float> || std::same_as<T, double>;
@@ -138,7 +141,8 @@ concept FloatElement = std::same_as<T, float> || std::same_as<T, double>;
   return "?";
 }
 
-/// The only dtype switch: calls `f.template operator()<T>()` for the listed type that `dtype` names.
+/// The only dtype switch: calls `f.template operator()<T>()` for the listed type that `dtype`
+/// names.
 /// @throws DTypeError "rms_norm: unsupported dtype i32; built for f32 bf16"
 template <Element... Ts, class F>
 decltype(auto) visit_dtype(std::string_view op, DType dtype, F&& f) {
@@ -150,7 +154,8 @@ decltype(auto) visit_dtype(std::string_view op, DType dtype, F&& f) {
     } else {
       std::ostringstream list;
       ((list << ' ' << name(dtype_of<Ts>::value)), ...);
-      throw DTypeError(detail::concat(op, ": unsupported dtype ", name(dtype), "; built for", list.str()));
+      throw DTypeError(
+          detail::concat(op, ": unsupported dtype ", name(dtype), "; built for", list.str()));
     }
   };
   return call.template operator()<Ts...>(call);

@@ -28,7 +28,8 @@ struct DeviceError : Error {
 struct FormatError : Error {
   using Error::Error;
 };
-/// The operating system refused: missing file, full disk, no permission. The message names the path.
+/// The operating system refused: missing file, full disk, no permission. The message names the
+/// path.
 struct IoError : Error {
   using Error::Error;
 };
@@ -49,8 +50,8 @@ template <class... Parts>
 }  // namespace espalier
 
 /// Throws `E` with the concatenated parts, which are evaluated only on failure.
-#define ESP_REQUIRE(cond, E, ...)                                          \
-  do {                                                                     \
-    if (!(cond)) [[unlikely]]                                              \
-      throw E(::espalier::detail::concat(__VA_ARGS__));                    \
+#define ESP_REQUIRE(cond, E, ...)                       \
+  do {                                                  \
+    if (!(cond)) [[unlikely]]                           \
+      throw E(::espalier::detail::concat(__VA_ARGS__)); \
   } while (false)

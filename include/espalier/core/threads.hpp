@@ -29,8 +29,8 @@ inline void set_num_threads([[maybe_unused]] int n) {
 #endif
 }
 
-/// Calls `body(begin, end)` over disjoint ranges that cover [0, n), each of at most `grain` indices,
-/// handed out dynamically. An exception thrown by a body reaches the caller.
+/// Calls `body(begin, end)` over disjoint ranges that cover [0, n), each of at most `grain`
+/// indices, handed out dynamically. An exception thrown by a body reaches the caller.
 template <class Body>
 void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   grain = std::max<std::int64_t>(grain, 1);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of tensors: a caching pool. Blocks are 64-byte aligned, rounded up to one of eight sizes per
-// power of two, and kept for reuse when freed, so a training step stops asking the system for memory
-// after its first iterations. `pool_stats()` says what is held.
+// Memory of tensors: a caching pool. Blocks are 64-byte aligned, rounded up to one of eight sizes
+// per power of two, and kept for reuse when freed, so a training step stops asking the system for
+// memory after its first iterations. `pool_stats()` says what is held.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ namespace espalier {
 
 struct PoolStats {
   std::size_t in_use_bytes = 0;
-  std::size_t peak_bytes = 0;      // largest in_use_bytes so far
-  std::size_t cached_bytes = 0;    // freed, waiting for reuse
+  std::size_t peak_bytes = 0;    // largest in_use_bytes so far
+  std::size_t cached_bytes = 0;  // freed, waiting for reuse
   std::size_t system_allocations = 0;
 };
 
@@ -50,7 +50,7 @@ class CpuPool {
       bin.pop_back();
       stats_.cached_bytes -= size;
     } else {
-      block = ::operator new(size, std::align_val_t{kAlignment});
+      block = ::operator new (size, std::align_val_t{kAlignment});
       ++stats_.system_allocations;
     }
     stats_.in_use_bytes += size;
@@ -65,7 +65,7 @@ class CpuPool {
       free_[size].push_back(block);
       stats_.cached_bytes += size;
     } catch (...) {
-      ::operator delete(block, std::align_val_t{kAlignment});
+      ::operator delete (block, std::align_val_t{kAlignment});
     }
   }
 
@@ -73,7 +73,7 @@ class CpuPool {
   void trim() {
     const std::lock_guard lock(mutex_);
     for (auto& [size, bin] : free_) {
-      for (void* block : bin) ::operator delete(block, std::align_val_t{kAlignment});
+      for (void* block : bin) ::operator delete (block, std::align_val_t{kAlignment});
     }
     free_.clear();
     stats_.cached_bytes = 0;
@@ -104,9 +104,8 @@ inline void trim_pool() {
   auto& pool = detail::CpuPool::instance();
   const std::size_t size = detail::CpuPool::rounded(bytes);
   void* block = pool.allocate(size);
-  return {static_cast<std::byte*>(block), [size](std::byte* p) {
-            detail::CpuPool::instance().release(p, size);
-          }};
+  return {static_cast<std::byte*>(block),
+          [size](std::byte* p) { detail::CpuPool::instance().release(p, size); }};
 }
 
 }  // namespace espalier

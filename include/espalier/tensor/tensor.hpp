@@ -82,8 +82,8 @@ class Tensor : public AnyTensor {
   explicit Tensor(Shape shape) : AnyTensor(shape, dtype_of<T>::value) {}
   Tensor(Shape shape, T fill) : Tensor(shape) { std::fill_n(data(), numel(), fill); }
   Tensor(Shape shape, const std::vector<T>& values) : Tensor(shape) {
-    ESP_REQUIRE(static_cast<std::int64_t>(values.size()) == numel(), ShapeError, "Tensor: ",
-                values.size(), " values for shape ", shape);
+    ESP_REQUIRE(static_cast<std::int64_t>(values.size()) == numel(), ShapeError,
+                "Tensor: ", values.size(), " values for shape ", shape);
     std::copy(values.begin(), values.end(), data());
   }
   /// The only door from run time to compile time.
