@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything in core/.
+#pragma once
+
+#include <espalier/core/device.hpp>
+#include <espalier/core/dtype.hpp>
+#include <espalier/core/error.hpp>
+#include <espalier/core/random.hpp>
+#include <espalier/core/shape.hpp>
+#include <espalier/core/threads.hpp>
+#include <espalier/core/trace.hpp>

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything in nn/.
+#pragma once
+
+#include <espalier/nn/context.hpp>
+#include <espalier/nn/embedding.hpp>
+#include <espalier/nn/kv_cache.hpp>
+#include <espalier/nn/linear.hpp>
+#include <espalier/nn/parameter.hpp>
+#include <espalier/nn/rms_norm.hpp>

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything in ops/.
+#pragma once
+
+#include <espalier/ops/add.hpp>
+#include <espalier/ops/combine.hpp>
+#include <espalier/ops/dispatch.hpp>
+#include <espalier/ops/dropout.hpp>
+#include <espalier/ops/embedding.hpp>
+#include <espalier/ops/linear.hpp>
+#include <espalier/ops/load_balancing_loss.hpp>
+#include <espalier/ops/mask_columns.hpp>
+#include <espalier/ops/rope.hpp>
+#include <espalier/ops/router_top_k.hpp>
+#include <espalier/ops/scale.hpp>
+#include <espalier/ops/sum.hpp>

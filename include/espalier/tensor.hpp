@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything in tensor/.
+#pragma once
+
+#include <espalier/tensor/storage.hpp>
+#include <espalier/tensor/tensor.hpp>

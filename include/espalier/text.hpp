@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything in text/.
+#pragma once
+#ifdef __CUDACC__
+#error "espalier/text.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/text/added_tokens.hpp>
+#include <espalier/text/bpe.hpp>
+#include <espalier/text/byte_level.hpp>
+#include <espalier/text/decoder.hpp>
+#include <espalier/text/normalizer.hpp>
+#include <espalier/text/pre_tokenizer.hpp>
+#include <espalier/text/regex.hpp>
+#include <espalier/text/unicode.hpp>
+#include <espalier/text/vocabulary.hpp>

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one Catch main. Beside Catch2's own command line:
+//   test_io --need shared "[.shared]"
+// asks whether what the hidden cases need is there; if not it says why and exits 77, which ctest
+// reports as skipped. Needs: shared (the data folder beside the repository), python (packages to
+// compare with), gpu.
+#define CATCH_CONFIG_RUNNER
+#include "support/catch.hpp"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+namespace {
+
+constexpr int kSkipped = 77;
+
+/// Why the cases cannot run here; empty when they can.
+std::string missing(std::string_view need) {
+  if (need == "shared") {
+    if (access(ESPALIER_SHARED_DATA, R_OK) == 0) return {};
+    return std::string("no data folder ") + ESPALIER_SHARED_DATA;
+  }
+  if (need == "python") {
+    const char* python = std::getenv("ESPALIER_PEERS_PYTHON");
+    if (python == nullptr) {
+      return "set ESPALIER_PEERS_PYTHON to a python that has torch, transformers and peft";
+    }
+    const std::string probe =
+        std::string("\"") + python +
+        "\" -c 'import importlib.util as u, sys; "
+        "sys.exit(any(u.find_spec(m) is None for m in (\"torch\", \"transformers\", \"peft\")))'";
+    if (std::system(probe.c_str()) == 0) return {};
+    return std::string(python) + " lacks torch, transformers or peft";
+  }
+  if (need == "gpu") {
+#ifdef ESPALIER_CUDA
+    if (access("/dev/nvidiactl", R_OK) == 0) return {};
+    return "no CUDA device";
+#else
+    return "built without CUDA";
+#endif
+  }
+  return "unknown need '" + std::string(need) + "'";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc >= 3 && std::string_view(argv[1]) == "--need") {
+    if (const std::string why = missing(argv[2]); !why.empty()) {
+      std::printf("skipped: %s\n", why.c_str());
+      return kSkipped;
+    }
+    argv[2] = argv[0];
+    argc -= 2;
+    argv += 2;
+  }
+  return Catch::Session().run(argc, argv);
+}
