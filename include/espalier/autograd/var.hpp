@@ -124,7 +124,7 @@ template <Element T, Device D, class Op>
   }
   Tensor<T, D> y = [&] {
     const trace::Scope scope(Op::kName);
-    return op.forward(saved, values);
+    return op.template forward<T, D>(saved, values);
   }();
   if (!graph) return Var<T, D>(std::move(y));
   auto node = std::make_shared<Node>();

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a forward pass of a model gets besides its weights: the packed tokens, and what training adds.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <espalier/tensor/tensor.hpp>
+
+namespace espalier {
+
+/// Sequences one after another without padding. Sequence s is ids[segments[s] .. segments[s+1]); each is
+/// causal on its own, and its positions start at 0 (or where its cache ends).
+struct PackedTokens {
+  std::vector<std::int32_t> ids;       // [N]
+  std::vector<std::int64_t> segments;  // [S + 1]
+
+  PackedTokens() = default;
+  PackedTokens(std::vector<std::int32_t> tokens, std::vector<std::int64_t> offsets)
+      : ids(std::move(tokens)), segments(std::move(offsets)) {}
+  /// One sequence.
+  explicit PackedTokens(std::vector<std::int32_t> tokens) : ids(std::move(tokens)) {
+    segments = {0, static_cast<std::int64_t>(ids.size())};
+  }
+  std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
+};
+
+/// Training adds dropout and the auxiliary loss. `step` counts micro-batches: each draws its own masks.
+struct TrainContext {
+  bool want_aux = false;
+  std::uint64_t dropout_seed = 0;
+  std::uint64_t step = 0;
+};
+
+}  // namespace espalier

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// A linear layer without bias, or one per expert, with an optional LoRA adapter beside a frozen weight:
+// y = x Wᵀ + scale · dropout(x) Aᵀ Bᵀ, scale = alpha / r, or alpha / sqrt(r) with rank-stabilised LoRA
+// (Kalajdzievski 2023, arXiv:2312.03732).
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include <espalier/core/random.hpp>
+#include <espalier/nn/context.hpp>
+#include <espalier/nn/parameter.hpp>
+#include <espalier/ops/dropout.hpp>
+#include <espalier/ops/linear.hpp>
+
+namespace espalier {
+
+struct LoraConfig {
+  int r = 8;
+  double alpha = 8;
+  double dropout = 0;
+  bool rslora = false;
+  std::vector<std::string> targets;  // of q, k, v, o, gate, w1, w2, w3
+
+  double scale() const { return rslora ? alpha / std::sqrt(r) : alpha / r; }
+  bool targets_any(std::string_view name) const {
+    for (const std::string& t : targets) {
+      if (t == name) return true;
+    }
+    return false;
+  }
+};
+
+/// One weight per group of rows (one group: an ordinary linear layer), all of one shape [out, in].
+template <FloatElement T, Device D = Cpu>
+class GroupedLinear {
+ public:
+  GroupedLinear() = default;
+  GroupedLinear(std::vector<std::string> names, std::vector<AnyVar> weights)
+      : names_(std::move(names)), weights_(std::move(weights)) {}
+
+  /// x [R, in], rows of group g at [offsets[g], offsets[g+1]) -> [R, out].
+  Var<T, D> operator()(const Var<T, D>& x, const std::vector<std::int64_t>& offsets,
+                       const TrainContext* training = nullptr) const {
+    Var<T, D> lora_x;
+    if (training && !pairs_.empty() && lora_.dropout > 0) {
+      const std::uint64_t stream = stream_of(names_[0]) + training->step * 0x9E3779B97F4A7C15u;
+      lora_x = dropout(x, static_cast<float>(lora_.dropout), training->dropout_seed, stream);
+    }
+    return grouped_linear(x, weights_, offsets, pairs_, lora_.scale(), lora_x);
+  }
+
+  /// Adds A ~ U(-1/sqrt(in), 1/sqrt(in)) and B = 0, as PEFT initialises them.
+  void add_lora(const LoraConfig& config, std::uint64_t seed) {
+    ESP_REQUIRE(config.r >= 1, Error, "lora: rank is ", config.r, ", expected at least 1");
+    lora_ = config;
+    pairs_.clear();
+    for (std::size_t g = 0; g < weights_.size(); ++g) {
+      const std::int64_t out = weights_[g].shape(0), in = weights_[g].shape(1);
+      const Tensor<T, D> a(Shape{config.r, in}), b(Shape{out, config.r}, T{0});
+      const Philox random(seed, stream_of(names_[g]));
+      const float bound = 1.0f / std::sqrt(static_cast<float>(in));
+      for (std::int64_t i = 0; i < a.numel(); ++i) a[i] = bound * (2 * random.uniform(i) - 1);
+      pairs_.push_back({parameter(a), parameter(b)});
+    }
+  }
+
+  void collect(std::vector<NamedParameter>& out) const {
+    for (std::size_t g = 0; g < weights_.size(); ++g) {
+      if (weights_[g].requires_grad()) out.push_back({names_[g] + ".weight", weights_[g]});
+      if (pairs_.empty()) continue;
+      out.push_back({names_[g] + ".lora_A.weight", pairs_[g].a});
+      out.push_back({names_[g] + ".lora_B.weight", pairs_[g].b});
+    }
+  }
+
+  std::size_t groups() const { return weights_.size(); }
+  const AnyVar& weight(std::size_t g = 0) const { return weights_[g]; }
+
+ private:
+  std::vector<std::string> names_;
+  std::vector<AnyVar> weights_;
+  std::vector<LoraPair> pairs_;
+  LoraConfig lora_;
+};
+
+template <FloatElement T, Device D = Cpu>
+class Linear : public GroupedLinear<T, D> {
+ public:
+  Linear() = default;
+  /// `name` without ".weight"; `weight` [out, in].
+  Linear(std::string name, AnyVar weight)
+      : GroupedLinear<T, D>({std::move(name)}, {std::move(weight)}) {}
+
+  Var<T, D> operator()(const Var<T, D>& x, const TrainContext* training = nullptr) const {
+    return GroupedLinear<T, D>::operator()(x, {0, x.shape(0)}, training);
+  }
+};
+
+}  // namespace espalier

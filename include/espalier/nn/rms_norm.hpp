@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Root-mean-square normalisation with a learned gain.
+#pragma once
+
+#include <string>
+
+#include <espalier/nn/parameter.hpp>
+#include <espalier/ops/rms_norm.hpp>
+
+namespace espalier {
+
+template <FloatElement T, Device D = Cpu>
+class RmsNorm {
+ public:
+  RmsNorm() = default;
+  RmsNorm(std::string name, AnyVar weight, float eps)
+      : name_(std::move(name)), weight_(std::move(weight)), eps_(eps) {}
+
+  Var<T, D> operator()(const Var<T, D>& x) const { return rms_norm(x, weight_, eps_); }
+  void collect(std::vector<NamedParameter>& out) const {
+    if (weight_.requires_grad()) out.push_back({name_ + ".weight", weight_});
+  }
+
+ private:
+  std::string name_;
+  AnyVar weight_;
+  float eps_ = 1e-5f;
+};
+
+}  // namespace espalier

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Copies each token's row to the rows of its experts.     x [N, H] -> rows [R, H] in expert order
+// Backward sums a token's rows in slot order (best expert first).
+#pragma once
+
+#include <espalier/ops/router_top_k.hpp>
+
+namespace espalier {
+
+struct Dispatch {
+  static constexpr const char* kName = "dispatch";
+  Routing routing;
+
+  template <FloatElement T, Device D>
+  Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
+    static_assert(!D::is_cuda, "dispatch: no CUDA path");
+    ESP_REQUIRE(x.shape().rank() == 2 && x.shape(0) == routing.tokens, ShapeError, kName, ": x is ",
+                x.shape(), ", the routing has ", routing.tokens, " tokens");
+    const std::int64_t h = x.shape(1);
+    Tensor<T, D> rows(Shape{routing.rows(), h});
+    parallel_for(routing.rows(), 32, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t r = begin; r < end; ++r) {
+        const std::int64_t token = routing.slot_of_row[r] / routing.top_k;
+        std::copy_n(x.data() + token * h, h, rows.data() + r * h);
+      }
+    });
+    return rows;
+  }
+  template <FloatElement T, Device D>
+  std::array<AnyTensor, 1> backward(const Saved&, const Tensor<T, D>& dy) const {
+    const std::int64_t h = dy.shape(1), k = routing.top_k;
+    const Tensor<T, D> dx(Shape{routing.tokens, h});
+    parallel_for(routing.tokens, 16, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t n = begin; n < end; ++n) {
+        T* out = dx.data() + n * h;
+        std::copy_n(dy.data() + routing.row_of_slot[n * k] * h, h, out);
+        for (std::int64_t j = 1; j < k; ++j) {
+          const T* in = dy.data() + routing.row_of_slot[n * k + j] * h;
+          for (std::int64_t c = 0; c < h; ++c) out[c] += in[c];
+        }
+      }
+    });
+    return {dx};
+  }
+};
+
+/// @throws ShapeError when x has another number of tokens than the routing.
+template <FloatElement T, Device D>
+[[nodiscard]] Var<T, D> dispatch(const Var<T, D>& x, const Routing& routing) {
+  return apply(Dispatch{routing}, x);
+}
+
+}  // namespace espalier

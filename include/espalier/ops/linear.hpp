@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = x Wᵀ, for one weight or for one weight per group of rows (the experts of a mixture), each
+// with an optional low-rank update  y += scale · (x' Aᵀ) Bᵀ  (LoRA, Hu et al. 2021,
+// arXiv:2106.09685, eq. 3).
+//   x [R, in]   W_g [out, in]   A_g [r, in]   B_g [out, r]   y [R, out]   group g = rows
+//   [offsets[g], offsets[g+1])
+// x' is x, or x after dropout. Weights are stored in any float type and widened in the GEMM; B·A is
+// never formed. Accumulates in T. A group may be empty: its gradients are zero.
+#pragma once
+
+#include <vector>
+
+#include <espalier/autograd/var.hpp>
+#include <espalier/ops/cpu/gemm.hpp>
+
+namespace espalier {
+
+/// The trained part of a LoRA layer: delta W = scale · b · a.
+struct LoraPair {
+  AnyVar a;  // [r, in]
+  AnyVar b;  // [out, r]
+};
+
+struct LinearOp {
+  static constexpr const char* kName = "linear";
+
+  std::vector<std::int64_t> offsets;  // G + 1
+  bool lora = false;
+  bool lora_input = false;  // the LoRA branch has an input of its own, after dropout
+  double scale = 1;
+
+  // Inputs: x, [x'], W_0..W_G-1, [A_0.., B_0..].
+  std::size_t groups() const { return offsets.size() - 1; }
+  std::size_t first_weight() const { return lora_input ? 2 : 1; }
+  std::size_t first_a() const { return first_weight() + groups(); }
+  std::size_t first_b() const { return first_a() + groups(); }
+  std::int64_t rows(std::size_t g) const { return offsets[g + 1] - offsets[g]; }
+
+  template <FloatElement T, Device D = Cpu>
+  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
+    static_assert(!D::is_cuda, "linear: no CUDA path");
+    check(in);
+    const Tensor<T, D> x(in[0]);
+    const std::int64_t width = x.shape(1), out = in[first_weight()].shape(0);
+    Tensor<T, D> y(Shape{x.shape(0), out});
+    Problems<T> base;
+    for (std::size_t g = 0; g < groups(); ++g) {
+      base.push_back({rows(g), out, width, of_rows(x, g), weight(in[first_weight() + g], true),
+                      y.data() + offsets[g] * out, out});
+    }
+    cpu::gemm_batch<T>(base);
+    saved.tensors = in;
+    bool keep_input = false;
+    for (std::size_t i = first_weight(); i < saved.needs.size(); ++i) {
+      keep_input = keep_input || saved.needs[i];
+    }
+    if (!keep_input) saved.tensors[0] = AnyTensor();
+    if (lora) {
+      const Tensor<T, D> lora_x(in[lora_input ? 1 : 0]);
+      const std::int64_t rank = in[first_a()].shape(0);
+      const Tensor<T, D> t(Shape{x.shape(0), rank});  // x' Aᵀ
+      Problems<T> down, up;
+      for (std::size_t g = 0; g < groups(); ++g) {
+        T* tg = t.data() + offsets[g] * rank;
+        down.push_back(
+            {rows(g), rank, width, of_rows(lora_x, g), weight(in[first_a() + g], true), tg, rank});
+        up.push_back({rows(g), out, rank, of_rows(t, g), weight(in[first_b() + g], true),
+                      y.data() + offsets[g] * out, out, static_cast<T>(scale), T{1}});
+      }
+      cpu::gemm_batch<T>(down);
+      cpu::gemm_batch<T>(up);
+      saved.tensors.push_back(t);
+    }
+    return y;
+  }
+
+  template <FloatElement T, Device D = Cpu>
+  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+    std::vector<AnyTensor> grads(saved.needs.size());
+    const auto& in = saved.tensors;
+    const std::int64_t out = dy.shape(1), width = in[first_weight()].shape(1);
+    Tensor<T, D> dx, dlora_x;
+    if (saved.needs[0]) {
+      dx = Tensor<T, D>(Shape{dy.shape(0), width});
+      Problems<T> work;
+      for (std::size_t g = 0; g < groups(); ++g) {
+        work.push_back({rows(g), width, out, of_rows(dy, g), weight(in[first_weight() + g], false),
+                        dx.data() + offsets[g] * width, width});
+      }
+      cpu::gemm_batch<T>(work);
+      grads[0] = dx;
+    }
+    Problems<T> dw;
+    for (std::size_t g = 0; g < groups(); ++g) {
+      if (!saved.needs[first_weight() + g]) continue;
+      const Tensor<T, D> d(Shape{out, width});
+      dw.push_back({out, width, rows(g), transposed(of_rows(dy, g)),
+                    of_rows(Tensor<T, D>(in[0]), g), d.data(), width});
+      grads[first_weight() + g] = d;
+    }
+    cpu::gemm_batch<T>(dw);
+    if (lora) lora_backward(saved, dy, dx, grads);
+    return grads;
+  }
+
+ private:
+  template <FloatElement T>
+  using Problems = std::vector<cpu::GemmProblem<T>>;
+
+  template <FloatElement T, Device D>
+  cpu::MatrixView of_rows(const Tensor<T, D>& x, std::size_t g) const {
+    return {x.data() + offsets[g] * x.shape(1), x.dtype(), x.shape(1)};
+  }
+  static cpu::MatrixView weight(const AnyTensor& w, bool transposed) {
+    return {w.bytes(), w.dtype(), w.shape(1), transposed};
+  }
+  static cpu::MatrixView transposed(cpu::MatrixView m) {
+    m.transposed = true;
+    return m;
+  }
+
+  // dt = scale · dy B;  dB = scale · dyᵀ t;  dA = dtᵀ x';  dx' = dt A (added to dx where x' is x).
+  template <FloatElement T, Device D>
+  void lora_backward(const Saved& saved, const Tensor<T, D>& dy, const Tensor<T, D>& dx,
+                     std::vector<AnyTensor>& grads) const {
+    const auto& in = saved.tensors;
+    const std::size_t input = lora_input ? 1 : 0;
+    const Tensor<T, D> t(in.back());
+    const std::int64_t out = dy.shape(1), rank = t.shape(1), width = in[first_a()].shape(1);
+    const Tensor<T, D> dt(t.shape());
+    Tensor<T, D> dlora_x = dx;
+    if (lora_input && saved.needs[1]) {
+      dlora_x = Tensor<T, D>(Shape{dy.shape(0), width});
+      grads[1] = dlora_x;
+    }
+    Problems<T> first, second;
+    for (std::size_t g = 0; g < groups(); ++g) {
+      first.push_back({rows(g), rank, out, of_rows(dy, g), weight(in[first_b() + g], false),
+                       dt.data() + offsets[g] * rank, rank, static_cast<T>(scale)});
+      if (saved.needs[first_b() + g]) {
+        const Tensor<T, D> db(Shape{out, rank});
+        first.push_back({out, rank, rows(g), transposed(of_rows(dy, g)), of_rows(t, g), db.data(),
+                         rank, static_cast<T>(scale)});
+        grads[first_b() + g] = db;
+      }
+      if (saved.needs[first_a() + g]) {
+        const Tensor<T, D> da(Shape{rank, width});
+        second.push_back({rank, width, rows(g), transposed(of_rows(dt, g)),
+                          of_rows(Tensor<T, D>(in[input]), g), da.data(), width});
+        grads[first_a() + g] = da;
+      }
+      if (saved.needs[input]) {
+        second.push_back({rows(g), width, rank, of_rows(dt, g), weight(in[first_a() + g], false),
+                          dlora_x.data() + offsets[g] * width, width, T{1},
+                          lora_input ? T{0} : T{1}});
+      }
+    }
+    cpu::gemm_batch<T>(first);
+    cpu::gemm_batch<T>(second);
+  }
+
+  void check(const std::vector<AnyTensor>& in) const {
+    const Shape& x = in[0].shape();
+    ESP_REQUIRE(x.rank() == 2, ShapeError, kName, ": x is ", x, ", expected [rows, in]");
+    ESP_REQUIRE(offsets.front() == 0 && offsets.back() == x[0], ShapeError, kName,
+                ": offsets end at ", offsets.back(), ", x has ", x[0], " rows");
+    for (std::size_t g = 0; g < groups(); ++g) {
+      ESP_REQUIRE(rows(g) >= 0, ShapeError, kName, ": offsets fall from ", offsets[g], " to ",
+                  offsets[g + 1], " at group ", g);
+      const Shape& w = in[first_weight() + g].shape();
+      ESP_REQUIRE(w.rank() == 2 && w[1] == x[1] && w[0] == in[first_weight()].shape(0), ShapeError,
+                  kName, ": weight ", g, " is ", w, ", x is ", x, "; expected [out, ", x[1], "]");
+      if (!lora) continue;
+      const Shape& a = in[first_a() + g].shape();
+      const Shape& b = in[first_b() + g].shape();
+      ESP_REQUIRE(a.rank() == 2 && b.rank() == 2 && a[1] == x[1] && b[0] == w[0] && a[0] == b[1] &&
+                      a[0] == in[first_a()].shape(0),
+                  ShapeError, kName, ": LoRA pair ", g, " is A ", a, ", B ", b, "; expected A [r, ",
+                  x[1], "], B [", w[0], ", r]");
+    }
+  }
+};
+
+/// y = x Wᵀ per group of rows; `pairs` is empty or has a LoRA pair per weight. `lora_x` is the LoRA
+/// branch's input, empty for x itself.
+/// @throws ShapeError when a weight, a pair or the offsets do not fit x.
+template <FloatElement T, Device D>
+[[nodiscard]] Var<T, D> grouped_linear(const Var<T, D>& x, const std::vector<AnyVar>& weights,
+                                       std::vector<std::int64_t> offsets,
+                                       const std::vector<LoraPair>& pairs = {}, double scale = 1,
+                                       const Var<T, D>& lora_x = {}) {
+  ESP_REQUIRE(!weights.empty() && offsets.size() == weights.size() + 1, ShapeError,
+              "linear: ", offsets.size(), " offsets for ", weights.size(), " weights, expected ",
+              weights.size() + 1);
+  ESP_REQUIRE(pairs.empty() || pairs.size() == weights.size(), ShapeError, "linear: ", pairs.size(),
+              " LoRA pairs for ", weights.size(), " weights");
+  LinearOp op{std::move(offsets), !pairs.empty(), !pairs.empty() && static_cast<bool>(lora_x),
+              scale};
+  std::vector<AnyVar> inputs = {x};
+  if (op.lora_input) inputs.push_back(lora_x);
+  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  for (const LoraPair& p : pairs) inputs.push_back(p.a);
+  for (const LoraPair& p : pairs) inputs.push_back(p.b);
+  return apply_list<T, D>(op, inputs);
+}
+
+/// y = x Wᵀ.
+template <FloatElement T, Device D>
+[[nodiscard]] Var<T, D> linear(const Var<T, D>& x, const AnyVar& weight) {
+  return grouped_linear(x, {weight}, {0, x.shape(0)});
+}
+
+}  // namespace espalier

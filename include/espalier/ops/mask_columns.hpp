@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// y = x where keep[column], minus infinity elsewhere: router logits of experts that must not be
+// chosen.
+#pragma once
+
+#include <limits>
+
+#include <espalier/autograd/var.hpp>
+
+namespace espalier {
+
+struct MaskColumns {
+  static constexpr const char* kName = "mask_columns";
+  std::vector<bool> keep;
+
+  template <FloatElement T, Device D>
+  Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
+    static_assert(!D::is_cuda, "mask_columns: no CUDA path");
+    ESP_REQUIRE(x.shape().rank() == 2 && x.shape(1) == static_cast<std::int64_t>(keep.size()),
+                ShapeError, kName, ": x is ", x.shape(), ", the mask has ", keep.size(),
+                " columns");
+    return filled(x, -std::numeric_limits<T>::infinity());
+  }
+  template <FloatElement T, Device D>
+  std::array<AnyTensor, 1> backward(const Saved&, const Tensor<T, D>& dy) const {
+    return {filled(dy, T{0})};
+  }
+
+ private:
+  template <FloatElement T, Device D>
+  Tensor<T, D> filled(const Tensor<T, D>& x, T dropped) const {
+    Tensor<T, D> y(x.shape());
+    for (std::int64_t i = 0; i < x.numel(); ++i) {
+      y[i] = keep[static_cast<std::size_t>(i) % keep.size()] ? x[i] : dropped;
+    }
+    return y;
+  }
+};
+
+/// @throws ShapeError when the mask has another number of columns.
+template <FloatElement T, Device D>
+[[nodiscard]] Var<T, D> mask_columns(const Var<T, D>& x, const std::vector<bool>& keep) {
+  return apply(MaskColumns{keep}, x);
+}
+
+}  // namespace espalier
