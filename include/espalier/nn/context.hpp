@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a forward pass of a model gets besides its weights: the packed tokens, and what training adds.
+// What a forward pass of a model gets besides its weights: the packed tokens, and what training
+// adds.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,8 @@
 
 namespace espalier {
 
-/// Sequences one after another without padding. Sequence s is ids[segments[s] .. segments[s+1]); each is
-/// causal on its own, and its positions start at 0 (or where its cache ends).
+/// Sequences one after another without padding. Sequence s is ids[segments[s] .. segments[s+1]);
+/// each is causal on its own, and its positions start at 0 (or where its cache ends).
 struct PackedTokens {
   std::vector<std::int32_t> ids;       // [N]
   std::vector<std::int64_t> segments;  // [S + 1]
@@ -25,7 +26,8 @@ struct PackedTokens {
   std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
-/// Training adds dropout and the auxiliary loss. `step` counts micro-batches: each draws its own masks.
+/// Training adds dropout and the auxiliary loss. `step` counts micro-batches: each draws its own
+/// masks.
 struct TrainContext {
   bool want_aux = false;
   std::uint64_t dropout_seed = 0;

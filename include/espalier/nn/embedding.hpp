@@ -13,7 +13,8 @@ template <FloatElement T, Device D = Cpu>
 class TokenEmbedding {
  public:
   TokenEmbedding() = default;
-  TokenEmbedding(std::string name, AnyVar table) : name_(std::move(name)), table_(std::move(table)) {}
+  TokenEmbedding(std::string name, AnyVar table)
+      : name_(std::move(name)), table_(std::move(table)) {}
 
   Var<T, D> operator()(const std::vector<std::int32_t>& ids) const {
     return embedding<T, D>(Tensor<std::int32_t>(Shape{static_cast<std::int64_t>(ids.size())}, ids),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A linear layer without bias, or one per expert, with an optional LoRA adapter beside a frozen weight:
-// y = x Wᵀ + scale · dropout(x) Aᵀ Bᵀ, scale = alpha / r, or alpha / sqrt(r) with rank-stabilised LoRA
-// (Kalajdzievski 2023, arXiv:2312.03732).
+// A linear layer without bias, or one per expert, with an optional LoRA adapter beside a frozen
+// weight: y = x Wᵀ + scale · dropout(x) Aᵀ Bᵀ, scale = alpha / r, or alpha / sqrt(r) with
+// rank-stabilised LoRA (Kalajdzievski 2023, arXiv:2312.03732).
 #pragma once
 
 #include <cmath>

@@ -16,7 +16,8 @@ struct NamedParameter {
   AnyVar var;
 };
 
-/// A random stream of its own for every name, so that a draw does not depend on the order of modules.
+/// A random stream of its own for every name, so that a draw does not depend on the order of
+/// modules.
 [[nodiscard]] inline std::uint64_t stream_of(std::string_view name) {
   std::uint64_t h = 0xcbf29ce484222325u;  // FNV-1a
   for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mixtral's sparse block (arXiv:2401.04088, section 2.1): router, top-k, dispatch to rows in expert
+// order, three grouped matrix products, combine. Never a loop over tokens.
+//   x [N, H] -> y [N, H]     w1 (gate), w3 (up) [F, H]     w2 (down) [H, F]     router [E, H]
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <espalier/nn/linear.hpp>
+#include <espalier/ops/combine.hpp>
+#include <espalier/ops/dispatch.hpp>
+#include <espalier/ops/mask_columns.hpp>
+#include <espalier/ops/router_top_k.hpp>
+#include <espalier/ops/swiglu.hpp>
+
+namespace espalier {
+
+/// What an observer of a block sees in a forward pass.
+template <FloatElement T, Device D = Cpu>
+struct MoeObservation {
+  int layer;
+  const Routing& routing;
+  const Tensor<T, D>& logits;   // [N, E]
+  const Tensor<T, D>& weights;  // [N, K] gates, renormalised
+  const Tensor<T, D>& outputs;  // [R, H] of the experts, before the gate, in expert order
+};
+
+template <FloatElement T, Device D = Cpu>
+using MoeObserver = std::function<void(const MoeObservation<T, D>&)>;
+
+/// E gated feed-forward networks; rows of expert e at [offsets[e], offsets[e+1]).
+template <FloatElement T, Device D = Cpu>
+class Experts {
+ public:
+  Experts() = default;
+  Experts(GroupedLinear<T, D> w1, GroupedLinear<T, D> w2, GroupedLinear<T, D> w3)
+      : w1_(std::move(w1)), w2_(std::move(w2)), w3_(std::move(w3)) {}
+
+  Var<T, D> operator()(const Var<T, D>& rows, const std::vector<std::int64_t>& offsets,
+                       const TrainContext* training = nullptr) const {
+    const auto gate = w1_(rows, offsets, training);
+    const auto up = w3_(rows, offsets, training);
+    return w2_(swiglu(gate, up), offsets, training);
+  }
+  std::size_t size() const { return w1_.groups(); }
+
+  void add_lora(const LoraConfig& config, std::uint64_t seed) {
+    if (config.targets_any("w1")) w1_.add_lora(config, seed);
+    if (config.targets_any("w2")) w2_.add_lora(config, seed);
+    if (config.targets_any("w3")) w3_.add_lora(config, seed);
+  }
+  void collect(std::vector<NamedParameter>& out) const {
+    for (const GroupedLinear<T, D>* part : {&w1_, &w2_, &w3_}) part->collect(out);
+  }
+
+ private:
+  GroupedLinear<T, D> w1_, w2_, w3_;
+};
+
+template <FloatElement T, Device D = Cpu>
+class MoeBlock {
+ public:
+  MoeBlock() = default;
+  MoeBlock(Linear<T, D> router, Experts<T, D> experts, std::int64_t top_k)
+      : router_(std::move(router)), experts_(std::move(experts)), top_k_(top_k) {}
+
+  struct Output {
+    Var<T, D> y;       // [N, H]
+    Var<T, D> logits;  // [N, E], for the load-balancing loss
+  };
+
+  Output operator()(const Var<T, D>& x, const TrainContext* training = nullptr,
+                    const MoeObserver<T, D>* observer = nullptr, int layer = 0) const {
+    auto logits = router_(x, training);
+    if (!keep_.empty()) logits = mask_columns(logits, keep_);
+    const auto routed = router_top_k(logits, top_k_);
+    const auto rows = experts_(dispatch(x, routed.routing), routed.routing.offsets, training);
+    if (observer && *observer) {
+      const auto logits_value = logits.value(), weights = routed.weights.value(),
+                 outputs = rows.value();
+      (*observer)({layer, routed.routing, logits_value, weights, outputs});
+    }
+    return {combine(rows, routed.weights, routed.routing), logits};
+  }
+
+  /// From now on only experts with keep[e] can be chosen; empty lifts the mask.
+  void mask_experts(std::vector<bool> keep) { keep_ = std::move(keep); }
+
+  void add_lora(const LoraConfig& config, std::uint64_t seed) {
+    if (config.targets_any("gate")) router_.add_lora(config, seed);
+    experts_.add_lora(config, seed);
+  }
+  void collect(std::vector<NamedParameter>& out) const {
+    router_.collect(out);
+    experts_.collect(out);
+  }
+
+ private:
+  Linear<T, D> router_;
+  Experts<T, D> experts_;
+  std::int64_t top_k_ = 2;
+  std::vector<bool> keep_;
+};
+
+}  // namespace espalier
