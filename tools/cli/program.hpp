@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every program shares: the common options, help, errors in one line, exit codes, Ctrl-C.
+//   int main(int argc, char** argv) {
+//     Options o;
+//     return espalier::run_program(argc, argv, "prune", "Removes experts that a plan drops.",
+//         [&](CLI::App& app) { app.add_option("--model", o.model, "...")->required(); },
+//         [&](const espalier::CommonOptions& common) { ... });
+//   }
+// Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. The second function may return one.
+#pragma once
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <numeric>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <espalier/core/error.hpp>
+#include <espalier/core/threads.hpp>
+
+namespace espalier {
+
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+inline constexpr int kExitInterrupted = 130;
+
+struct CommonOptions {
+  int threads = 0;  // 0: all cores
+  std::uint64_t seed = 0;
+  std::string device = "cpu";
+  bool json = false;
+};
+
+/// Ends the program with exit code 130 and its message; throw it once the state is saved.
+struct Interrupted : Error {
+  using Error::Error;
+};
+
+namespace detail {
+inline volatile sig_atomic_t interrupt_count = 0;
+
+inline void on_interrupt(int) {
+  if (interrupt_count > 0) _exit(kExitInterrupted);
+  interrupt_count = 1;
+  constexpr char kText[] =
+      "\ninterrupted: finishing this step; press Ctrl-C again to stop at once\n";
+  (void)!write(STDERR_FILENO, kText, sizeof kText - 1);
+}
+}  // namespace detail
+
+/// Has the user pressed Ctrl-C (or sent SIGTERM)? From the first call on such a signal no longer
+/// ends the program: the caller finishes its step, saves and throws `Interrupted`. A second signal
+/// ends it at once.
+[[nodiscard]] inline bool interrupted() {
+  static const bool installed = [] {
+    struct sigaction action = {};
+    action.sa_handler = detail::on_interrupt;
+    action.sa_flags = SA_RESTART;
+    return sigaction(SIGINT, &action, nullptr) == 0 && sigaction(SIGTERM, &action, nullptr) == 0;
+  }();
+  return installed && detail::interrupt_count > 0;
+}
+
+/// The most memory that this process has had resident so far.
+[[nodiscard]] inline std::int64_t peak_memory_bytes() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return std::int64_t{usage.ru_maxrss} * 1024;
+}
+
+namespace detail {
+
+inline std::string one_line(std::string text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+inline std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0u : 1u)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+/// ", did you mean --lora-r?" for an option that is a few letters off; else empty.
+inline std::string suggestion(const CLI::App& app, const std::string& unknown) {
+  std::string best;
+  std::size_t distance = 1 + unknown.size() / 3;
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string known = option->get_name();
+    if (const std::size_t d = edit_distance(unknown, known); d < distance) {
+      best = known;
+      distance = d;
+    }
+  }
+  return best.empty() ? best : ", did you mean " + best + "?";
+}
+
+inline void declare_common(CLI::App& app, CommonOptions& common) {
+  app.set_help_flag("--help", "Print this help and exit");
+  app.option_defaults()->always_capture_default();
+  app.add_option("--device", common.device, "Where to compute")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->group("Common");
+  app.add_option("--threads", common.threads, "CPU threads; 0 takes all cores")
+      ->check(CLI::Range(0, 4096))
+      ->group("Common");
+  app.add_option("--seed", common.seed, "Seed of everything random")->group("Common");
+  app.add_flag("--json", common.json, "Print one JSON object instead of text")->group("Common");
+}
+
+/// The exit code, or -1 to go on.
+inline int parse(CLI::App& app, int argc, char** argv) {
+  const std::string name = app.get_name();
+  try {
+    app.parse(argc, argv);
+    return -1;
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", app.help());
+    return 0;
+  } catch (const CLI::ExtrasError& e) {
+    const std::vector<std::string> rest = app.remaining();
+    if (rest.empty()) {
+      fmt::print(stderr, "{}: {}; see {} --help\n", name, one_line(e.what()), name);
+    } else {
+      const bool option = rest[0].rfind("--", 0) == 0;
+      fmt::print(stderr, "{}: {} {}{}; see {} --help\n", name,
+                 option ? "unknown option" : "unexpected argument", one_line(rest[0]),
+                 suggestion(app, rest[0].substr(0, rest[0].find('='))), name);
+    }
+  } catch (const CLI::ParseError& e) {
+    fmt::print(stderr, "{}: {}; see {} --help\n", name, one_line(e.what()), name);
+  }
+  return kExitUsage;
+}
+
+inline void check_device(const CommonOptions& common) {
+#ifndef ESPALIER_CUDA
+  ESP_REQUIRE(common.device != "cuda", DeviceError,
+              "--device cuda: this program was built without CUDA; use --device cpu, or build with "
+              "the preset cuda where the CUDA toolkit is installed");
+#else
+  (void)common;
+#endif
+}
+
+inline int fail(const char* name, const std::string& message, int code) {
+  std::fflush(stdout);
+  fmt::print(stderr, "{}: {}\n", name, one_line(message));
+  return code;
+}
+
+/// A full disk behind standard output shows only when the buffer is written.
+inline int flush_output(const char* name, int code) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return code;
+  const char* why = errno != 0 ? std::strerror(errno) : "a write failed";
+  fmt::print(stderr, "{}: cannot write to standard output: {}\n", name, why);
+  return kExitFailed;
+}
+
+}  // namespace detail
+
+/// Parses the command line (`declare` adds the program's own options), calls `run(common)`, and
+/// turns whatever is thrown into one line on stderr and an exit code.
+template <class Declare, class Run>
+int run_program(int argc, char** argv, const char* name, const char* summary, Declare&& declare,
+                Run&& run) {
+  try {
+    signal(SIGPIPE, SIG_DFL);  // `program | head` ends quietly, whatever the parent had set
+    CommonOptions common;
+    CLI::App app(summary, name);
+    detail::declare_common(app, common);
+    declare(app);
+    if (const int code = detail::parse(app, argc, argv); code >= 0) {
+      return detail::flush_output(name, code);
+    }
+    detail::check_device(common);
+    set_num_threads(common.threads);
+    if constexpr (std::is_void_v<decltype(run(std::as_const(common)))>) {
+      run(std::as_const(common));
+      return detail::flush_output(name, 0);
+    } else {
+      return detail::flush_output(name, run(std::as_const(common)));
+    }
+  } catch (const UsageError& e) {
+    return detail::fail(name, fmt::format("{}; see {} --help", e.what(), name), kExitUsage);
+  } catch (const Interrupted& e) {
+    return detail::fail(name, e.what(), kExitInterrupted);
+  } catch (const std::bad_alloc&) {
+    return detail::fail(
+        name,
+        fmt::format("out of memory ({} MiB were in use at most); ask for less at a time: a smaller "
+                    "batch, shorter sequences or a smaller dtype",
+                    peak_memory_bytes() >> 20),
+        kExitFailed);
+  } catch (const std::exception& e) {
+    return detail::fail(name, e.what(), kExitFailed);
+  }
+}
+
+}  // namespace espalier
