@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+// One generic vector source, compiled once per instruction set and chosen at run time:
+//   simd::dispatch([&]<int W>() { using V = simd::Native<T, W>; ... V::load(x + i) ... });
+// W counts floats: 16 (avx512), 8 (avx2 + fma), 4 (plain, two roundings in fma). The body is
+// inlined into a function of that target; a helper that takes or returns a Vec needs
+// ESP_SIMD_INLINE, and threads go around a dispatch, never inside: an outlined parallel region
+// would be compiled without the target. Keep throwing code out of the body.
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include <espalier/core/dtype.hpp>
+#include <espalier/ops/cpu/isa.hpp>
+
+#define ESP_SIMD_INLINE __attribute__((always_inline)) inline
+
+namespace espalier::simd {
+
+namespace detail {
+template <class T, int W>
+struct RawOf {
+  typedef T type __attribute__((vector_size(sizeof(T) * W)));
+};
+template <class T, int W>
+using Raw = typename RawOf<T, W>::type;
+template <class T>
+using IntOf = std::conditional_t<sizeof(T) == 8, std::int64_t, std::int32_t>;
+}  // namespace detail
+
+/// What Vec<T, W> reads and writes: T itself, and narrower floats that convert on the way.
+template <class M, class T>
+concept Memory =
+    std::same_as<M, T> || std::same_as<M, float> || std::same_as<M, bf16> || std::same_as<M, f16>;
+
+template <FloatElement T, int W>
+struct Mask {
+  detail::Raw<detail::IntOf<T>, W> v;  // all ones or zero per lane
+};
+
+/// W lanes of T. A value type of one register; every member is inlined.
+template <FloatElement T, int W>
+struct Vec {
+  using Raw = detail::Raw<T, W>;
+  static constexpr int kLanes = W;
+  Raw v;
+
+  ESP_SIMD_INLINE Vec() : v{} {}
+  ESP_SIMD_INLINE explicit Vec(const Raw& raw) : v(raw) {}
+  ESP_SIMD_INLINE explicit Vec(T scalar) : v(scalar - Raw{}) {}  // x - 0 keeps -0 and NaN
+
+  template <Memory<T> M>
+  static ESP_SIMD_INLINE Vec load(const M* p) {
+    if constexpr (std::same_as<M, T>) {
+      Raw raw;
+      __builtin_memcpy(&raw, p, sizeof raw);
+      return Vec(raw);
+    } else {
+      return Vec(__builtin_convertvector(load_float(p).v, Raw));
+    }
+  }
+  /// The first n < W lanes from memory, the others 0; touches nothing behind them.
+  template <Memory<T> M>
+  static ESP_SIMD_INLINE Vec load_partial(const M* p, int n) {
+    alignas(64) M lanes[W] = {};
+    for (int i = 0; i < n; ++i) lanes[i] = p[i];
+    return load(lanes);
+  }
+  /// Rounds to nearest even where M is narrower than T (double goes through float).
+  template <Memory<T> M>
+  ESP_SIMD_INLINE void store(M* p) const {
+    if constexpr (std::same_as<M, T>) {
+      __builtin_memcpy(p, &v, sizeof v);
+    } else {
+      store_float(__builtin_convertvector(v, RawFloat), p);
+    }
+  }
+  template <Memory<T> M>
+  ESP_SIMD_INLINE void store_partial(M* p, int n) const {
+    alignas(64) M lanes[W];
+    store(lanes);
+    for (int i = 0; i < n; ++i) p[i] = lanes[i];
+  }
+
+  ESP_SIMD_INLINE T operator[](int lane) const { return v[lane]; }
+  ESP_SIMD_INLINE Vec& operator+=(const Vec& b) { return v += b.v, *this; }
+  ESP_SIMD_INLINE Vec& operator-=(const Vec& b) { return v -= b.v, *this; }
+  ESP_SIMD_INLINE Vec& operator*=(const Vec& b) { return v *= b.v, *this; }
+  friend ESP_SIMD_INLINE Vec operator+(const Vec& a, const Vec& b) { return Vec(a.v + b.v); }
+  friend ESP_SIMD_INLINE Vec operator-(const Vec& a, const Vec& b) { return Vec(a.v - b.v); }
+  friend ESP_SIMD_INLINE Vec operator*(const Vec& a, const Vec& b) { return Vec(a.v * b.v); }
+  friend ESP_SIMD_INLINE Vec operator/(const Vec& a, const Vec& b) { return Vec(a.v / b.v); }
+  friend ESP_SIMD_INLINE Vec operator-(const Vec& a) { return Vec(-a.v); }
+  friend ESP_SIMD_INLINE Mask<T, W> operator<(const Vec& a, const Vec& b) { return {a.v < b.v}; }
+  friend ESP_SIMD_INLINE Mask<T, W> operator>(const Vec& a, const Vec& b) { return {a.v > b.v}; }
+
+ private:
+  using RawFloat = detail::Raw<float, W>;
+  using U16 = detail::Raw<std::uint16_t, W>;
+  using U32 = detail::Raw<std::uint32_t, W>;
+
+  static ESP_SIMD_INLINE Vec<float, W> load_float(const float* p) {
+    RawFloat raw;
+    __builtin_memcpy(&raw, p, sizeof raw);
+    return Vec<float, W>(raw);
+  }
+  static ESP_SIMD_INLINE Vec<float, W> load_float(const bf16* p) {
+    U16 h;
+    __builtin_memcpy(&h, p, sizeof h);
+    return Vec<float, W>(reinterpret_cast<RawFloat>(__builtin_convertvector(h, U32) << 16));
+  }
+  static ESP_SIMD_INLINE Vec<float, W> load_float(const f16* p) {
+    U16 h;
+    __builtin_memcpy(&h, p, sizeof h);
+    const U32 u = __builtin_convertvector(h, U32);
+    const U32 magnitude = (u & 0x7fffu) << 13;  // exponent bias 15: 2^112 too small
+    const U32 scaled = reinterpret_cast<U32>(reinterpret_cast<RawFloat>(magnitude) * 0x1p112f);
+    const U32 special = reinterpret_cast<U32>(magnitude >= 0x0f800000u) & 0x7f800000u;
+    return Vec<float, W>(reinterpret_cast<RawFloat>(scaled | special | ((u & 0x8000u) << 16)));
+  }
+  static ESP_SIMD_INLINE void store_float(const RawFloat& raw, float* p) {
+    __builtin_memcpy(p, &raw, sizeof raw);
+  }
+  static ESP_SIMD_INLINE void store_float(const RawFloat& raw, bf16* p) {
+    const U32 u = reinterpret_cast<U32>(raw);
+    const U32 nan = reinterpret_cast<U32>((u & 0x7fffffffu) > 0x7f800000u);
+    const U32 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    const U32 quiet = (u >> 16) | 0x40u;
+    const U16 h = __builtin_convertvector((quiet & nan) | (rounded & ~nan), U16);
+    __builtin_memcpy(p, &h, sizeof h);
+  }
+  static ESP_SIMD_INLINE void store_float(const RawFloat& raw, f16* p) {
+    for (int i = 0; i < W; ++i) p[i] = f16(raw[i]);
+  }
+};
+
+/// The vector of T in a dispatch over W floats: as many bytes, so half the lanes for double.
+template <FloatElement T, int W>
+using Native = Vec<T, W * 4 / static_cast<int>(sizeof(T))>;
+
+/// a * b + c; one rounding on avx2 and avx512 (compiled to one instruction by contraction).
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> fma(const Vec<T, W>& a, const Vec<T, W>& b, const Vec<T, W>& c) {
+#ifdef __clang__
+#pragma clang fp contract(fast)
+#endif
+  return Vec<T, W>(a.v * b.v + c.v);
+}
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> select(const Mask<T, W>& m, const Vec<T, W>& yes, const Vec<T, W>& no) {
+  return Vec<T, W>(m.v ? yes.v : no.v);
+}
+/// a > b ? a : b, so a NaN in `a` is dropped and one in `b` stays.
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> max(const Vec<T, W>& a, const Vec<T, W>& b) {
+  return Vec<T, W>(a.v > b.v ? a.v : b.v);
+}
+/// a < b ? a : b, so a NaN in `a` is dropped and one in `b` stays.
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> min(const Vec<T, W>& a, const Vec<T, W>& b) {
+  return Vec<T, W>(a.v < b.v ? a.v : b.v);
+}
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> abs(const Vec<T, W>& a) {
+  using Bits = detail::Raw<detail::IntOf<T>, W>;
+  constexpr auto kMagnitude = std::numeric_limits<detail::IntOf<T>>::max();
+  return Vec<T, W>(
+      reinterpret_cast<typename Vec<T, W>::Raw>(reinterpret_cast<Bits>(a.v) & kMagnitude));
+}
+
+namespace detail {
+template <FloatElement T, int W, class Combine>
+ESP_SIMD_INLINE T reduce(const Vec<T, W>& a, Combine combine) {
+  if constexpr (W == 2) {
+    return combine(a[0], a[1]);
+  } else {
+    Vec<T, W / 2> low, high;
+    __builtin_memcpy(&low.v, &a.v, sizeof low.v);
+    __builtin_memcpy(&high.v, reinterpret_cast<const char*>(&a.v) + sizeof low.v, sizeof high.v);
+    return reduce(combine(low, high), combine);
+  }
+}
+}  // namespace detail
+
+/// Lane i plus lane i + W/2, then the same again: one order for each W.
+template <FloatElement T, int W>
+ESP_SIMD_INLINE T sum(const Vec<T, W>& a) {
+  return detail::reduce(
+      a, [](const auto& x, const auto& y) __attribute__((always_inline)) { return x + y; });
+}
+/// Largest lane; NaN lanes may be dropped.
+template <FloatElement T, int W>
+ESP_SIMD_INLINE T max(const Vec<T, W>& a) {
+  return detail::reduce(
+      a, [](const auto& x, const auto& y) __attribute__((always_inline)) {
+        if constexpr (std::floating_point<std::remove_cvref_t<decltype(x)>>) {
+          return x > y ? x : y;
+        } else {
+          return max(x, y);
+        }
+      });
+}
+
+template <int W>
+ESP_SIMD_INLINE Vec<double, W> exp(const Vec<double, W>& x) {
+  Vec<double, W> y;
+  for (int i = 0; i < W; ++i) y.v[i] = std::exp(x.v[i]);
+  return y;
+}
+/// At most 2 ulp over all floats; subnormal results, 0, infinity and NaN as std::exp gives them.
+template <int W>
+ESP_SIMD_INLINE Vec<float, W> exp(const Vec<float, W>& x) {
+  using V = Vec<float, W>;
+  using Int = detail::Raw<std::int32_t, W>;
+  // Both bounds round to 0 and infinity; the operand order lets NaN through.
+  const V clamped = max(V(-104.0f), min(V(89.0f), x));
+  // Adding 1.5 * 2^23 leaves round(x / ln 2) in the low bits.
+  const V shifter(0x1.8p23f);
+  const V shifted = fma(clamped, V(0x1.715476p0f), shifter);
+  const V n = shifted - shifter;
+  // ln 2 in two parts, the first with nine trailing zero bits, so that n * part is exact.
+  V r = fma(n, V(-0x1.62ep-1f), clamped);
+  r = fma(n, V(-0x1.0bfbe8p-15f), r);
+  // (e^r - 1 - r) / r^2, minimax on |r| <= ln(2) / 2: relative error of e^r 3e-9.
+  V q = fma(r, V(0x1.6a2432p-10f), V(0x1.1239e4p-7f));
+  q = fma(q, r, V(0x1.5558f2p-5f));
+  q = fma(q, r, V(0x1.555492p-3f));
+  q = fma(q, r, V(0x1.fffffcp-2f));
+  const V y = fma(q, r * r, r) + V(1.0f);
+  // 2^n in two factors, for n from -150 to 128 is beyond one float.
+  const Int whole = reinterpret_cast<Int>(shifted.v) - 0x4b400000;
+  const Int half = whole >> 1;
+  const V scale_1(reinterpret_cast<typename V::Raw>((half + 127) << 23));
+  const V scale_2(reinterpret_cast<typename V::Raw>((whole - half + 127) << 23));
+  return y * scale_1 * scale_2;
+}
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> log(const Vec<T, W>& x) {
+  Vec<T, W> y;
+  for (int i = 0; i < W; ++i) y.v[i] = std::log(x.v[i]);
+  return y;
+}
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> sqrt(const Vec<T, W>& x) {
+  Vec<T, W> y;
+  for (int i = 0; i < W; ++i) y.v[i] = std::sqrt(x.v[i]);
+  return y;
+}
+/// 1 / (1 + e^-x), from e^-|x| so that both tails keep their relative accuracy.
+template <FloatElement T, int W>
+ESP_SIMD_INLINE Vec<T, W> sigmoid(const Vec<T, W>& x) {
+  using V = Vec<T, W>;
+  const V e = exp(-abs(x));
+  return select(x < V(T(0)), e, V(T(1))) / (V(T(1)) + e);
+}
+
+namespace detail {
+#if defined(__x86_64__)
+#define ESP_TARGET_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
+#define ESP_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+template <class F>
+ESP_TARGET_AVX512 __attribute__((flatten)) decltype(auto) run_avx512(F& f) {
+  return f.template operator()<16>();
+}
+template <class F>
+ESP_TARGET_AVX2 __attribute__((flatten)) decltype(auto) run_avx2(F& f) {
+  return f.template operator()<8>();
+}
+#endif
+}  // namespace detail
+
+/// Calls f.template operator()<W>() compiled for the instruction set that cpu::isa() names.
+template <class F>
+decltype(auto) dispatch(F&& f) {
+#if defined(__x86_64__)
+  const cpu::Isa isa = cpu::isa();
+  if (isa == cpu::Isa::avx512) return detail::run_avx512(f);
+  if (isa == cpu::Isa::avx2) return detail::run_avx2(f);
+#endif
+  return f.template operator()<4>();
+}
+
+}  // namespace espalier::simd
