@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
@@ -202,15 +203,15 @@ class AtomicFolder {
 /// A file in memory. The pages are private: a stray write changes this process only.
 class MappedFile {
  public:
-  explicit MappedFile(const std::filesystem::path& path) : path_(path) {
-    const detail::FileDescriptor fd(path, O_RDONLY, "open");
+  explicit MappedFile(const std::filesystem::path& path)
+      : path_(path), fd_(std::make_shared<detail::FileDescriptor>(path, O_RDONLY, "open")) {
     struct stat info {};
-    if (::fstat(fd.get(), &info) != 0) detail::throw_errno(path, "open");
+    if (::fstat(fd_->get(), &info) != 0) detail::throw_errno(path, "open");
     ESP_REQUIRE(S_ISREG(info.st_mode), IoError, path.string(), ": is not a regular file");
     size_ = static_cast<std::size_t>(info.st_size);
     if (size_ == 0) return;
     void* at =
-        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd.get(), 0);
+        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd_->get(), 0);
     if (at == MAP_FAILED) detail::throw_errno(path, "map");
     const std::size_t size = size_;
     bytes_ = {static_cast<std::byte*>(at), [size](std::byte* p) { ::munmap(p, size); }};
@@ -220,8 +221,25 @@ class MappedFile {
   std::size_t size() const { return size_; }
   const std::filesystem::path& path() const { return path_; }
 
+  /// Reads past the mapping, so that copying a large file does not fill this process's memory.
+  void read(std::size_t offset, void* to, std::size_t bytes) const {
+    char* out = static_cast<char*>(to);
+    while (bytes > 0) {
+      const ssize_t n = ::pread(fd_->get(), out, std::min<std::size_t>(bytes, 1 << 30),
+                                static_cast<off_t>(offset));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) detail::throw_errno(path_, "read");
+      ESP_REQUIRE(n > 0, IoError, path_.string(), ": ends at byte ", offset, ", ", bytes,
+                  " more were expected; something cut it short while it was being read");
+      out += n;
+      offset += static_cast<std::size_t>(n);
+      bytes -= static_cast<std::size_t>(n);
+    }
+  }
+
  private:
   std::filesystem::path path_;
+  std::shared_ptr<detail::FileDescriptor> fd_;
   std::shared_ptr<std::byte> bytes_;
   std::size_t size_ = 0;
 };

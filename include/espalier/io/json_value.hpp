@@ -134,9 +134,11 @@ class Json {
 
   /// Of an array or an object.
   inline std::size_t size() const;
-  const Json& at(std::size_t i) const {
-    ESP_REQUIRE(i < items().size(), FormatError, where(), ": element ", i, " of ", items().size());
-    return items()[i];
+  template <std::integral I>
+  const Json& at(I i) const {
+    ESP_REQUIRE(std::cmp_greater_equal(i, 0) && std::cmp_less(i, items().size()), FormatError,
+                where(), ": element ", i, " is missing, there are ", items().size());
+    return items()[static_cast<std::size_t>(i)];
   }
   /// @throws FormatError `config.json: "hidden_size" is missing`
   const Json& at(std::string_view key) const {

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writing safetensors files one tensor at a time: all are declared first, since the header with
+// their offsets stands in front. Nothing appears under the file's name until commit().
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/io/safetensors_writer.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <set>
+
+#include <espalier/io/file.hpp>
+#include <espalier/io/json_dump.hpp>
+#include <espalier/io/tensor_spec.hpp>
+#include <espalier/tensor/tensor.hpp>
+
+namespace espalier::io {
+
+using Metadata = std::vector<std::pair<std::string, std::string>>;
+
+class SafetensorsWriter {
+ public:
+  /// Tensors of wider elements come first, so that every one is aligned; otherwise, as is usual
+  /// with one type only, the order is the declared one. `specs()` tells it.
+  SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
+                    const Metadata& metadata = {{"format", "pt"}})
+      : file_(path), tensors_(std::move(tensors)) {
+    std::stable_sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) {
+      return bits_of_type(a.type) > bits_of_type(b.type);
+    });
+    std::set<std::string_view> names;
+    Json header = Json::object();
+    for (const auto& [key, value] : metadata) header["__metadata__"][key] = value;
+    std::size_t offset = 0;
+    for (TensorSpec& t : tensors_) {
+      ESP_REQUIRE(names.insert(t.name).second, FormatError, path.string(), ": tensor \"", t.name,
+                  "\" is declared twice");
+      t.bytes = checked_bytes(t, path.string());
+      Json& entry = header[t.name];
+      entry["dtype"] = t.type;
+      entry["shape"] = Json::array(t.shape);
+      entry["data_offsets"] = Json::array(std::vector<std::size_t>{offset, offset + t.bytes});
+      offset += t.bytes;
+    }
+    std::string text = dump(header);
+    text.append((8 - text.size() % 8) % 8, ' ');
+    const std::uint64_t length = text.size();
+    file_.write(&length, sizeof length);
+    file_.write(text);
+  }
+
+  /// In the order in which they are to be written.
+  const std::vector<TensorSpec>& specs() const { return tensors_; }
+
+  /// The next bytes of tensor `name`; several calls may bring one tensor piece by piece.
+  void append(std::string_view name, const void* data, std::size_t bytes) {
+    skip_finished();
+    ESP_REQUIRE(current_ < tensors_.size() && tensors_[current_].name == name, FormatError,
+                file_.path().string(), ": tensor \"", name, "\" is written out of order, expected ",
+                current_ < tensors_.size() ? tensors_[current_].name : std::string("no more"));
+    ESP_REQUIRE(bytes <= tensors_[current_].bytes - done_bytes_, FormatError, file_.path().string(),
+                ": tensor \"", name, "\" was declared with ", tensors_[current_].bytes,
+                " bytes, more are being written");
+    file_.write(data, bytes);
+    done_bytes_ += bytes;
+  }
+  void write(std::string_view name, const AnyTensor& t) {
+    skip_finished();
+    if (current_ < tensors_.size() && tensors_[current_].name == name) {
+      const TensorSpec given = make_spec(std::string(name), t.dtype(), t.shape());
+      const TensorSpec& declared = tensors_[current_];
+      ESP_REQUIRE(given.type == declared.type && given.shape == declared.shape, FormatError,
+                  file_.path().string(), ": tensor \"", name, "\" was declared as ", declared.type,
+                  " ", shape_text(declared), ", but is ", given.type, " ", shape_text(given));
+    }
+    append(name, t.bytes(), t.size_bytes());
+  }
+
+  void commit() {
+    skip_finished();
+    ESP_REQUIRE(current_ == tensors_.size(), FormatError, file_.path().string(), ": tensor \"",
+                tensors_[current_].name, "\" was declared but not written in full");
+    file_.commit();
+  }
+
+ private:
+  /// Tensors that are full or have no bytes at all.
+  void skip_finished() {
+    while (current_ < tensors_.size() && done_bytes_ == tensors_[current_].bytes) {
+      ++current_;
+      done_bytes_ = 0;
+    }
+  }
+
+  AtomicFile file_;
+  std::vector<TensorSpec> tensors_;
+  std::size_t current_ = 0;
+  std::size_t done_bytes_ = 0;
+};
+
+/// All at once, for files that fit into memory (adapters, results).
+inline void save_safetensors(const std::filesystem::path& path,
+                             const std::vector<std::pair<std::string, AnyTensor>>& tensors,
+                             const Metadata& metadata = {{"format", "pt"}}) {
+  std::vector<TensorSpec> specs;
+  for (const auto& [name, t] : tensors) specs.push_back(make_spec(name, t.dtype(), t.shape()));
+  SafetensorsWriter writer(path, std::move(specs), metadata);
+  for (const TensorSpec& spec : writer.specs()) {
+    for (const auto& [name, t] : tensors) {
+      if (name == spec.name && t.numel() > 0) writer.write(name, t);
+    }
+  }
+  writer.commit();
+}
+
+}  // namespace espalier::io
