@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) in torch's order of operations:
+//   p *= 1 - lr·wd    m += (g - m)(1 - β1)    v = β2 v + (1 - β2) g²
+//   p -= lr / (1 - β1ᵗ) · m / (sqrt(v) / sqrt(1 - β2ᵗ) + eps)
+// Everything elementwise in f32, constants formed in double. A parameter that got no gradient in a
+// step has gradient zero: its moments fade and its weight decays, as in torch with zeroed
+// gradients.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <espalier/core/threads.hpp>
+#include <espalier/nn/parameter.hpp>
+
+namespace espalier::train {
+
+struct AdamWConfig {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double weight_decay = 0;
+};
+
+class AdamW {
+ public:
+  /// @throws DTypeError when a parameter is not f32.
+  AdamW(std::vector<NamedParameter> parameters, AdamWConfig config)
+      : parameters_(std::move(parameters)), config_(config) {
+    for (const NamedParameter& p : parameters_) {
+      ESP_REQUIRE(p.var.any().dtype() == DType::f32, DTypeError, "adamw: parameter ", p.name,
+                  " is ", espalier::name(p.var.any().dtype()), ", expected f32");
+      moments_.push_back({Tensor<float>(p.var.shape(), 0.0f), Tensor<float>(p.var.shape(), 0.0f)});
+    }
+  }
+
+  /// One update; every gradient is multiplied by `grad_scale` (the clipping coefficient) first.
+  void step(double lr, double grad_scale = 1.0) {
+    ++steps_;
+    const double t = static_cast<double>(steps_);
+    const Constants c = {
+        static_cast<float>(1.0 - lr * config_.weight_decay),
+        static_cast<float>(1.0 - config_.beta1),
+        static_cast<float>(config_.beta2),
+        static_cast<float>(1.0 - config_.beta2),
+        static_cast<float>(std::sqrt(1.0 - std::pow(config_.beta2, t))),
+        static_cast<float>(config_.eps),
+        static_cast<float>(lr / (1.0 - std::pow(config_.beta1, t))),
+        static_cast<float>(grad_scale),
+    };
+    for (std::size_t i = 0; i < parameters_.size(); ++i) update(parameters_[i], moments_[i], c);
+  }
+
+  void zero_grad() const {
+    for (const NamedParameter& p : parameters_) p.var.zero_grad();
+  }
+
+  std::int64_t steps() const { return steps_; }
+  const std::vector<NamedParameter>& parameters() const { return parameters_; }
+
+  /// The moments by name: "<parameter>.exp_avg" and "<parameter>.exp_avg_sq", in parameter order.
+  [[nodiscard]] std::vector<std::pair<std::string, AnyTensor>> state() const {
+    std::vector<std::pair<std::string, AnyTensor>> out;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      out.emplace_back(parameters_[i].name + ".exp_avg", moments_[i].m);
+      out.emplace_back(parameters_[i].name + ".exp_avg_sq", moments_[i].v);
+    }
+    return out;
+  }
+
+  /// Takes over what `state` gave, after `steps` updates.
+  /// @throws FormatError when a moment is missing, unknown, or of another shape or type.
+  void restore(std::int64_t steps, const std::unordered_map<std::string, AnyTensor>& state) {
+    ESP_REQUIRE(state.size() == 2 * parameters_.size(), FormatError, "adamw: state has ",
+                state.size(), " tensors, expected ", 2 * parameters_.size());
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      copy_moment(state, parameters_[i].name + ".exp_avg", moments_[i].m);
+      copy_moment(state, parameters_[i].name + ".exp_avg_sq", moments_[i].v);
+    }
+    steps_ = steps;
+  }
+
+ private:
+  struct Moments {
+    Tensor<float> m, v;
+  };
+  struct Constants {
+    float keep, one_minus_beta1, beta2, one_minus_beta2, root_correction2, eps, step_size, scale;
+  };
+
+  static void update(const NamedParameter& parameter, const Moments& moments, const Constants& c) {
+    float* p = Tensor<float>(parameter.var.any()).data();
+    float *m = moments.m.data(), *v = moments.v.data();
+    const AnyTensor grad = parameter.var.grad();
+    ESP_REQUIRE(!grad || grad.shape() == parameter.var.shape(), ShapeError, "adamw: gradient of ",
+                parameter.name, " is ", grad.shape(), ", expected ", parameter.var.shape());
+    const float* g = grad ? Tensor<float>(grad).data() : nullptr;
+    parallel_for(moments.m.numel(), 1 << 14, [=](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        const float gi = g ? g[i] * c.scale : 0.0f;
+        m[i] += c.one_minus_beta1 * (gi - m[i]);
+        v[i] = v[i] * c.beta2 + c.one_minus_beta2 * gi * gi;
+        p[i] =
+            p[i] * c.keep - c.step_size * (m[i] / (std::sqrt(v[i]) / c.root_correction2 + c.eps));
+      }
+    });
+  }
+
+  static void copy_moment(const std::unordered_map<std::string, AnyTensor>& state,
+                          const std::string& name, const Tensor<float>& to) {
+    const auto found = state.find(name);
+    ESP_REQUIRE(found != state.end(), FormatError, "adamw: state lacks ", name);
+    const AnyTensor& from = found->second;
+    ESP_REQUIRE(from.shape() == to.shape() && from.dtype() == DType::f32, FormatError,
+                "adamw: state ", name, " is ", espalier::name(from.dtype()), from.shape(),
+                ", expected f32", to.shape());
+    std::memcpy(to.bytes(), from.bytes(), to.size_bytes());
+  }
+
+  std::vector<NamedParameter> parameters_;
+  std::vector<Moments> moments_;
+  AdamWConfig config_;
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace espalier::train

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// From tokenised examples to the micro-batches of each optimizer step. Everything is a pure
+// function of (examples, seed, step), so a resumed run sees what an uninterrupted one would have
+// seen. An epoch visits every row once; as in transformers, neither a micro-batch nor an optimizer
+// step reaches across its end, so the last of each may be smaller.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include <espalier/core/random.hpp>
+#include <espalier/nn/context.hpp>
+#include <espalier/nn/parameter.hpp>
+
+namespace espalier::train {
+
+/// One sequence. `is_target[i]` says whether token i is trained on; token 0 never is, since nothing
+/// predicts it.
+struct Example {
+  std::vector<std::int32_t> ids;
+  std::vector<std::uint8_t> is_target;
+
+  std::int64_t targets() const {
+    return std::accumulate(is_target.begin(), is_target.end(), std::int64_t{0});
+  }
+};
+
+/// Sequences packed without padding, and for each row the token it is to predict (-1: none).
+struct Batch {
+  PackedTokens tokens;
+  Tensor<std::int32_t> targets;  // [N]
+  std::int64_t target_count = 0;
+};
+
+/// A row is a list of examples that share it: one without packing, several with.
+using Row = std::vector<std::int64_t>;
+
+[[nodiscard]] inline std::vector<Row> one_example_per_row(std::size_t examples) {
+  std::vector<Row> rows(examples);
+  for (std::size_t i = 0; i < examples; ++i) rows[i] = {static_cast<std::int64_t>(i)};
+  return rows;
+}
+
+/// Best fit, longest first: each example goes to the fullest row that still has room for it. Rows
+/// are ordered by their first example. @throws Error when an example is longer than `max_length`.
+[[nodiscard]] inline std::vector<Row> pack_examples(const std::vector<Example>& examples,
+                                                    std::int64_t max_length) {
+  const auto length = [&](std::size_t i) {
+    return static_cast<std::int64_t>(examples[i].ids.size());
+  };
+  std::vector<std::size_t> order(examples.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return length(a) > length(b); });
+  std::vector<Row> rows;
+  std::multimap<std::int64_t, std::size_t> by_room;  // room left -> row
+  for (const std::size_t i : order) {
+    const std::int64_t need = length(i);
+    ESP_REQUIRE(need <= max_length, Error, "pack_examples: example ", i, " has ", need,
+                " tokens, expected at most ", max_length);
+    const auto fit = by_room.lower_bound(need);
+    std::size_t row = rows.size();
+    std::int64_t room = max_length;
+    if (fit == by_room.end()) {
+      rows.emplace_back();
+    } else {
+      room = fit->first;
+      row = fit->second;
+      by_room.erase(fit);
+    }
+    rows[row].push_back(static_cast<std::int64_t>(i));
+    by_room.emplace(room - need, row);
+  }
+  for (Row& row : rows) std::sort(row.begin(), row.end());
+  std::sort(rows.begin(), rows.end());
+  return rows;
+}
+
+[[nodiscard]] inline Batch make_batch(const std::vector<Example>& examples,
+                                      const std::vector<Row>& rows) {
+  Batch batch;
+  batch.tokens.segments = {0};
+  std::vector<std::int32_t> targets;
+  for (const Row& row : rows) {
+    for (const std::int64_t index : row) {
+      const Example& e = examples.at(static_cast<std::size_t>(index));
+      auto& ids = batch.tokens.ids;
+      ids.insert(ids.end(), e.ids.begin(), e.ids.end());
+      for (std::size_t i = 1; i <= e.ids.size(); ++i) {
+        const bool wanted = i < e.ids.size() && e.is_target[i] != 0;
+        targets.push_back(wanted ? e.ids[i] : -1);
+        batch.target_count += wanted ? 1 : 0;
+      }
+      batch.tokens.segments.push_back(batch.tokens.tokens());
+    }
+  }
+  batch.targets = Tensor<std::int32_t>(Shape{batch.tokens.tokens()}, targets);
+  return batch;
+}
+
+struct SamplerConfig {
+  std::int64_t batch_size = 1;
+  std::int64_t grad_accum = 1;
+  bool shuffle = true;
+  std::uint64_t seed = 0;
+};
+
+/// Which rows each optimizer step sees.
+class Sampler {
+ public:
+  Sampler(std::int64_t rows, SamplerConfig config) : rows_(rows), config_(config) {
+    ESP_REQUIRE(rows >= 1 && rows < (std::int64_t{1} << 32), Error, "sampler: ", rows,
+                " rows, expected 1 to 2^32 - 1");
+    ESP_REQUIRE(config.batch_size >= 1 && config.grad_accum >= 1, Error, "sampler: batch size ",
+                config.batch_size, " and accumulation ", config.grad_accum,
+                ", expected at least 1");
+  }
+
+  std::int64_t steps_per_epoch() const {
+    return divide_up(divide_up(rows_, config_.batch_size), config_.grad_accum);
+  }
+
+  /// The row numbers of each micro-batch of optimizer step `step` (from 0).
+  std::vector<std::vector<std::int64_t>> micro_batches(std::int64_t step) {
+    const std::vector<std::int64_t>& order = order_of(step / steps_per_epoch());
+    const std::int64_t per_step =
+        std::min(config_.batch_size, rows_) * std::min(config_.grad_accum, rows_);
+    const std::int64_t first = step % steps_per_epoch() * per_step;
+    const std::int64_t last = std::min(rows_, first + per_step);
+    std::vector<std::vector<std::int64_t>> out;
+    for (std::int64_t b = first; b < last; b += config_.batch_size) {
+      out.emplace_back(order.begin() + b, order.begin() + std::min(last, b + config_.batch_size));
+    }
+    return out;
+  }
+
+ private:
+  static std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a - 1) / b + 1; }
+
+  /// Fisher-Yates with a random stream of its own for every epoch.
+  const std::vector<std::int64_t>& order_of(std::int64_t epoch) {
+    if (epoch == epoch_) return order_;
+    order_.resize(static_cast<std::size_t>(rows_));
+    std::iota(order_.begin(), order_.end(), std::int64_t{0});
+    if (config_.shuffle) {
+      const Philox random(config_.seed, stream_of("shuffle") + static_cast<std::uint64_t>(epoch));
+      for (std::size_t i = order_.size() - 1; i > 0; --i) {
+        std::swap(order_[i], order_[random.below(i, static_cast<std::uint32_t>(i + 1))]);
+      }
+    }
+    epoch_ = epoch;
+    return order_;
+  }
+
+  std::int64_t rows_;
+  SamplerConfig config_;
+  std::int64_t epoch_ = -1;
+  std::vector<std::int64_t> order_;
+};
+
+}  // namespace espalier::train

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Global gradient norm and the clipping coefficient of torch.nn.utils.clip_grad_norm_:
+//   total = sqrt(sum over all parameters of |g|²)    coefficient = min(1, max_norm / (total +
+//   1e-6))
+// Squares are summed in double over blocks of fixed size, and block sums in order: the same bits
+// for any number of threads. A parameter without a gradient counts as zero.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include <espalier/core/threads.hpp>
+#include <espalier/nn/parameter.hpp>
+
+namespace espalier::train {
+
+namespace detail {
+inline double sum_of_squares(const Tensor<float>& g) {
+  constexpr std::int64_t kBlock = 1 << 14;
+  const std::int64_t n = g.numel();
+  std::vector<double> partial(static_cast<std::size_t>((n + kBlock - 1) / kBlock));
+  const float* p = g.data();
+  parallel_for(n, kBlock, [&](std::int64_t begin, std::int64_t end) {
+    double sum = 0;
+    for (std::int64_t i = begin; i < end; ++i) sum += static_cast<double>(p[i]) * p[i];
+    partial[static_cast<std::size_t>(begin / kBlock)] = sum;
+  });
+  double total = 0;
+  for (const double s : partial) total += s;
+  return total;
+}
+}  // namespace detail
+
+/// The 2-norm of all gradients together, before any clipping.
+[[nodiscard]] inline double global_grad_norm(const std::vector<NamedParameter>& parameters) {
+  double total = 0;
+  for (const NamedParameter& p : parameters) {
+    const AnyTensor grad = p.var.grad();
+    if (grad) total += detail::sum_of_squares(Tensor<float>(grad));
+  }
+  return std::sqrt(total);
+}
+
+/// What every gradient is multiplied by; `max_norm` <= 0 switches clipping off.
+[[nodiscard]] inline double clip_coefficient(double total_norm, double max_norm) {
+  return max_norm > 0 ? std::min(1.0, max_norm / (total_norm + 1e-6)) : 1.0;
+}
+
+}  // namespace espalier::train

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// One optimizer step at a time: micro-batches forward and backward, clipping, AdamW. `Model` offers
+//   std::vector<NamedParameter> parameters() const;
+//   ModelLoss loss(const PackedTokens&, const Tensor<std::int32_t>& targets, const TrainContext*)
+//   const;
+// The objective of a step is   sum of token losses / targets of all its micro-batches
+//                            + aux_coefficient · mean over micro-batches of the auxiliary loss,
+// so how a step is cut into micro-batches changes neither term's weight. Sums over micro-batches
+// are in double and in order; dropout is a function of (seed, step, micro-batch): no hidden state.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include <espalier/ops/add.hpp>
+#include <espalier/ops/scale.hpp>
+#include <espalier/train/adamw.hpp>
+#include <espalier/train/batches.hpp>
+#include <espalier/train/clip.hpp>
+#include <espalier/train/schedule.hpp>
+
+namespace espalier::train {
+
+struct TrainerConfig {
+  Schedule schedule;
+  AdamWConfig adamw;
+  double clip = 1.0;             // maximal global gradient norm; 0: no clipping
+  double aux_coefficient = 0.0;  // 0: the auxiliary loss is computed, but not trained on
+  std::uint64_t seed = 0;        // of dropout
+};
+
+struct StepResult {
+  std::int64_t step = 0;  // counted from 1
+  double loss = 0;        // mean over the targets, before the update, without the auxiliary loss
+  double aux_loss = 0;    // mean over the micro-batches, before its coefficient
+  double grad_norm = 0;   // before clipping
+  double lr = 0;          // of this update
+  std::int64_t tokens = 0;
+  std::int64_t targets = 0;
+};
+
+template <class Model>
+class Trainer {
+ public:
+  Trainer(const Model& model, const TrainerConfig& config)
+      : model_(&model), config_(config), optimizer_(model.parameters(), config.adamw) {
+    ESP_REQUIRE(!optimizer_.parameters().empty(), Error,
+                "trainer: the model has no trainable parameters; add LoRA targets");
+  }
+
+  /// One update. @throws Error naming the step when a loss or the gradient is not finite; the
+  /// parameters are then still those before the step.
+  StepResult step(const std::vector<Batch>& micro_batches) {
+    StepResult r;
+    r.step = optimizer_.steps() + 1;
+    for (const Batch& b : micro_batches) {
+      r.tokens += b.tokens.tokens();
+      r.targets += b.target_count;
+    }
+    ESP_REQUIRE(r.targets > 0, Error, "trainer: step ", r.step, " has no targets");
+    optimizer_.zero_grad();
+    double loss_sum = 0, aux_sum = 0;
+    for (std::size_t m = 0; m < micro_batches.size(); ++m) {
+      accumulate(micro_batches, m, r.targets, loss_sum, aux_sum);
+    }
+    r.loss = loss_sum / static_cast<double>(r.targets);
+    r.aux_loss = aux_sum / static_cast<double>(micro_batches.size());
+    require_finite(r.step, "loss", r.loss);
+    require_finite(r.step, "auxiliary loss", r.aux_loss);
+    r.grad_norm = global_grad_norm(optimizer_.parameters());
+    require_finite(r.step, "gradient norm", r.grad_norm);
+    r.lr = config_.schedule.at(r.step - 1);
+    optimizer_.step(r.lr, clip_coefficient(r.grad_norm, config_.clip));
+    optimizer_.zero_grad();
+    return r;
+  }
+
+  /// Mean loss over all targets of held-out batches; no dropout, no gradients.
+  double evaluate(const std::vector<Batch>& batches) const {
+    const NoGrad no_grad;
+    double sum = 0;
+    std::int64_t targets = 0;
+    for (const Batch& b : batches) {
+      sum += model_->loss(b.tokens, b.targets, nullptr).loss_sum.value()[0];
+      targets += b.target_count;
+    }
+    return targets > 0 ? sum / static_cast<double>(targets) : 0.0;
+  }
+
+  AdamW& optimizer() { return optimizer_; }
+  const AdamW& optimizer() const { return optimizer_; }
+
+ private:
+  void accumulate(const std::vector<Batch>& micro_batches, std::size_t m, std::int64_t targets,
+                  double& loss_sum, double& aux_sum) const {
+    constexpr std::uint64_t kMaxMicroBatches = 1 << 20;
+    const std::uint64_t index =
+        static_cast<std::uint64_t>(optimizer_.steps()) * kMaxMicroBatches + m;
+    const TrainContext context{true, config_.seed, index};
+    const Batch& b = micro_batches[m];
+    const auto loss = model_->loss(b.tokens, b.targets, &context);
+    loss_sum += loss.loss_sum.value()[0];
+    auto objective = scale(loss.loss_sum, 1.0 / static_cast<double>(targets));
+    if (loss.aux) {
+      aux_sum += loss.aux.value()[0];
+      const double share = config_.aux_coefficient / static_cast<double>(micro_batches.size());
+      if (share != 0 && loss.aux.requires_grad()) {
+        objective = add(objective, scale(loss.aux, share));
+      }
+    }
+    backward(objective);
+  }
+
+  static void require_finite(std::int64_t step, const char* what, double value) {
+    ESP_REQUIRE(
+        std::isfinite(value), Error, "step ", step, ": the ", what, " is ", value,
+        "; nothing was updated. Lower the learning rate, lengthen the warmup, or look for a "
+        "broken example");
+  }
+
+  const Model* model_;
+  TrainerConfig config_;
+  AdamW optimizer_;
+};
+
+}  // namespace espalier::train
