@@ -16,6 +16,10 @@ arguments=(--dry-run -Werror)
 if [[ "${1:-}" == --fix ]]; then
   arguments=(-i)
 fi
-find include kernels examples bench tests tools \
+folders=()
+for folder in include kernels examples bench tests tools; do
+  if [[ -d "$folder" ]]; then folders+=("$folder"); fi
+done
+find "${folders[@]}" \
   \( -name '*.hpp' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0 |
   xargs -0 "$format" "${arguments[@]}"
