@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <espalier/tensor/tensor.hpp>
+
+#include "support/catch.hpp"
+#include "support/make_tensor.hpp"
+
+using namespace espalier;
+using namespace espalier::test;
+
+TEST_CASE("Tensor: a copy shares the memory, a clone does not", "[tensor]") {
+  const Tensor<float> a({2, 2}, {1, 2, 3, 4});
+  const Tensor<float> alias = a, deep = a.clone();
+  a[0] = 9;
+  REQUIRE(alias[0] == 9);
+  REQUIRE(deep[0] == 1);
+}
+
+TEST_CASE("Tensor: rows and reshape are views", "[tensor]") {
+  const Tensor<float> a({3, 2}, {1, 2, 3, 4, 5, 6});
+  const auto r = a.rows(1, 3);
+  REQUIRE(r.shape() == Shape{2, 2});
+  r[0] = 30;
+  REQUIRE(a[2] == 30);
+  REQUIRE(a.reshaped({6}).data() == a.data());
+  REQUIRE_THROWS_WITH(a.rows(2, 4), "rows: [2, 4) of [3, 2]");
+  REQUIRE_THROWS_WITH(a.reshaped({7}), "reshape: [3, 2] holds 6 elements, [7] needs 7");
+}
+
+TEST_CASE("Tensor: the wrong element type and the wrong count are refused", "[tensor]") {
+  const AnyTensor any = make_tensor<bf16>({2}, {1, 2});
+  REQUIRE_THROWS_WITH(Tensor<float>(any), "Tensor: holds bf16, asked for f32");
+  REQUIRE_THROWS_WITH(Tensor<float>({2, 2}, std::vector<float>{1, 2, 3}),
+                      "Tensor: 3 values for shape [2, 2]");
+  REQUIRE(to_vector(converted<float>(any)) == std::vector<double>{1, 2});
+}
+
+TEST_CASE("pool: memory is aligned, and a freed block is used again", "[tensor][pool]") {
+  const std::size_t before = pool_stats().system_allocations;
+  for (int i = 0; i < 10; ++i) {
+    const Tensor<float> t({12345});
+    REQUIRE(reinterpret_cast<std::uintptr_t>(t.data()) % 64 == 0);
+  }
+  REQUIRE(pool_stats().system_allocations <= before + 1);
+  trim_pool();
+  REQUIRE(pool_stats().cached_bytes == 0);
+}

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+// The demo's world: a handful of small text skills that experts can divide among themselves, one
+// more skill to fine-tune on, and a byte-level tokenizer. Everything follows from --seed.
+//   OUTPUT/tokenizer/                      tokenizer.json, tokenizer_config.json
+//   OUTPUT/pretrain.jsonl, held_out.jsonl  {"text": "sort: cab = abc"} of the base skills
+//   OUTPUT/new_skill.jsonl, new_held_out.jsonl   {"prompt": ..., "response": ...} of the new skill
+//   OUTPUT/multiple_choice/SKILL.jsonl     {"query", "choices", "gold"} for evaluate
+#include <algorithm>
+#include <array>
+#include <functional>
+
+#include <espalier/core/random.hpp>
+#include <espalier/io/file.hpp>
+#include <espalier/io/json.hpp>
+
+#include "cli/program.hpp"
+
+namespace {
+
+using espalier::io::Json;
+
+// Draws in order from one stream.
+class Dice {
+ public:
+  Dice(std::uint64_t seed, std::uint64_t stream) : random_(seed, stream) {}
+  int below(int n) {
+    return static_cast<int>(random_.below(next_++, static_cast<std::uint32_t>(n)));
+  }
+  std::string word(int shortest, int longest) {
+    std::string w;
+    for (int n = shortest + below(longest - shortest + 1); n > 0; --n) {
+      w += static_cast<char>('a' + below(26));
+    }
+    return w;
+  }
+
+ private:
+  espalier::Philox random_;
+  std::uint64_t next_ = 0;
+};
+
+struct Item {
+  std::string question, answer;
+};
+
+struct Skill {
+  const char* name;
+  std::function<Item(Dice&)> make;
+};
+
+Item of_word(const char* name, const std::string& word, std::string answer) {
+  return {std::string(name) + ": " + word + " =", " " + std::move(answer)};
+}
+
+const std::vector<Skill>& base_skills() {
+  static const std::vector<Skill> skills = {
+      {"copy",
+       [](Dice& d) {
+         const std::string w = d.word(3, 5);
+         return of_word("copy", w, w);
+       }},
+      {"upper",
+       [](Dice& d) {
+         const std::string w = d.word(3, 5);
+         std::string up = w;
+         for (char& c : up) c = static_cast<char>(c - 'a' + 'A');
+         return of_word("upper", w, up);
+       }},
+      {"reverse",
+       [](Dice& d) {
+         const std::string w = d.word(3, 4);
+         return of_word("reverse", w, std::string(w.rbegin(), w.rend()));
+       }},
+      {"sort",
+       [](Dice& d) {
+         const std::string w = d.word(3, 4);
+         std::string sorted = w;
+         std::sort(sorted.begin(), sorted.end());
+         return of_word("sort", w, sorted);
+       }},
+      {"add",
+       [](Dice& d) {
+         const int a = d.below(10), b = d.below(10);
+         return of_word("add", std::to_string(a) + "+" + std::to_string(b), std::to_string(a + b));
+       }},
+      {"next",
+       [](Dice& d) {
+         const int first = d.below(22);
+         std::string series;
+         for (int i = 0; i < 3; ++i) {
+           series += static_cast<char>('a' + first + i);
+           series += i < 2 ? " " : "";
+         }
+         return of_word("next", series, std::string(1, static_cast<char>('a' + first + 3)));
+       }},
+  };
+  return skills;
+}
+
+// The new skill: every letter moves one place on in the alphabet.
+const Skill& new_skill() {
+  static const Skill skill = {"shift", [](Dice& d) {
+                                const std::string w = d.word(3, 5);
+                                std::string shifted = w;
+                                for (char& c : shifted)
+                                  c = static_cast<char>('a' + (c - 'a' + 1) % 26);
+                                return of_word("shift", w, shifted);
+                              }};
+  return skill;
+}
+
+void write_lines(const std::string& path, int count, const std::function<Json(int)>& line) {
+  espalier::io::AtomicFile file(path);
+  for (int i = 0; i < count; ++i) file.write(espalier::io::dump(line(i)) + "\n");
+  file.commit();
+}
+
+// The right answer among wrong ones of the same form: answers to other questions of the skill.
+Json choice_question(const Skill& skill, Dice& dice) {
+  const Item item = skill.make(dice);
+  std::vector<std::string> choices = {item.answer};
+  while (choices.size() < 4) {
+    const std::string other = skill.make(dice).answer;
+    if (std::find(choices.begin(), choices.end(), other) == choices.end()) choices.push_back(other);
+  }
+  const int gold = dice.below(4);
+  std::swap(choices[0], choices[gold]);
+  Json q = Json::object();
+  q["query"] = item.question;
+  q["choices"] = Json::array(choices);
+  q["gold"] = gold;
+  return q;
+}
+
+std::string utf8(unsigned code) {
+  if (code < 0x80) return {static_cast<char>(code)};
+  return {static_cast<char>(0xc0 | code >> 6), static_cast<char>(0x80 | (code & 63))};
+}
+
+// One token a byte, under the names that the byte-level scheme of GPT-2 gives to bytes.
+Json byte_tokenizer() {
+  Json vocab = Json::object();
+  vocab["<|end|>"] = 0;
+  unsigned shifted = 256;
+  for (unsigned b = 0; b < 256; ++b) {
+    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+    vocab[utf8(printable ? b : shifted++)] = b + 1;
+  }
+  Json end = Json::object();
+  end["id"] = 0;
+  end["content"] = "<|end|>";
+  for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) end[flag] = false;
+  end["special"] = true;
+  auto byte_level = [] {
+    Json part = Json::object();
+    part["type"] = "ByteLevel";
+    part["add_prefix_space"] = false;
+    part["trim_offsets"] = true;
+    part["use_regex"] = false;
+    return part;
+  };
+  Json model = Json::object();
+  model["type"] = "BPE";
+  for (const char* key :
+       {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) {
+    model[key] = nullptr;
+  }
+  for (const char* key : {"fuse_unk", "byte_fallback", "ignore_merges"}) model[key] = false;
+  model["vocab"] = std::move(vocab);
+  model["merges"] = Json::array();
+  Json t = Json::object();
+  t["version"] = "1.0";
+  for (const char* key : {"truncation", "padding", "normalizer", "post_processor"})
+    t[key] = nullptr;
+  t["added_tokens"].push_back(std::move(end));
+  t["pre_tokenizer"] = byte_level();
+  t["decoder"] = byte_level();
+  t["model"] = std::move(model);
+  return t;
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  espalier::io::AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+struct Options {
+  std::string output;
+  int pretrain = 24000, fine_tune = 3000, held_out = 300, questions = 50;
+};
+
+void make(const Options& o, std::uint64_t seed) {
+  namespace fs = std::filesystem;
+  const fs::path out = o.output;
+  fs::create_directories(out / "tokenizer");
+  fs::create_directories(out / "multiple_choice");
+  write_text(out / "tokenizer/tokenizer.json", espalier::io::dump(byte_tokenizer(), 1) + "\n");
+  Json config = Json::object();
+  config["tokenizer_class"] = "PreTrainedTokenizerFast";
+  config["eos_token"] = "<|end|>";
+  config["clean_up_tokenization_spaces"] = false;
+  write_text(out / "tokenizer/tokenizer_config.json", espalier::io::dump(config, 2) + "\n");
+
+  auto text_lines = [&](const char* name, int count, std::uint64_t stream) {
+    Dice dice(seed, stream);
+    write_lines(out / name, count, [&](int) {
+      const auto& skills = base_skills();
+      const Item item = skills[dice.below(static_cast<int>(skills.size()))].make(dice);
+      Json line = Json::object();
+      line["text"] = item.question + item.answer;
+      return line;
+    });
+  };
+  text_lines("pretrain.jsonl", o.pretrain, 1);
+  text_lines("held_out.jsonl", o.held_out, 2);
+
+  auto new_lines = [&](const char* name, int count, std::uint64_t stream) {
+    Dice dice(seed, stream);
+    write_lines(out / name, count, [&](int) {
+      const Item item = new_skill().make(dice);
+      Json line = Json::object();
+      line["prompt"] = item.question;
+      line["response"] = item.answer;
+      return line;
+    });
+  };
+  new_lines("new_skill.jsonl", o.fine_tune, 3);
+  new_lines("new_held_out.jsonl", o.held_out, 4);
+
+  std::vector<Skill> all = base_skills();
+  all.push_back(new_skill());
+  for (std::size_t s = 0; s < all.size(); ++s) {
+    Dice dice(seed, 100 + s);
+    write_lines(out / "multiple_choice" / (std::string(all[s].name) + ".jsonl"), o.questions,
+                [&](int) { return choice_question(all[s], dice); });
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options o;
+  return espalier::run_program(
+      argc, argv, "make_skills", "Makes the texts, questions and tokenizer of the demo.",
+      [&](CLI::App& app) {
+        app.add_option("--output", o.output, "Folder to write")->required();
+        app.add_option("--pretrain", o.pretrain, "Lines of the base skills")
+            ->check(CLI::PositiveNumber);
+        app.add_option("--fine-tune", o.fine_tune, "Lines of the new skill")
+            ->check(CLI::PositiveNumber);
+        app.add_option("--held-out", o.held_out, "Lines of each held-out file")
+            ->check(CLI::PositiveNumber);
+        app.add_option("--questions", o.questions, "Multiple-choice questions a skill")
+            ->check(CLI::PositiveNumber);
+      },
+      [&](const espalier::CommonOptions& common) {
+        make(o, common.seed);
+        if (common.json) {
+          Json done = Json::object();
+          done["output"] = o.output;
+          fmt::print("{}\n", espalier::io::dump(done));
+        } else {
+          fmt::print("{} base skills and 1 new one are in {}\n", base_skills().size(), o.output);
+        }
+      });
+}
