@@ -1,3 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything in io/.
 #pragma once
+#ifdef __CUDACC__
+#error "espalier/io.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/io/checkpoint.hpp>
+#include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/io/config.hpp>
+#include <espalier/io/file.hpp>
+#include <espalier/io/json.hpp>
+#include <espalier/io/json_dump.hpp>
+#include <espalier/io/json_value.hpp>
+#include <espalier/io/jsonl.hpp>
+#include <espalier/io/safetensors.hpp>
+#include <espalier/io/safetensors_writer.hpp>
+#include <espalier/io/shard_plan.hpp>
+#include <espalier/io/tensor_spec.hpp>

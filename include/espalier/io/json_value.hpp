@@ -181,7 +181,13 @@ class Json {
  private:
   friend class JsonReader;
   using Array = std::vector<Json>;
-  struct Object {
+  struct Object {  // its functions need a complete Member, so they stand below it
+    inline Object() noexcept;
+    inline Object(const Object&);
+    inline Object(Object&&) noexcept;
+    inline Object& operator=(const Object&);
+    inline Object& operator=(Object&&) noexcept;
+    inline ~Object();
     std::vector<Member> members;
     std::vector<std::uint32_t> by_key;  // the members in the order of their keys
   };
@@ -203,6 +209,13 @@ struct Json::Member {
   Json value;
   friend bool operator==(const Member&, const Member&) = default;
 };
+
+inline Json::Object::Object() noexcept = default;
+inline Json::Object::Object(const Object&) = default;
+inline Json::Object::Object(Object&&) noexcept = default;
+inline Json::Object& Json::Object::operator=(const Object&) = default;
+inline Json::Object& Json::Object::operator=(Object&&) noexcept = default;
+inline Json::Object::~Object() = default;
 
 inline const std::vector<Json::Member>& Json::members() const {
   expect(is_object(), "an object");

@@ -95,6 +95,11 @@ class SafetensorsFile {
       fail("is ", file_.size(),
            " bytes long, a safetensors file has at least 8; download it again");
     }
+    constexpr std::string_view kLfs = "version https://git-lfs";
+    if (file_.size() >= kLfs.size() &&
+        std::memcmp(file_.bytes().get(), kLfs.data(), kLfs.size()) == 0) {
+      fail("is a Git LFS pointer, not the file itself; run `git lfs pull`");
+    }
     std::uint64_t length = 0;
     std::memcpy(&length, file_.bytes().get(), 8);
     if (length > kMaxHeaderBytes) {

@@ -25,9 +25,7 @@ class SafetensorsWriter {
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
                     const Metadata& metadata = {{"format", "pt"}})
       : file_(path), tensors_(std::move(tensors)) {
-    std::stable_sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) {
-      return bits_of_type(a.type) > bits_of_type(b.type);
-    });
+    sort_for_alignment(tensors_);
     std::set<std::string_view> names;
     Json header = Json::object();
     for (const auto& [key, value] : metadata) header["__metadata__"][key] = value;
@@ -54,6 +52,7 @@ class SafetensorsWriter {
 
   /// The next bytes of tensor `name`; several calls may bring one tensor piece by piece.
   void append(std::string_view name, const void* data, std::size_t bytes) {
+    if (bytes == 0) return;
     skip_finished();
     ESP_REQUIRE(current_ < tensors_.size() && tensors_[current_].name == name, FormatError,
                 file_.path().string(), ": tensor \"", name, "\" is written out of order, expected ",
@@ -107,7 +106,7 @@ inline void save_safetensors(const std::filesystem::path& path,
   SafetensorsWriter writer(path, std::move(specs), metadata);
   for (const TensorSpec& spec : writer.specs()) {
     for (const auto& [name, t] : tensors) {
-      if (name == spec.name && t.numel() > 0) writer.write(name, t);
+      if (name == spec.name) writer.write(name, t);
     }
   }
   writer.commit();

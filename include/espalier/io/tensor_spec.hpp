@@ -7,6 +7,7 @@
 #error "espalier/io/tensor_spec.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -109,6 +110,13 @@ struct TensorSpec {
   TensorSpec t{std::move(name), type_of_dtype(dtype), {shape.begin(), shape.end()}, 0};
   t.bytes = checked_bytes(t, "tensor to write");
   return t;
+}
+
+/// Wider elements first: then every tensor of a file is aligned for its type.
+inline void sort_for_alignment(std::vector<TensorSpec>& tensors) {
+  std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
+    return bits_of_type(a.type) > bits_of_type(b.type);
+  });
 }
 
 }  // namespace espalier::io

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writing a checkpoint's shards and index, one tensor at a time, and carrying along the files that
+// are not weights. Meant for a folder that AtomicFolder builds.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/io/checkpoint_writer.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <optional>
+
+#include <espalier/io/json_dump.hpp>
+#include <espalier/io/safetensors_writer.hpp>
+#include <espalier/io/shard_plan.hpp>
+
+namespace espalier::io {
+
+class CheckpointWriter {
+ public:
+  /// An index is written unless the only shard is model.safetensors.
+  CheckpointWriter(std::filesystem::path folder, std::vector<ShardPlan> shards)
+      : folder_(std::move(folder)), shards_(std::move(shards)) {
+    for (ShardPlan& shard : shards_) {
+      sort_for_alignment(shard.tensors);
+      for (const TensorSpec& t : shard.tensors) total_bytes_ += t.bytes;
+    }
+    refuse_full_disk();
+  }
+  CheckpointWriter(std::filesystem::path folder, const std::vector<TensorSpec>& tensors,
+                   std::size_t max_shard_bytes)
+      : CheckpointWriter(std::move(folder), plan_shards(tensors, max_shard_bytes)) {}
+
+  /// Tensors are to be written shard by shard in this order.
+  const std::vector<ShardPlan>& shards() const { return shards_; }
+  std::size_t total_bytes() const { return total_bytes_; }
+
+  /// As SafetensorsWriter's; the shard that is full is closed by itself.
+  void append(std::string_view name, const void* data, std::size_t bytes) {
+    writer_for(name).append(name, data, bytes);
+  }
+  void write(std::string_view name, const AnyTensor& t) { writer_for(name).write(name, t); }
+
+  void commit() {
+    while (next_ < shards_.size()) open_next();
+    if (writer_) writer_->commit();
+    writer_.reset();
+    if (shards_.size() == 1 && shards_[0].file == "model.safetensors") return;
+    std::vector<std::pair<std::string_view, std::string_view>> places;
+    for (const ShardPlan& shard : shards_) {
+      for (const TensorSpec& t : shard.tensors) places.emplace_back(t.name, shard.file);
+    }
+    std::sort(places.begin(), places.end());
+    Json index = Json::object();
+    index["metadata"]["total_size"] = total_bytes_;
+    index["weight_map"] = Json::object();
+    for (const auto& [name, file] : places) index["weight_map"][name] = file;
+    write_text(folder_ / "model.safetensors.index.json", dump(index, 2) + "\n");
+  }
+
+ private:
+  void refuse_full_disk() const {
+    std::error_code error;
+    const auto space = std::filesystem::space(folder_, error);
+    ESP_REQUIRE(error || space.available >= total_bytes_, IoError, folder_.string(), ": needs ",
+                total_bytes_, " bytes, ", space.available,
+                " are free on this disk; free some space or choose another folder");
+  }
+  void open_next() {
+    if (writer_) writer_->commit();
+    writer_.reset();
+    writer_.emplace(folder_ / shards_[next_].file, shards_[next_].tensors);
+    ++next_;
+  }
+  bool in_current(std::string_view name) const {
+    const auto& tensors = writer_->specs();
+    return std::any_of(tensors.begin(), tensors.end(),
+                       [&](const TensorSpec& t) { return t.name == name; });
+  }
+  SafetensorsWriter& writer_for(std::string_view name) {
+    while (next_ < shards_.size() && (!writer_ || !in_current(name))) open_next();
+    return *writer_;
+  }
+
+  std::filesystem::path folder_;
+  std::vector<ShardPlan> shards_;
+  std::optional<SafetensorsWriter> writer_;
+  std::size_t next_ = 0;
+  std::size_t total_bytes_ = 0;
+};
+
+/// Is this file of a checkpoint folder its weights (in any format), or the index of them?
+[[nodiscard]] inline bool is_weight_file(const std::filesystem::path& file) {
+  const std::string name = file.filename().string(), extension = file.extension().string();
+  for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}) {
+    if (extension == weights) return true;
+  }
+  return name.ends_with(".safetensors.index.json") || name.ends_with(".bin.index.json");
+}
+
+/// Copies everything but the weights: tokenizer, templates, licence, subfolders, hidden files.
+/// Files in `skip` are left to the caller. Links are followed, so that the copy stands on its own.
+inline void copy_companions(const std::filesystem::path& from, const std::filesystem::path& to,
+                            const std::vector<std::string>& skip) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  std::vector<fs::path> entries;
+  for (fs::directory_iterator it(from, error), end; !error && it != end; it.increment(error)) {
+    entries.push_back(it->path());
+  }
+  if (error) detail::throw_errno(from, "read", error.value());
+  std::sort(entries.begin(), entries.end());
+  for (const fs::path& entry : entries) {
+    const std::string name = entry.filename().string();
+    if (name == ".git" || std::find(skip.begin(), skip.end(), name) != skip.end()) continue;
+    const bool folder = fs::is_directory(entry, error);
+    if (!folder && (is_weight_file(entry) || !fs::is_regular_file(entry, error))) continue;
+    fs::copy(entry, to / name, fs::copy_options::recursive, error);
+    if (error) detail::throw_errno(to / name, "write", error.value());
+  }
+}
+
+}  // namespace espalier::io
