@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes tests/golden/tiny_mixtral: a small Mixtral, and what torch, transformers and PEFT compute on it.
+"""Makes tests/golden/tiny_mixtral: a small Mixtral, and what torch, transformers and PEFT say of it.
 
-Made with: torch 2.15.0, transformers 5.23.0, peft 0.21.2, safetensors 0.8.0, numpy 2.3.5; CPU, f32,
-eager attention and eager experts, one thread. README.md in this folder says what each file holds.
+Made with: torch 2.15.0, transformers 5.23.0, peft 0.21.2, tokenizers 0.23.3, safetensors 0.8.0,
+numpy 2.3.5; CPU, f32, eager attention and eager experts, one thread. README.md in this folder says
+what each file holds.
 
     python tests/golden/make_mixtral_golden.py
 
-transformers 5 fuses the experts of a layer into two tensors, so an adapter on w1, w2 and w3 cannot be
-made there. `PlainMixtral` below has the modules of transformers 4 (one Linear per projection); the
-script first proves that its logits and all its gradients equal those of transformers, and at the end
-that transformers with PEFT reads the adapter back to the same logits. It stops if one is off.
+transformers 5 fuses the experts of a layer into two tensors, so an adapter on w1, w2 and w3 cannot
+be made there. `PlainMixtral` below has the modules of transformers 4 (one Linear per projection);
+the script proves that its logits and all its gradients equal those of transformers, and that
+transformers with PEFT reads the adapter back to the same logits. It stops if one is off.
 """
 import json
 import pathlib
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM, get_cosine_schedule_with_warmup
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
@@ -163,14 +165,14 @@ def targets(labels):
 
 def aux_loss(model, mask):
     c = model.c
-    return load_balancing_loss_func(model.router_logits(), c.num_local_experts, c.num_experts_per_tok,
-                                    mask)
+    return load_balancing_loss_func(model.router_logits(), c.num_local_experts,
+                                    c.num_experts_per_tok, mask)
 
 
 def close(what, got, want, tolerance=1e-6):
     error = float((got - want).abs().max() / want.abs().max().clamp(min=1e-30))
     if not error <= tolerance:
-        raise SystemExit(f"{what}: relative difference {error:.2e}, expected at most {tolerance:.0e}")
+        raise SystemExit(f"{what}: relative difference {error:.2e}, expected {tolerance:.0e}")
     return error
 
 
@@ -215,6 +217,39 @@ def make_model():
     return model
 
 
+CORPUS = """the cat sat on the mat. a small tree is trained and pruned to a shape.
+what is the answer? the answer is (A). the answer is (B). the answer is (C). the answer is (D).
+an expert is chosen for each token, and the other experts rest. there are eight of them."""
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"
+    "{{ message['content'] + eos_token }}{% endif %}{% endfor %}")
+
+
+def make_tokenizer():
+    """In the manner of Mixtral's: BPE over the whole text, spaces become U+2581, BOS is put first."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()  # for the training: no merge across words
+    alphabet = ["\u2581", "\n"] + [chr(c) for c in range(33, 127)]
+    tokenizer.train_from_iterator(CORPUS.split("\n"), trainers.BpeTrainer(
+        vocab_size=CONFIG.vocab_size, special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=alphabet, show_progress=False))
+    tokenizer.pre_tokenizer = None
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    assert tokenizer.get_vocab_size() == CONFIG.vocab_size
+    tokenizer.save(str(MODEL / "tokenizer.json"))
+    config = dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<s>", eos_token="</s>",
+                  unk_token="<unk>", add_bos_token=True, add_eos_token=False,
+                  model_max_length=CONFIG.max_position_embeddings,
+                  clean_up_tokenization_spaces=False, chat_template=TEMPLATE)
+    (MODEL / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 def make_batch(generator, lengths, masked):
     ids = [[1] + torch.randint(3, CONFIG.vocab_size, (n - 1,), generator=generator).tolist()
            for n in lengths]
@@ -252,7 +287,8 @@ def forward_golden(hf, plain, batch):
         hf.zero_grad()
         result = hf(input_ids=ids, attention_mask=mask, output_router_logits=True)
         (loss_sum(result.logits, labels) / targets(labels) + coefficient * result.aux_loss).backward()
-        gradients[name] = unfused({n: p.grad for n, p in hf.named_parameters()}, CONFIG.num_local_experts)
+        gradients[name] = unfused({n: p.grad for n, p in hf.named_parameters()},
+                                  CONFIG.num_local_experts)
 
         plain.zero_grad()
         logits = plain(ids)
@@ -266,7 +302,8 @@ def forward_golden(hf, plain, batch):
 
 def make_adapter(plain):
     config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, bias="none", task_type=None,
-                        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate", "w1", "w2", "w3"],
+                        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate",
+                                        "w1", "w2", "w3"],
                         base_model_name_or_path="tiny_mixtral")
     torch.manual_seed(21)
     model = get_peft_model(plain, config)
@@ -276,7 +313,7 @@ def make_adapter(plain):
                 p.copy_(0.1 * torch.randn_like(p))
     model.save_pretrained(ADAPTER)
     (ADAPTER / "README.md").unlink(missing_ok=True)
-    path = ADAPTER / "adapter_config.json"  # the task is what a user's file says; PEFT wants a class for it
+    path = ADAPTER / "adapter_config.json"  # a user's file names the task; PEFT then wants generate()
     content = json.loads(path.read_text())
     content.update(task_type="CAUSAL_LM", base_model_name_or_path="tiny_mixtral", auto_mapping=None,
                    target_modules=sorted(content["target_modules"]))
@@ -334,7 +371,7 @@ def trajectory():
     generator = torch.Generator().manual_seed(22)
     kinds = [([12, 7], [0, 3]), ([5, 15], [1, 4]), ([9, 9], [0, 0]), ([3, 4], [2, 1])]
     few = make_batch(generator, [12, 7], [0, 3])
-    pool = [few] + [make_batch(generator, *kinds[i % 4]) for i in range(1, 6)]  # seen again and again
+    pool = [few] + [make_batch(generator, *kinds[i % 4]) for i in range(1, 6)]
     return [[pool[(2 * s) % 6], pool[(2 * s + 1 + s // 3) % 6]] for s in range(TRAIN["steps"])]
 
 
@@ -358,6 +395,7 @@ def main():
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
     hf = make_model()
+    make_tokenizer()
     plain = PlainMixtral(CONFIG)
     plain.load_state_dict(unfused(dict(hf.named_parameters()), CONFIG.num_local_experts))
 
@@ -409,7 +447,7 @@ def main():
 
 
 def compact(text):
-    """json.dumps puts each number of a list on its own line; one line per list is easier to read."""
+    """json.dumps gives each number of a list its own line; one line per list is easier to read."""
     import re
     return re.sub(r"\[\s*(-?[\d.e+-]+(?:,\s*-?[\d.e+-]+)*)\s*\]",
                   lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]", text)
