@@ -160,6 +160,44 @@ class ConfigReader {
   return detail::ConfigReader(json).read();
 }
 
+/// config.json of a Mixtral-layout model as transformers (4 and 5) loads it.
+[[nodiscard]] inline Json mixtral_config_json(const MixtralConfig& c, DType dtype) {
+  const auto token = [](std::int32_t id) { return id < 0 ? Json() : Json(id); };
+  Json j = Json::object();
+  j["architectures"] = Json::array(std::vector<const char*>{"MixtralForCausalLM"});
+  j["attention_dropout"] = 0.0;
+  j["bos_token_id"] = token(c.bos_token_id);
+  j["eos_token_id"] = c.eos_token_ids.empty()       ? Json()
+                      : c.eos_token_ids.size() == 1 ? Json(c.eos_token_ids[0])
+                                                    : Json::array(c.eos_token_ids);
+  j["pad_token_id"] = token(c.pad_token_id);
+  j["head_dim"] = c.head_dim;
+  j["hidden_act"] = "silu";
+  j["hidden_size"] = c.hidden_size;
+  j["initializer_range"] = c.initializer_range;
+  j["intermediate_size"] = c.intermediate_size;
+  j["max_position_embeddings"] = c.max_position_embeddings;
+  j["model_type"] = "mixtral";
+  j["num_attention_heads"] = c.num_attention_heads;
+  j["num_experts_per_tok"] = c.num_experts_per_tok;
+  j["num_hidden_layers"] = c.num_hidden_layers;
+  j["num_key_value_heads"] = c.num_key_value_heads;
+  j["num_local_experts"] = c.num_local_experts;
+  j["output_router_logits"] = false;
+  j["rms_norm_eps"] = c.rms_norm_eps;
+  j["rope_theta"] = c.rope_theta;
+  j["router_aux_loss_coef"] = c.router_aux_loss_coef;
+  j["router_jitter_noise"] = 0.0;
+  j["sliding_window"] = c.sliding_window > 0 ? Json(c.sliding_window) : Json();
+  j["tie_word_embeddings"] = c.tie_word_embeddings;
+  j["torch_dtype"] = dtype == DType::bf16  ? "bfloat16"
+                     : dtype == DType::f16 ? "float16"
+                                           : "float32";
+  j["use_cache"] = true;
+  j["vocab_size"] = c.vocab_size;
+  return j;
+}
+
 /// Reads `folder`/config.json; ids that generation_config.json names as end of text are added.
 [[nodiscard]] inline MixtralConfig load_config(const std::filesystem::path& folder) {
   MixtralConfig config = parse_config(read_json(folder / "config.json"));
