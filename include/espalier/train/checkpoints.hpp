@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// The folders OUTPUT/checkpoint-N of a run. Each appears whole or not at all; the newest K are
+// kept. What a killed run left half-written is removed by the next one.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/train/checkpoints.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <signal.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <espalier/io/file.hpp>
+
+namespace espalier::train {
+
+class Checkpoints {
+ public:
+  struct Entry {
+    std::int64_t step;
+    std::filesystem::path path;
+  };
+
+  /// `keep` <= 0 keeps all.
+  Checkpoints(std::filesystem::path output, int keep) : output_(std::move(output)), keep_(keep) {}
+
+  /// Ascending by step.
+  std::vector<Entry> list() const {
+    std::vector<Entry> found;
+    for (const auto& item : children()) {
+      const auto step = number(item.path().filename().string(), "checkpoint-");
+      if (step && item.is_directory()) found.push_back({*step, item.path()});
+    }
+    std::sort(found.begin(), found.end(),
+              [](const Entry& a, const Entry& b) { return a.step < b.step; });
+    return found;
+  }
+  std::optional<Entry> latest() const {
+    const std::vector<Entry> all = list();
+    if (all.empty()) return std::nullopt;
+    return all.back();
+  }
+
+  /// `write(folder)` fills the new checkpoint. Older ones go only after it is whole on the disk.
+  template <class Write>
+  std::filesystem::path save(std::int64_t step, Write&& write) const {
+    const std::filesystem::path target = output_ / ("checkpoint-" + std::to_string(step));
+    if (std::filesystem::exists(target)) remove(target);
+    io::AtomicFolder folder(target);
+    write(folder.path());
+    folder.commit();
+    const std::vector<Entry> all = list();
+    for (std::size_t i = 0; keep_ > 0 && i + static_cast<std::size_t>(keep_) < all.size(); ++i) {
+      remove(all[i].path);
+    }
+    return target;
+  }
+
+  /// Temporary files and folders in the output whose process is gone.
+  void remove_leftovers() const {
+    for (const auto& item : children()) {
+      const std::string name = item.path().filename().string();
+      const std::size_t at = name.rfind(".tmp-");
+      if (at == std::string::npos) continue;
+      const auto pid = number(name.substr(at), ".tmp-");
+      std::error_code ignored;
+      if (pid && ::kill(static_cast<pid_t>(*pid), 0) != 0 && errno == ESRCH) {
+        std::filesystem::remove_all(item.path(), ignored);
+      }
+    }
+  }
+
+ private:
+  std::vector<std::filesystem::directory_entry> children() const {
+    std::error_code none;  // an output that is not there yet has no checkpoints
+    return {std::filesystem::directory_iterator(output_, none),
+            std::filesystem::directory_iterator()};
+  }
+
+  static std::optional<std::int64_t> number(const std::string& name, std::string_view prefix) {
+    if (name.compare(0, prefix.size(), prefix) != 0) return std::nullopt;
+    std::int64_t value = 0;
+    const char *first = name.data() + prefix.size(), *last = name.data() + name.size();
+    const auto result = std::from_chars(first, last, value);
+    if (first == last || result.ec != std::errc() || result.ptr != last || value < 0) {
+      return std::nullopt;
+    }
+    return value;
+  }
+
+  /// Renamed first: a folder that is half gone must not look like a checkpoint.
+  static void remove(const std::filesystem::path& folder) {
+    const std::filesystem::path doomed = io::detail::temporary_sibling(folder);
+    std::error_code ignored;
+    std::filesystem::remove_all(doomed, ignored);
+    if (::rename(folder.c_str(), doomed.c_str()) != 0) io::detail::throw_errno(folder, "remove");
+    std::filesystem::remove_all(doomed, ignored);
+  }
+
+  std::filesystem::path output_;
+  int keep_;
+};
+
+}  // namespace espalier::train

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Text to tokens and back to the question which of them are trained on. A text made of segments,
+// some trained and some not, is tokenised as a whole: the ids are what the model will see when it
+// is used. Where a token reaches across a boundary, it counts as trained.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <espalier/train/batches.hpp>
+
+namespace espalier::train {
+
+/// Ids of a text, with or without the special tokens that the tokenizer adds by itself.
+using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bool add_special)>;
+
+struct TextSegment {
+  std::string text;
+  bool trained = false;
+};
+
+/// The whole text, trained on from the second token on; `eos` is appended unless it is there (-1:
+/// none).
+[[nodiscard]] inline Example example_of_text(const Encode& encode, std::string_view text,
+                                             std::int32_t eos) {
+  Example e;
+  e.ids = encode(text, true);
+  if (eos >= 0 && (e.ids.empty() || e.ids.back() != eos)) e.ids.push_back(eos);
+  e.is_target.assign(e.ids.size(), 1);
+  if (!e.is_target.empty()) e.is_target[0] = 0;
+  return e;
+}
+
+/// The leading tokens of `whole` that are those of the text before byte `end`. A boundary inside a
+/// token shows as ids that differ: the count stops before that token, and `inside_token` is set.
+struct TokensBefore {
+  std::size_t count = 0;
+  bool inside_token = false;
+};
+[[nodiscard]] inline TokensBefore tokens_before(const Encode& encode, std::string_view text,
+                                                std::size_t end, bool add_special,
+                                                const std::vector<std::int32_t>& whole) {
+  if (end == text.size()) return {whole.size(), false};
+  std::vector<std::int32_t> part;
+  if (end > 0 || add_special) part = encode(text.substr(0, end), add_special);
+  std::size_t n = 0;
+  while (n < part.size() && n < whole.size() && part[n] == whole[n]) ++n;
+  return {n, n < part.size()};
+}
+
+/// `add_special`: the tokenizer's own special tokens are wanted; not with a chat template, which
+/// has written them into the text already. `eos` is appended to a trained end unless it is there.
+[[nodiscard]] inline Example example_of_segments(const Encode& encode,
+                                                 const std::vector<TextSegment>& segments,
+                                                 bool add_special, std::int32_t eos) {
+  std::string text;
+  for (const TextSegment& s : segments) text += s.text;
+  Example e;
+  e.ids = encode(text, add_special);
+  e.is_target.assign(e.ids.size(), 0);
+  std::size_t begin_byte = 0;
+  for (std::size_t s = 0; s < segments.size();) {
+    std::size_t last = s, end_byte = begin_byte;
+    while (last < segments.size() && segments[last].trained == segments[s].trained) {
+      end_byte += segments[last++].text.size();
+    }
+    if (segments[s].trained && end_byte > begin_byte) {
+      const TokensBefore begin = tokens_before(encode, text, begin_byte, add_special, e.ids);
+      const TokensBefore end = tokens_before(encode, text, end_byte, add_special, e.ids);
+      const std::size_t stop = std::min(e.ids.size(), end.count + (end.inside_token ? 1 : 0));
+      for (std::size_t i = begin.count; i < stop; ++i) e.is_target[i] = 1;
+    }
+    begin_byte = end_byte;
+    s = last;
+  }
+  if (eos >= 0 && !segments.empty() && segments.back().trained &&
+      (e.ids.empty() || e.ids.back() != eos)) {
+    e.ids.push_back(eos);
+    e.is_target.push_back(1);
+  }
+  if (!e.is_target.empty()) e.is_target[0] = 0;
+  return e;
+}
+
+/// Keeps the first `max_length` tokens. Returns whether any were cut.
+inline bool cut_right(Example& e, std::int64_t max_length) {
+  if (static_cast<std::int64_t>(e.ids.size()) <= max_length) return false;
+  e.ids.resize(static_cast<std::size_t>(max_length));
+  e.is_target.resize(static_cast<std::size_t>(max_length));
+  return true;
+}
+
+}  // namespace espalier::train
