@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+// SentencePiece `tokenizer.model` (a protobuf message, parsed here field by field) -> the same
+// pieces as a tokenizer.json. BPE models only. Two adjacent symbols merge when their concatenation
+// is a piece, higher score first, which is a merge table with one rank per piece. Control symbols
+// become special added tokens, found in text as Hugging Face does (SentencePiece itself would not).
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/text/sentencepiece.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <espalier/core/error.hpp>
+#include <espalier/text/tokenizer_definition.hpp>
+#include <espalier/text/unicode.hpp>
+
+namespace espalier::text {
+
+namespace detail {
+
+/// Walks the fields of one protobuf message; every length is checked against what is left.
+class ProtobufReader {
+ public:
+  ProtobufReader(std::string_view bytes, std::string_view file, std::size_t base = 0)
+      : bytes_(bytes), file_(file), base_(base) {}
+
+  /// Moves to the next field; false at the end of the message.
+  bool next() {
+    if (pos_ == bytes_.size()) return false;
+    start_ = pos_;
+    const std::uint64_t key = varint();
+    field_ = static_cast<std::uint32_t>(key >> 3);
+    wire_ = static_cast<int>(key & 7);
+    number_ = 0;
+    body_ = {};
+    switch (wire_) {
+      case 0:
+        number_ = varint();
+        break;
+      case 1:
+        body_ = take(8);
+        break;
+      case 2:
+        body_ = take(varint());
+        break;
+      case 5:
+        body_ = take(4);
+        break;
+      default:
+        fail("a field of wire type ", wire_, ", expected 0, 1, 2 or 5");
+    }
+    return true;
+  }
+
+  std::uint32_t field() const { return field_; }
+  std::uint64_t number() const {
+    if (wire_ != 0) fail("field ", field_, " is not an integer");
+    return number_;
+  }
+  std::string_view body() const {
+    if (wire_ != 2) fail("field ", field_, " is not a string or message");
+    return body_;
+  }
+  float real() const {
+    if (wire_ != 5) fail("field ", field_, " is not a float");
+    std::uint32_t bits = 0;
+    for (int i = 3; i >= 0; --i) bits = bits << 8 | static_cast<std::uint8_t>(body_[i]);
+    return std::bit_cast<float>(bits);
+  }
+  ProtobufReader message() const { return {body(), file_, base_ + (pos_ - body_.size())}; }
+
+  template <class... Args>
+  [[noreturn]] void fail(const Args&... what) const {
+    throw FormatError(espalier::detail::concat(file_, ": byte ", base_ + start_, ": ", what...,
+                                               "; not a SentencePiece model, or cut off"));
+  }
+
+ private:
+  std::uint64_t varint() {
+    std::uint64_t value = 0;
+    for (int shift = 0; shift < 64; shift += 7) {
+      if (pos_ == bytes_.size()) fail("an integer runs past the end");
+      const auto b = static_cast<std::uint8_t>(bytes_[pos_++]);
+      value |= std::uint64_t{b & 0x7Fu} << shift;
+      if (b < 0x80) return value;
+    }
+    fail("an integer of more than 64 bits");
+  }
+  std::string_view take(std::uint64_t n) {
+    if (n > bytes_.size() - pos_) fail("a field of ", n, " bytes, ", bytes_.size() - pos_, " left");
+    const std::string_view out = bytes_.substr(pos_, static_cast<std::size_t>(n));
+    pos_ += static_cast<std::size_t>(n);
+    return out;
+  }
+
+  std::string_view bytes_;
+  std::string_view file_;
+  std::size_t base_, pos_ = 0, start_ = 0;
+  std::uint32_t field_ = 0;
+  int wire_ = 0;
+  std::uint64_t number_ = 0;
+  std::string_view body_;
+};
+
+struct SentencePieceFile {
+  enum Type { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+  struct Piece {
+    std::string_view text;
+    float score = 0;
+    int type = normal;
+  };
+  std::vector<Piece> pieces;
+  int model_type = 1;  // the format's default is unigram
+  bool byte_fallback = false, whitespace_as_suffix = false;
+  bool charsmap = false, dummy_prefix = true, remove_extra_spaces = true, escape_spaces = true;
+
+  SentencePieceFile(std::string_view bytes, std::string_view file) {
+    for (ProtobufReader r(bytes, file); r.next();) {
+      if (r.field() == 1) read_piece(r.message(), file);
+      if (r.field() == 2) read_trainer(r.message());
+      if (r.field() == 3) read_normalizer(r.message());
+    }
+  }
+
+ private:
+  void read_piece(ProtobufReader r, std::string_view file) {
+    constexpr std::size_t kMaxPieceBytes = 4096;
+    Piece piece;
+    while (r.next()) {
+      if (r.field() == 1) piece.text = r.body();
+      if (r.field() == 2) piece.score = r.real();
+      if (r.field() == 3) piece.type = static_cast<int>(std::min<std::uint64_t>(r.number(), 99));
+    }
+    const std::size_t id = pieces.size();
+    ESP_REQUIRE(find_invalid_utf8(piece.text) == std::string_view::npos, FormatError, file,
+                ": piece ", id, " is not valid UTF-8");
+    ESP_REQUIRE(!piece.text.empty() && piece.text.size() <= kMaxPieceBytes, FormatError, file,
+                ": piece ", id, " has ", piece.text.size(), " bytes, expected 1 to ",
+                kMaxPieceBytes);
+    ESP_REQUIRE(piece.score == piece.score, FormatError, file, ": the score of piece ", id,
+                " is not a number");
+    ESP_REQUIRE(piece.type >= normal && piece.type <= byte && piece.type != unused, FormatError,
+                file, ": piece ", id, " ('", piece.text, "') is of type ", piece.type,
+                ", supported are normal, unknown, control, user-defined and byte pieces");
+    pieces.push_back(piece);
+  }
+  void read_trainer(ProtobufReader r) {
+    while (r.next()) {
+      if (r.field() == 3) model_type = static_cast<int>(std::min<std::uint64_t>(r.number(), 99));
+      if (r.field() == 24) whitespace_as_suffix = r.number() != 0;
+      if (r.field() == 35) byte_fallback = r.number() != 0;
+    }
+  }
+  void read_normalizer(ProtobufReader r) {
+    while (r.next()) {
+      if (r.field() == 2) charsmap = !r.body().empty();
+      if (r.field() == 3) dummy_prefix = r.number() != 0;
+      if (r.field() == 4) remove_extra_spaces = r.number() != 0;
+      if (r.field() == 5) escape_spaces = r.number() != 0;
+    }
+  }
+};
+
+inline void require_supported(const SentencePieceFile& model, std::string_view file) {
+  ESP_REQUIRE(!model.pieces.empty(), FormatError, file, ": no pieces; not a SentencePiece model");
+  ESP_REQUIRE(model.model_type == 2, FormatError, file, ": model type ", model.model_type,
+              ", only BPE (2) is supported; convert it to a tokenizer.json");
+  ESP_REQUIRE(!model.charsmap && !model.remove_extra_spaces && model.escape_spaces &&
+                  !model.whitespace_as_suffix,
+              FormatError, file,
+              ": its normalizer rewrites text (a character map, removal of extra spaces, or space "
+              "as suffix), only the identity is supported; convert it to a tokenizer.json");
+}
+
+/// One rank per piece, by falling score: what SentencePiece's own merge order amounts to.
+inline MergeTable merges_of(const SentencePieceFile& model, const Vocabulary& normal_pieces) {
+  std::vector<std::int32_t> order;
+  for (std::size_t i = 0; i < model.pieces.size(); ++i) {
+    if (model.pieces[i].type == SentencePieceFile::normal) {
+      order.push_back(static_cast<std::int32_t>(i));
+    }
+  }
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return model.pieces[a].score > model.pieces[b].score;
+  });
+  MergeTable merges(order.size() * 2);
+  std::uint32_t rank = 0;
+  for (std::size_t k = 0; k < order.size(); ++k) {
+    const SentencePieceFile::Piece& piece = model.pieces[order[k]];
+    if (k > 0 && piece.score != model.pieces[order[k - 1]].score) ++rank;
+    for (std::size_t at = 1; at < piece.text.size(); ++at) {
+      if ((static_cast<std::uint8_t>(piece.text[at]) & 0xC0) == 0x80) continue;
+      const std::int32_t left = normal_pieces.find(piece.text.substr(0, at));
+      const std::int32_t right = normal_pieces.find(piece.text.substr(at));
+      if (left >= 0 && right >= 0) merges.insert(left, right, {rank, order[k]});
+    }
+  }
+  return merges;
+}
+
+}  // namespace detail
+
+/// @param bytes the content of a `tokenizer.model`; `file` is its name for messages
+/// @param beside added tokens that other files of the folder define; they go before the file's own
+/// @throws FormatError
+inline TokenizerDefinition parse_sentencepiece(std::string_view bytes, std::string_view file,
+                                               bool add_bos, bool add_eos,
+                                               const std::vector<AddedToken>& beside = {}) {
+  using File = detail::SentencePieceFile;
+  const File model(bytes, file);
+  detail::require_supported(model, file);
+  const std::string space = "\xE2\x96\x81";
+  TokenizerDefinition d;
+  d.file = file;
+  d.vocabulary = Vocabulary(model.pieces.size());
+  Vocabulary normal_pieces(model.pieces.size());
+  d.added = beside;
+  BpeOptions options{.fuse_unk = true, .byte_fallback = model.byte_fallback};
+  for (std::size_t i = 0; i < model.pieces.size(); ++i) {
+    const File::Piece& piece = model.pieces[i];
+    const auto id = static_cast<std::int32_t>(i);
+    ESP_REQUIRE(d.vocabulary.find(piece.text) < 0, FormatError, file, ": piece ", id, " ('",
+                piece.text, "') appears twice");
+    d.vocabulary.add(piece.text, id, file);
+    if (piece.type == File::normal) normal_pieces.add(piece.text, id, file);
+    if (piece.type == File::unknown) options.unk_id = id;
+    if (piece.type == File::unknown || piece.type == File::control ||
+        piece.type == File::user_defined) {
+      d.added.push_back({.content = std::string(piece.text),
+                         .id = id,
+                         .special = piece.type != File::user_defined});
+    }
+  }
+  d.model = BpeModel(d.vocabulary, detail::merges_of(model, normal_pieces), options);
+  if (model.dummy_prefix) d.normalizers.push_back(PrependNormalizer{space});
+  d.normalizers.push_back(ReplaceNormalizer{Pattern(" "), space});
+  d.decoders = {ReplaceDecoder{Pattern(space), " "}, ByteFallbackDecoder{}, FuseDecoder{}};
+  if (model.dummy_prefix) d.decoders.push_back(StripDecoder{" ", 1, 0});
+  const auto require = [&](std::string_view token) {
+    const std::int32_t id = d.vocabulary.find(token);
+    ESP_REQUIRE(id >= 0, FormatError, file, ": no piece '", token,
+                "', which tokenizer_config.json asks to add");
+    return id;
+  };
+  if (add_bos) d.prefix.push_back(require("<s>"));
+  if (add_eos) d.suffix.push_back(require("</s>"));
+  d.finish();
+  return d;
+}
+
+}  // namespace espalier::text
