@@ -23,12 +23,11 @@ set(host_only_layers io text plot)
 # Compiled by nvcc too, which cannot read the first two; the others cost too much compile time.
 set(banned_below_train "<(fmt/[^>]*|simdjson[^>]*|iostream|ranges|regex|random|cairo[^>]*)>")
 # What a training loop on the device needs of train/; the rest of that folder is host-only.
-set(light_train adamw schedule)
+set(light_train adamw batches clip schedule trainer)
 
 set(problems 0)
 function(problem)
-  string(CONCAT text ${ARGN})
-  message("${text}")
+  message("${ARGV0}${ARGV1}${ARGV2}")
   math(EXPR n "${problems} + 1")
   set(problems ${n} PARENT_SCOPE)
 endfunction()
