@@ -10,3 +10,8 @@
 #include <espalier/nn.hpp>
 #include <espalier/ops.hpp>
 #include <espalier/tensor.hpp>
+#include <espalier/train/adamw.hpp>
+#include <espalier/train/batches.hpp>
+#include <espalier/train/clip.hpp>
+#include <espalier/train/schedule.hpp>
+#include <espalier/train/trainer.hpp>

@@ -1,3 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything in models/.
 #pragma once
+
+#include <espalier/models/mixtral.hpp>
+#include <espalier/models/mixtral_config.hpp>

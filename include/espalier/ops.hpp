@@ -10,6 +10,7 @@
 #include <espalier/ops/linear.hpp>
 #include <espalier/ops/load_balancing_loss.hpp>
 #include <espalier/ops/mask_columns.hpp>
+#include <espalier/ops/reshape.hpp>
 #include <espalier/ops/rope.hpp>
 #include <espalier/ops/router_top_k.hpp>
 #include <espalier/ops/scale.hpp>

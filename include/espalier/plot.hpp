@@ -1,3 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything in plot/.
 #pragma once
+#ifdef __CUDACC__
+#error "espalier/plot.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/plot/canvas.hpp>
+#include <espalier/plot/color.hpp>
+#include <espalier/plot/ticks.hpp>
