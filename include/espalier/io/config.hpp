@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include <espalier/core/dtype.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/models/mixtral_config.hpp>
 
