@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+// A page to draw on, over Cairo: one drawing gives PNG (at twice the size, for sharp screens), SVG
+// and PDF. A plot is anything with `Size size() const` and `void draw(Canvas&) const`:
+//   save(heatmap, "reap.png");  save(heatmap, "reap.svg");  std::string svg = encode(curves, svg);
+// Lengths are points (1/72 inch), y grows downwards. Files appear under their name when whole.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/plot/canvas.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <cairo-pdf.h>
+#include <cairo-svg.h>
+#include <cairo.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <espalier/core/error.hpp>
+#include <espalier/plot/color.hpp>
+
+namespace espalier::plot {
+
+struct Size {
+  double width = 0, height = 0;
+};
+struct Point {
+  double x = 0, y = 0;
+};
+enum class Format { png, svg, pdf };
+
+/// Where a text's anchor point is in its box.
+enum class Align { left, center, right };
+
+struct TextStyle {
+  double size = 9;
+  Color color = kInk;
+  bool bold = false;
+  Align align = Align::left;
+  double angle = 0;  // radians, clockwise
+};
+
+namespace detail {
+
+inline void check(cairo_status_t status, const char* what) {
+  ESP_REQUIRE(status == CAIRO_STATUS_SUCCESS, Error, "plot: cannot ", what, ": ",
+              cairo_status_to_string(status));
+}
+
+struct CairoDelete {
+  void operator()(cairo_surface_t* s) const { cairo_surface_destroy(s); }
+  void operator()(cairo_t* c) const { cairo_destroy(c); }
+};
+using Surface = std::unique_ptr<cairo_surface_t, CairoDelete>;
+using Context = std::unique_ptr<cairo_t, CairoDelete>;
+
+inline cairo_status_t append_to_string(void* text, const unsigned char* data, unsigned int bytes) {
+  try {
+    static_cast<std::string*>(text)->append(reinterpret_cast<const char*>(data), bytes);
+    return CAIRO_STATUS_SUCCESS;
+  } catch (...) {
+    return CAIRO_STATUS_NO_MEMORY;
+  }
+}
+
+/// Cairo stops drawing for good at a text that is not UTF-8, so stray bytes become '?'.
+inline std::string printable(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size();) {
+    const auto first = static_cast<unsigned char>(text[i]);
+    std::size_t n = first < 0x80    ? 1
+                    : first >= 0xf0 ? 4
+                    : first >= 0xe0 ? 3
+                    : first >= 0xc2 ? 2
+                                    : 0;
+    bool valid = n > 0 && first < 0xf5 && i + n <= text.size();
+    for (std::size_t k = 1; valid && k < n; ++k) {
+      valid = (static_cast<unsigned char>(text[i + k]) & 0xc0) == 0x80;
+    }
+    if (valid && n >= 3) {  // overlong forms, surrogates, beyond U+10FFFF
+      const auto second = static_cast<unsigned char>(text[i + 1]);
+      valid = !(first == 0xe0 && second < 0xa0) && !(first == 0xed && second > 0x9f) &&
+              !(first == 0xf0 && second < 0x90) && !(first == 0xf4 && second > 0x8f);
+    }
+    if (valid && (n > 1 || first >= 0x20)) {
+      out += text.substr(i, n);
+    } else {
+      out += valid ? ' ' : '?';
+      n = 1;
+    }
+    i += n;
+  }
+  return out;
+}
+
+}  // namespace detail
+
+class Canvas {
+ public:
+  explicit Canvas(cairo_surface_t* surface) : context_(cairo_create(surface)) {
+    detail::check(cairo_status(context_.get()), "draw");
+    cairo_set_line_join(context_.get(), CAIRO_LINE_JOIN_ROUND);
+  }
+
+  void rectangle(Point corner, Size size, const Color& fill) {
+    cairo_rectangle(context_.get(), corner.x, corner.y, size.width, size.height);
+    source(fill);
+    cairo_fill(context_.get());
+  }
+  void frame(Point corner, Size size, const Color& color, double width = 0.75) {
+    cairo_rectangle(context_.get(), corner.x, corner.y, size.width, size.height);
+    stroke(color, width);
+  }
+  void line(Point from, Point to, const Color& color, double width = 0.75) {
+    cairo_move_to(context_.get(), from.x, from.y);
+    cairo_line_to(context_.get(), to.x, to.y);
+    stroke(color, width);
+  }
+  void polyline(const std::vector<Point>& points, const Color& color, double width = 1.5) {
+    if (points.size() < 2) return;
+    cairo_move_to(context_.get(), points[0].x, points[0].y);
+    for (std::size_t i = 1; i < points.size(); ++i) {
+      cairo_line_to(context_.get(), points[i].x, points[i].y);
+    }
+    stroke(color, width);
+  }
+  void dot(Point center, double radius, const Color& color) {
+    cairo_new_sub_path(context_.get());
+    cairo_arc(context_.get(), center.x, center.y, radius, 0, 6.283185307179586);
+    source(color);
+    cairo_fill(context_.get());
+  }
+  /// `at` is on the base line.
+  void text(Point at, std::string_view text, const TextStyle& style) {
+    const std::string clean = detail::printable(text);
+    select_font(style);
+    cairo_save(context_.get());
+    cairo_translate(context_.get(), at.x, at.y);
+    cairo_rotate(context_.get(), style.angle);
+    const double shift = style.align == Align::left     ? 0.0
+                         : style.align == Align::center ? 0.5
+                                                        : 1.0;
+    cairo_move_to(context_.get(), shift == 0.0 ? 0.0 : -shift * advance(clean), 0);
+    source(style.color);
+    cairo_show_text(context_.get(), clean.c_str());
+    cairo_restore(context_.get());
+  }
+  double text_width(std::string_view text, const TextStyle& style) {
+    select_font(style);
+    return advance(detail::printable(text));
+  }
+  /// Drawing outside the rectangle leaves no trace until unclip().
+  void clip(Point corner, Size size) {
+    cairo_save(context_.get());
+    cairo_rectangle(context_.get(), corner.x, corner.y, size.width, size.height);
+    cairo_clip(context_.get());
+  }
+  void unclip() { cairo_restore(context_.get()); }
+
+  void check() const { detail::check(cairo_status(context_.get()), "draw"); }
+
+ private:
+  void source(const Color& c) { cairo_set_source_rgba(context_.get(), c.r, c.g, c.b, c.a); }
+  void stroke(const Color& color, double width) {
+    source(color);
+    cairo_set_line_width(context_.get(), width);
+    cairo_stroke(context_.get());
+  }
+  void select_font(const TextStyle& style) {
+    cairo_select_font_face(context_.get(), "sans-serif", CAIRO_FONT_SLANT_NORMAL,
+                           style.bold ? CAIRO_FONT_WEIGHT_BOLD : CAIRO_FONT_WEIGHT_NORMAL);
+    cairo_set_font_size(context_.get(), style.size);
+  }
+  double advance(const std::string& clean) {
+    cairo_text_extents_t extents;
+    cairo_text_extents(context_.get(), clean.c_str(), &extents);
+    return extents.x_advance;
+  }
+
+  detail::Context context_;
+};
+
+/// For the layout of a plot whose size depends on its texts.
+[[nodiscard]] inline double text_width(std::string_view text, const TextStyle& style) {
+  const detail::Surface scratch(cairo_image_surface_create(CAIRO_FORMAT_A8, 1, 1));
+  return Canvas(scratch.get()).text_width(text, style);
+}
+
+inline constexpr double kPngScale = 2.0;
+
+/// The bytes of a file.
+template <class Plot>
+[[nodiscard]] std::string encode(const Plot& plot, Format format) {
+  const Size size = plot.size();
+  std::string out;
+  detail::Surface surface;
+  if (format == Format::png) {
+    surface.reset(cairo_image_surface_create(CAIRO_FORMAT_RGB24,
+                                             static_cast<int>(std::ceil(size.width * kPngScale)),
+                                             static_cast<int>(std::ceil(size.height * kPngScale))));
+    cairo_surface_set_device_scale(surface.get(), kPngScale, kPngScale);
+  } else if (format == Format::svg) {
+    surface.reset(cairo_svg_surface_create_for_stream(detail::append_to_string, &out, size.width,
+                                                      size.height));
+  } else {
+    surface.reset(cairo_pdf_surface_create_for_stream(detail::append_to_string, &out, size.width,
+                                                      size.height));
+  }
+  detail::check(cairo_surface_status(surface.get()), "create a page");
+  {
+    Canvas canvas(surface.get());
+    canvas.rectangle({0, 0}, size, kWhite);
+    plot.draw(canvas);
+    canvas.check();
+  }
+  cairo_surface_flush(surface.get());
+  if (format == Format::png) {
+    detail::check(cairo_surface_write_to_png_stream(surface.get(), detail::append_to_string, &out),
+                  "write");
+  }
+  cairo_surface_finish(surface.get());
+  detail::check(cairo_surface_status(surface.get()), "write");
+  return out;
+}
+
+namespace detail {
+/// plot/ stands beside io/ and does not include it, hence this small sibling of io's AtomicFile.
+inline void write_whole(const std::filesystem::path& path, const std::string& bytes) {
+  std::filesystem::path temporary = path;
+  temporary += ".tmp-" + std::to_string(::getpid());
+  const auto fail = [&](int fd) {
+    const int code = errno;
+    if (fd >= 0) ::close(fd);
+    ::unlink(temporary.c_str());
+    throw IoError(espalier::detail::concat(path.string(), ": cannot write: ", std::strerror(code)));
+  };
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd < 0) fail(fd);
+  for (std::size_t done = 0; done < bytes.size();) {
+    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) fail(fd);
+    done += static_cast<std::size_t>(n);
+  }
+  if (::fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) fail(fd);
+  if (::close(fd) != 0 || ::rename(temporary.c_str(), path.c_str()) != 0) fail(-1);
+}
+}  // namespace detail
+
+/// The format is that of the file's extension. @throws UsageError for another one, IoError
+template <class Plot>
+void save(const Plot& plot, const std::filesystem::path& path) {
+  const std::string extension = path.extension().string();
+  const bool png = extension == ".png", svg = extension == ".svg", pdf = extension == ".pdf";
+  ESP_REQUIRE(png || svg || pdf, UsageError, path.string(),
+              ": a plot is a .png, .svg or .pdf file");
+  detail::write_whole(path, encode(plot, png ? Format::png : svg ? Format::svg : Format::pdf));
+}
+
+}  // namespace espalier::plot
