@@ -76,7 +76,7 @@ class Axes {
   double bottom() const { return top_ + height_; }
 
   /// Grid lines and labels of x. The note ("×10⁶") follows the last label.
-  void draw_x_ticks(const std::vector<Tick>& ticks, const std::string& note) {
+  void draw_x_ticks(const std::vector<Tick>& ticks, const std::string& note) const {
     TextStyle style = kTickStyle;
     style.align = Align::center;
     for (const Tick& t : ticks) {
@@ -89,11 +89,11 @@ class Axes {
     canvas_.text({left_ + width_, bottom() + 25}, note, style);
   }
   /// After the data, so that the lines lie on top.
-  void draw_spines() {
+  void draw_spines() const {
     canvas_.line({left_, top_}, {left_, bottom()}, kSpine);
     canvas_.line({left_, bottom()}, {left_ + width_, bottom()}, kSpine);
   }
-  void draw_message(const std::string& message) {
+  void draw_message(const std::string& message) const {
     TextStyle style = kLabelStyle;
     style.color = kMuted;
     style.align = Align::center;

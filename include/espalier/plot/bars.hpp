@@ -46,8 +46,11 @@ struct Bars {
     draw_categories(canvas, axes, tilted);
     for (std::size_t s = 0; s < series.size(); ++s) draw_series(canvas, axes, s);
     if (std::isfinite(reference)) draw_reference(canvas, axes);
-    Axes(axes).draw_spines();
-    if (nothing) Axes(axes).draw_message("no data");
+    if (y.low < 0 && y.high > 0) {
+      canvas.line({axes.left(), axes.y_at(0)}, {axes.left() + axes.width(), axes.y_at(0)}, kSpine);
+    }
+    axes.draw_spines();
+    if (nothing) axes.draw_message("no data");
   }
 
  private:

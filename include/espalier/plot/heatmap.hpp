@@ -41,12 +41,12 @@ struct Heatmap {
         draw_cell(canvas, l, r, c, usable, scale);
       }
     }
-    draw_axis_labels(canvas, l);
     if (l.rows == 0 || l.columns == 0) {
       canvas.text({l.left, l.top + 30}, "no data", TextStyle{10, kMuted});
-    } else {
-      draw_color_bar(canvas, l, usable, scale);
+      return;
     }
+    draw_axis_labels(canvas, l);
+    draw_color_bar(canvas, l, usable, scale);
   }
 
  private:
@@ -193,7 +193,7 @@ struct Heatmap {
       canvas.rectangle({x, l.top + i * part}, {width, std::min(2 * part, height - i * part)},
                        viridis(1 - (i + 0.5) / kSteps));
     }
-    for (const Tick& t : linear_ticks(range, static_cast<int>(height / 32), scale)) {
+    for (const Tick& t : linear_ticks(range, std::max(3, static_cast<int>(height / 32)), scale)) {
       const double y = l.top + (1 - position(t.value, range)) * height;
       canvas.line({x + width, y}, {x + width + 3, y}, kSpine);
       canvas.text({x + width + 6, y + 3.2}, t.label, kTickStyle);
