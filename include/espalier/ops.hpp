@@ -3,15 +3,19 @@
 #pragma once
 
 #include <espalier/ops/add.hpp>
+#include <espalier/ops/attention.hpp>
 #include <espalier/ops/combine.hpp>
 #include <espalier/ops/dispatch.hpp>
 #include <espalier/ops/dropout.hpp>
 #include <espalier/ops/embedding.hpp>
 #include <espalier/ops/linear.hpp>
+#include <espalier/ops/linear_cross_entropy.hpp>
 #include <espalier/ops/load_balancing_loss.hpp>
 #include <espalier/ops/mask_columns.hpp>
 #include <espalier/ops/reshape.hpp>
+#include <espalier/ops/rms_norm.hpp>
 #include <espalier/ops/rope.hpp>
 #include <espalier/ops/router_top_k.hpp>
 #include <espalier/ops/scale.hpp>
 #include <espalier/ops/sum.hpp>
+#include <espalier/ops/swiglu.hpp>

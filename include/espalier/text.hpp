@@ -13,6 +13,7 @@
 #include <espalier/text/decoder.hpp>
 #include <espalier/text/normalizer.hpp>
 #include <espalier/text/pre_tokenizer.hpp>
+#include <espalier/text/protobuf.hpp>
 #include <espalier/text/regex.hpp>
 #include <espalier/text/sentencepiece.hpp>
 #include <espalier/text/special_tokens.hpp>
