@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <espalier/ops/dropout.hpp>
+#include <espalier/ops/reference/dropout.hpp>
+
+#include "support/allclose.hpp"
+#include "support/catch.hpp"
+#include "support/gradcheck.hpp"
+#include "support/make_tensor.hpp"
+
+using namespace espalier;
+using namespace espalier::test;
+
+namespace {
+
+struct Outcome {
+  AnyTensor y, dx;
+};
+
+template <class T>
+Outcome run(std::int64_t n, float p, std::uint64_t seed, std::uint64_t stream) {
+  const auto x = parameter(make_tensor<T>({n}, normal(n, 1)));
+  const auto y = dropout(x, p, seed, stream);
+  backward(y, make_tensor<T>({n}, normal(n, 2)));
+  return {y.value(), x.grad()};
+}
+
+}  // namespace
+
+TEST_CASE("dropout: the reference gradient matches the complex step", "[ops][dropout]") {
+  const auto x = normal(50, 1), dy = normal(50, 2);
+  const auto of_x = complex_step_grad(
+      [&](const auto& z) { return dot(dy, reference::dropout(z, 0.3f, 5, 6)); }, x);
+  REQUIRE(compare(reference::dropout(dy, 0.3f, 5, 6), of_x, 1e-15, 1e-14).count == 0);
+}
+
+TEST_CASE("dropout: values and gradients match the reference", "[ops][dropout]") {
+  const std::int64_t n = GENERATE(0, 1, 3, 4, 7, 64, 70001);
+  const float p = GENERATE(0.05f, 0.5f, 0.9f);
+  CAPTURE(n, p);
+  const Outcome f = run<float>(n, p, 3, 4), d = run<double>(n, p, 3, 4);
+  const auto y = reference::dropout(normal(n, 1), p, 3, 4);
+  const auto dx = reference::dropout(normal(n, 2), p, 3, 4);
+  REQUIRE(compare(to_vector(f.y), y, 0, tol(DType::f32, 1)).count == 0);
+  REQUIRE(compare(to_vector(f.dx), dx, 0, tol(DType::f32, 1)).count == 0);
+  REQUIRE(compare(to_vector(d.y), y, 0, tol(DType::f64, 1)).count == 0);
+  REQUIRE(compare(to_vector(d.dx), dx, 0, tol(DType::f64, 1)).count == 0);
+}
+
+TEST_CASE("dropout: drops the share it was asked to and keeps the mean", "[ops][dropout]") {
+  const float p = GENERATE(0.1f, 0.5f);
+  constexpr std::int64_t kCount = 200000;
+  const auto y = dropout(Var<float>(Tensor<float>({kCount}, 1.0f)), p, 11, 0).value();
+  double dropped = 0, sum = 0;
+  for (const float v : y.span()) {
+    dropped += v == 0.0f;
+    sum += v;
+  }
+  const double sigma = std::sqrt(p * (1 - p) / kCount);
+  REQUIRE(std::abs(dropped / kCount - p) <= 4 * sigma);
+  REQUIRE(std::abs(sum / kCount - 1) <= 4 * sigma / (1 - p));
+}
+
+TEST_CASE("dropout: streams and seeds give other masks, repetition the same", "[ops][dropout]") {
+  const Outcome a = run<float>(1000, 0.5f, 1, 1);
+  REQUIRE(same_bits(a.y, run<float>(1000, 0.5f, 1, 1).y));
+  REQUIRE_FALSE(same_bits(a.y, run<float>(1000, 0.5f, 1, 2).y));
+  REQUIRE_FALSE(same_bits(a.y, run<float>(1000, 0.5f, 2, 1).y));
+}
+
+TEST_CASE("dropout: p = 0 is the value itself", "[ops][dropout]") {
+  const auto x = parameter(Tensor<float>({3}, 2.0f));
+  const auto y = dropout(x, 0.0f, 1, 1);
+  REQUIRE(y.value().data() == x.value().data());
+  REQUIRE(y.node() == x.node());
+}
+
+TEST_CASE("dropout: the number of threads changes no bit", "[ops][dropout]") {
+  const int before = num_threads();
+  set_num_threads(1);
+  const Outcome one = run<float>(100003, 0.25f, 9, 9);
+  for (const int threads : {2, 3}) {
+    set_num_threads(threads);
+    const Outcome more = run<float>(100003, 0.25f, 9, 9);
+    REQUIRE(same_bits(one.y, more.y));
+    REQUIRE(same_bits(one.dx, more.dx));
+  }
+  set_num_threads(before);
+}
+
+TEST_CASE("dropout: refuses a probability outside [0, 1)", "[ops][dropout]") {
+  const Var<float> x(Tensor<float>({3}, 2.0f));
+  REQUIRE_THROWS_WITH(dropout(x, 1.0f, 1, 1), "dropout: p is 1, expected 0 <= p < 1");
+  REQUIRE_THROWS_AS(dropout(x, -0.5f, 1, 1), Error);
+  REQUIRE_THROWS_AS(dropout(x, std::numeric_limits<float>::quiet_NaN(), 1, 1), Error);
+}
