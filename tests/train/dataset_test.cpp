@@ -38,9 +38,9 @@ Ids encode(std::string_view text, bool add_special) {
 }
 
 /// "^U:hi;A:yo$" with what the assistant says trained, the end included.
-std::vector<TextSegment> render(const std::vector<ChatTurn>& turns) {
-  std::vector<TextSegment> out = {{"^", false}};
-  for (const ChatTurn& t : turns) {
+std::vector<text::TextSegment> render(const std::vector<text::Message>& turns) {
+  std::vector<text::TextSegment> out = {{"^", false}};
+  for (const text::Message& t : turns) {
     ESP_REQUIRE(t.role == "user" || t.role == "assistant", FormatError, "role '", t.role,
                 "' is not known to this template");
     const bool assistant = t.role == "assistant";

@@ -24,13 +24,9 @@
 
 namespace espalier::train {
 
-struct ChatTurn {
-  std::string role;
-  std::string content;
-};
 /// The text of a conversation as the model's template lays it out; what the assistant says is
 /// trained.
-using RenderChat = std::function<std::vector<TextSegment>(const std::vector<ChatTurn>&)>;
+using RenderChat = std::function<std::vector<text::TextSegment>(const std::vector<text::Message>&)>;
 
 struct DatasetOptions {
   std::int64_t max_length = 1024;
@@ -82,8 +78,8 @@ class DatasetReader {
  private:
   struct Record {
     std::size_t line = 0;
-    std::vector<ChatTurn> turns;  // messages, or prompt and response
-    bool is_text = false;         // then turns holds one
+    std::vector<text::Message> turns;  // messages, or prompt and response
+    bool is_text = false;              // then turns holds one
   };
 
   Record parse(const io::Json& value, std::size_t line) const {

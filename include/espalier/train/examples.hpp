@@ -4,22 +4,22 @@
 // is used. Where a token reaches across a boundary, it counts as trained.
 #pragma once
 
+#ifdef __CUDACC__
+#error "espalier/train/examples.hpp is host-only; include it from a .cpp"
+#endif
+
 #include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <espalier/text/chat_template.hpp>
 #include <espalier/train/batches.hpp>
 
 namespace espalier::train {
 
 /// Ids of a text, with or without the special tokens that the tokenizer adds by itself.
 using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bool add_special)>;
-
-struct TextSegment {
-  std::string text;
-  bool trained = false;
-};
 
 /// The whole text, trained on from the second token on; `eos` is appended unless it is there (-1:
 /// none).
@@ -53,29 +53,29 @@ struct TokensBefore {
 /// `add_special`: the tokenizer's own special tokens are wanted; not with a chat template, which
 /// has written them into the text already. `eos` is appended to a trained end unless it is there.
 [[nodiscard]] inline Example example_of_segments(const Encode& encode,
-                                                 const std::vector<TextSegment>& segments,
+                                                 const std::vector<text::TextSegment>& segments,
                                                  bool add_special, std::int32_t eos) {
-  std::string text;
-  for (const TextSegment& s : segments) text += s.text;
+  std::string joined;
+  for (const text::TextSegment& s : segments) joined += s.text;
   Example e;
-  e.ids = encode(text, add_special);
+  e.ids = encode(joined, add_special);
   e.is_target.assign(e.ids.size(), 0);
   std::size_t begin_byte = 0;
   for (std::size_t s = 0; s < segments.size();) {
     std::size_t last = s, end_byte = begin_byte;
-    while (last < segments.size() && segments[last].trained == segments[s].trained) {
+    while (last < segments.size() && segments[last].is_completion == segments[s].is_completion) {
       end_byte += segments[last++].text.size();
     }
-    if (segments[s].trained && end_byte > begin_byte) {
-      const TokensBefore begin = tokens_before(encode, text, begin_byte, add_special, e.ids);
-      const TokensBefore end = tokens_before(encode, text, end_byte, add_special, e.ids);
+    if (segments[s].is_completion && end_byte > begin_byte) {
+      const TokensBefore begin = tokens_before(encode, joined, begin_byte, add_special, e.ids);
+      const TokensBefore end = tokens_before(encode, joined, end_byte, add_special, e.ids);
       const std::size_t stop = std::min(e.ids.size(), end.count + (end.inside_token ? 1 : 0));
       for (std::size_t i = begin.count; i < stop; ++i) e.is_target[i] = 1;
     }
     begin_byte = end_byte;
     s = last;
   }
-  if (eos >= 0 && !segments.empty() && segments.back().trained &&
+  if (eos >= 0 && !segments.empty() && segments.back().is_completion &&
       (e.ids.empty() || e.ids.back() != eos)) {
     e.ids.push_back(eos);
     e.is_target.push_back(1);

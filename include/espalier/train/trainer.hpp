@@ -30,6 +30,11 @@ struct TrainerConfig {
   std::uint64_t seed = 0;        // of dropout
 };
 
+/// A loss or gradient that is not finite. Parameters and optimizer are still those before the step.
+struct DivergedError : Error {
+  using Error::Error;
+};
+
 struct StepResult {
   std::int64_t step = 0;  // counted from 1
   double loss = 0;        // mean over the targets, before the update, without the auxiliary loss
@@ -49,8 +54,7 @@ class Trainer {
                 "trainer: the model has no trainable parameters; add LoRA targets");
   }
 
-  /// One update. @throws Error naming the step when a loss or the gradient is not finite; the
-  /// parameters are then still those before the step.
+  /// One update. @throws DivergedError naming the step.
   StepResult step(const std::vector<Batch>& micro_batches) {
     StepResult r;
     r.step = optimizer_.steps() + 1;
