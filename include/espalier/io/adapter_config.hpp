@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// adapter_config.json of PEFT: what a LoRA adapter is scaled by and where it sits. Settings that
+// would change the numbers and are not implemented (DoRA, biases, initialisations that alter the
+// base weights) are refused in one line; all other keys are ignored, as PEFT does.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/io/adapter_config.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <cmath>
+#include <regex>
+
+#include <espalier/io/json.hpp>
+
+namespace espalier::io {
+
+struct AdapterConfig {
+  std::string base_model;  // base_model_name_or_path; may be empty
+  std::int64_t r = 8;
+  double alpha = 8;
+  double dropout = 0;
+  bool rslora = false;
+  std::vector<std::string> target_modules;  // "q_proj", "w1", ... or one regular expression
+  /// Module pattern -> value, the first that matches counts.
+  std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
+  std::vector<std::pair<std::string, double>> alpha_pattern;
+
+  std::int64_t rank_of(const std::string& module) const {
+    const auto* hit = first_match(rank_pattern, module);
+    return hit == nullptr ? r : hit->second;
+  }
+  double alpha_of(const std::string& module) const {
+    const auto* hit = first_match(alpha_pattern, module);
+    return hit == nullptr ? alpha : hit->second;
+  }
+  /// Factor of B A for a module whose A has `rank` rows.
+  double scale(const std::string& module, std::int64_t rank) const {
+    const auto n = static_cast<double>(rank);
+    return alpha_of(module) / (rslora ? std::sqrt(n) : n);
+  }
+
+ private:
+  /// PEFT: re.match(rf"(.*\.)?({key})$", module)
+  template <class Value>
+  static const std::pair<std::string, Value>* first_match(
+      const std::vector<std::pair<std::string, Value>>& patterns, const std::string& module) {
+    for (const auto& entry : patterns) {
+      if (std::regex_match(module, std::regex("(.*\\.)?(" + entry.first + ")"))) return &entry;
+    }
+    return nullptr;
+  }
+};
+
+namespace detail {
+
+class AdapterConfigReader {
+ public:
+  explicit AdapterConfigReader(const Json& json) : json_(json) {}
+
+  AdapterConfig read() const {
+    const std::string& type = json_.at("peft_type").as_string();
+    ESP_REQUIRE(type == "LORA", FormatError, json_.at("peft_type").where(), ": \"", type,
+                "\" is not supported; expected \"LORA\"");
+    refuse_unsupported();
+    AdapterConfig c;
+    if (const Json* v = json_.find_value("base_model_name_or_path")) c.base_model = v->as_string();
+    if (const Json* v = json_.find_value("r")) c.r = rank(*v);
+    if (const Json* v = json_.find_value("lora_alpha")) c.alpha = finite(*v);
+    if (const Json* v = json_.find_value("lora_dropout")) c.dropout = finite(*v);
+    ESP_REQUIRE(c.dropout >= 0 && c.dropout < 1, FormatError, json_.where(),
+                ": \"lora_dropout\" is ", c.dropout, ", expected at least 0 and less than 1");
+    c.rslora = truth("use_rslora");
+    if (const Json* v = json_.find_value("target_modules")) c.target_modules = texts(*v);
+    if (const Json* v = json_.find_value("rank_pattern")) {
+      for (const Json::Member& m : v->members()) {
+        c.rank_pattern.emplace_back(pattern(m), rank(m.value));
+      }
+    }
+    if (const Json* v = json_.find_value("alpha_pattern")) {
+      for (const Json::Member& m : v->members()) {
+        c.alpha_pattern.emplace_back(pattern(m), finite(m.value));
+      }
+    }
+    return c;
+  }
+
+ private:
+  bool truth(const char* key) const {
+    const Json* v = json_.find_value(key);
+    return v != nullptr && v->as_bool();
+  }
+  static std::int64_t rank(const Json& v) {
+    const std::int64_t r = v.as_int();
+    ESP_REQUIRE(r >= 1 && r <= 1 << 20, FormatError, v.where(), ": rank ", r,
+                " is out of range, expected at least 1");
+    return r;
+  }
+  static double finite(const Json& v) {
+    const double d = v.as_double();
+    ESP_REQUIRE(std::isfinite(d), FormatError, v.where(), ": expected a finite number");
+    return d;
+  }
+  static std::vector<std::string> texts(const Json& v) {
+    if (v.is_string()) return {v.as_string()};
+    std::vector<std::string> list;
+    for (const Json& item : v.items()) list.push_back(item.as_string());
+    return list;
+  }
+  static std::string pattern(const Json::Member& m) {
+    constexpr std::size_t kLongest = 256;  // std::regex recurses: a long one could end the stack
+    ESP_REQUIRE(m.key.size() <= kLongest, FormatError, m.value.where(), ": the pattern has ",
+                m.key.size(), " characters, at most ", kLongest, " are supported");
+    try {
+      (void)std::regex("(.*\\.)?(" + m.key + ")");
+    } catch (const std::regex_error& e) {
+      throw FormatError(
+          espalier::detail::concat(m.value.where(), ": the pattern is not understood: ", e.what()));
+    }
+    return m.key;
+  }
+
+  void refuse_unsupported() const {
+    for (const char* key :
+         {"use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias"}) {
+      ESP_REQUIRE(!truth(key), FormatError, json_.at(key).where(),
+                  ": true is not supported; expected a plain LoRA adapter");
+    }
+    if (const Json* v = json_.find_value("bias")) {
+      ESP_REQUIRE(v->as_string() == "none", FormatError, v->where(), ": \"", v->as_string(),
+                  "\" is not supported; expected \"none\"");
+    }
+    for (const char* key : {"modules_to_save", "target_parameters", "layer_replication",
+                            "trainable_token_indices", "alora_invocation_tokens"}) {
+      const Json* v = json_.find_value(key);
+      ESP_REQUIRE(v == nullptr || ((v->is_array() || v->is_object()) && v->size() == 0),
+                  FormatError, v->where(), ": is not supported; expected null",
+                  std::string_view(key) == "target_parameters"
+                      ? " (this is the layout of transformers 5; convert_adapter turns it into "
+                        "one adapter per expert)"
+                      : "");
+    }
+    const Json* init = json_.find_value("init_lora_weights");
+    if (init == nullptr || !init->is_string()) return;
+    for (const char* changes_base : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+      ESP_REQUIRE(init->as_string().rfind(changes_base, 0) != 0, FormatError, init->where(), ": \"",
+                  init->as_string(),
+                  "\" alters the base weights, which is not supported; convert it to a plain LoRA "
+                  "adapter with PEFT first");
+    }
+  }
+
+  const Json& json_;
+};
+
+}  // namespace detail
+
+/// @throws FormatError naming the key
+[[nodiscard]] inline AdapterConfig parse_adapter_config(const Json& json) {
+  return detail::AdapterConfigReader(json).read();
+}
+
+/// The keys that every PEFT since 0.6 understands, sorted as PEFT writes them.
+[[nodiscard]] inline Json adapter_config_json(const AdapterConfig& c) {
+  const auto number = [](double v) {
+    const bool whole = v == std::floor(v) && std::abs(v) < 9e15;
+    return whole ? Json(static_cast<std::int64_t>(v)) : Json(v);
+  };
+  Json j = Json::object();
+  j["alpha_pattern"] = Json::object();
+  for (const auto& [pattern, alpha] : c.alpha_pattern) j["alpha_pattern"][pattern] = number(alpha);
+  j["base_model_name_or_path"] = c.base_model.empty() ? Json() : Json(c.base_model);
+  j["bias"] = "none";
+  j["fan_in_fan_out"] = false;
+  j["inference_mode"] = true;
+  j["init_lora_weights"] = true;
+  j["layers_pattern"] = Json();
+  j["layers_to_transform"] = Json();
+  j["lora_alpha"] = number(c.alpha);
+  j["lora_dropout"] = c.dropout;
+  j["modules_to_save"] = Json();
+  j["peft_type"] = "LORA";
+  j["r"] = c.r;
+  j["rank_pattern"] = Json::object();
+  for (const auto& [pattern, rank] : c.rank_pattern) j["rank_pattern"][pattern] = rank;
+  j["target_modules"] = Json::array(c.target_modules);
+  j["task_type"] = "CAUSAL_LM";
+  j["use_rslora"] = c.rslora;
+  return j;
+}
+
+}  // namespace espalier::io
