@@ -40,12 +40,8 @@ struct JsonOrigin {
     std::string path;
     for (; step != 0; step = steps[step].parent) {
       const Step& s = steps[step];
-      if (s.in_array) {
-        path = "[" + std::to_string(s.index) + "]" + path;
-      } else {
-        const bool last = path.empty() || path.front() == '[';
-        path = "\"" + s.key + "\"" + (last ? "" : ".") + path;
-      }
+      const char* dot = path.empty() || path.front() == '[' ? "" : ".";
+      path = (s.in_array ? "[" + std::to_string(s.index) + "]" : "\"" + s.key + "\"") + dot + path;
     }
     return path.empty() ? source : source + ": at " + path;
   }
