@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checkpoints: the shard rule of transformers, round trips, and stories that do not fit together.
+#include <espalier/io/checkpoint.hpp>
+#include <espalier/io/checkpoint_writer.hpp>
+
+#include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
+
+using namespace espalier;
+using namespace espalier::io;
+using espalier::test::message_of;
+namespace fs = std::filesystem;
+
+namespace {
+
+MixtralConfig tiny() {
+  MixtralConfig c;
+  c.hidden_size = 8;
+  c.intermediate_size = 6;
+  c.num_hidden_layers = 2;
+  c.num_attention_heads = 2;
+  c.num_key_value_heads = 1;
+  c.head_dim = 4;
+  c.num_local_experts = 3;
+  c.vocab_size = 10;
+  return c;
+}
+
+/// Every element of tensor number i is i.
+void write_checkpoint(const fs::path& folder, const MixtralConfig& c, std::size_t max_shard_bytes) {
+  fs::create_directories(folder);
+  write_text(folder / "config.json", dump(mixtral_config_json(c, DType::f32), 2));
+  const std::vector<TensorSpec> tensors = checkpoint_tensors(c, DType::f32);
+  CheckpointWriter out(folder, tensors, max_shard_bytes);
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    out.write(tensors[i].name, Tensor<float>(shape_of(tensors[i], "test"), static_cast<float>(i)));
+  }
+  out.commit();
+}
+
+std::string refusal(const fs::path& folder) {
+  return message_of<Error>([&] { Checkpoint checkpoint(folder); }, folder);
+}
+void change_json(const fs::path& path, void (*change)(Json&)) {
+  Json j = read_json(path);
+  change(j);
+  test::write_bytes(path, dump(j));
+}
+
+}  // namespace
+
+TEST_CASE("Mixtral 8x7B falls into the 19 shards that its authors published") {
+  const std::vector<TensorSpec> tensors = checkpoint_tensors(MixtralConfig(), DType::bf16);
+  CHECK(tensors.size() == 995);
+  const std::vector<ShardPlan> shards = plan_shards(tensors, parse_bytes("5GB"));
+  REQUIRE(shards.size() == 19);
+  std::size_t total = 0;
+  for (const ShardPlan& shard : shards) total += shard.bytes;
+  CHECK(total == 93405585408u);
+  CHECK(shards.front().file == "model-00001-of-00019.safetensors");
+  CHECK(shards.back().file == "model-00019-of-00019.safetensors");
+  CHECK(shards.back().tensors.back().name == "lm_head.weight");
+  CHECK(plan_shards(tensors, parse_bytes("10GB")).size() == 10);
+  CHECK(plan_shards(tensors, parse_bytes("50GB")).size() == 2);
+}
+
+TEST_CASE("A tensor larger than a shard gets one of its own, in front") {
+  const auto spec = [](const char* name, std::int64_t n) {
+    return make_spec(name, DType::u8, {n});
+  };
+  const auto shards = plan_shards({spec("a", 4), spec("b", 20), spec("c", 5), spec("d", 2)}, 10);
+  REQUIRE(shards.size() == 3);
+  CHECK(shards[0].tensors[0].name == "b");
+  CHECK(shards[1].tensors.size() == 2);
+  CHECK(shards[1].tensors[1].name == "c");
+  CHECK(shards[2].bytes == 2);
+  CHECK(plan_shards({spec("a", 10)}, 10)[0].file == "model.safetensors");
+}
+
+TEST_CASE("Sizes are read with decimal and binary units") {
+  CHECK(parse_bytes("5GB") == 5'000'000'000u);
+  CHECK(parse_bytes("500MB") == 500'000'000u);
+  CHECK(parse_bytes("64KB") == 64'000u);
+  CHECK(parse_bytes("2GiB") == std::size_t{2} << 30);
+  CHECK(parse_bytes("3 MiB") == 3u << 20);
+  CHECK(parse_bytes("1kib") == 1024u);
+  CHECK(parse_bytes("1.5gb") == 1'500'000'000u);
+  CHECK(parse_bytes("123") == 123u);
+  CHECK(parse_bytes("7B") == 7u);
+  for (const char* text : {"", "GB", "5XB", "-1GB", "5GBB", "nan", "1e3", "5,5GB", "0", "inf"}) {
+    CAPTURE(text);
+    CHECK_THAT(message_of<UsageError>([&] { (void)parse_bytes(text); }),
+               Catch::StartsWith("size \""));
+  }
+  CHECK_THROWS_AS(parse_bytes("99999999999TB"), UsageError);
+}
+
+TEST_CASE("Sharded or not, through links or not, a checkpoint gives its tensors back") {
+  test::TemporaryFolder folder;
+  const MixtralConfig c = tiny();
+  const std::vector<TensorSpec> tensors = checkpoint_tensors(c, DType::f32);
+  write_checkpoint(folder / "one", c, kDefaultShardBytes);
+  write_checkpoint(folder / "many", c, 1000);
+  fs::create_directory(folder / "links");
+  for (const auto& entry : fs::directory_iterator(folder / "many")) {
+    fs::create_symlink(entry.path(), folder / "links" / entry.path().filename());
+  }
+  for (const char* name : {"one", "many", "links"}) {
+    const Checkpoint k(folder / name);
+    CHECK(k.sharded() == (std::string(name) != "one"));
+    CHECK(k.names().size() == tensors.size());
+    CHECK(k.config().num_local_experts == 3);
+    CHECK(k.dtype() == DType::f32);
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const Tensor<float> t(k.tensor(tensors[i].name));
+      CHECK(t[t.numel() - 1] == static_cast<float>(i));
+      CHECK(k.shard_of(tensors[i].name).content.find(tensors[i].name) != nullptr);
+      bytes += t.size_bytes();
+    }
+    CHECK(k.total_bytes() == bytes);
+    CHECK(k.find("none") == nullptr);
+    if (k.sharded()) {
+      CHECK(read_json(folder / name / kIndexFile).at("metadata").at("total_size").as_uint() ==
+            bytes);
+    }
+  }
+}
+
+TEST_CASE("A checkpoint whose parts disagree is refused by name") {
+  test::TemporaryFolder folder;
+  const fs::path dir = folder / "k";
+  write_checkpoint(dir, tiny(), 1000);
+  const std::string first = Checkpoint(dir).shards()[0].file;
+  const auto broken = [&](const char* file, void (*change)(Json&)) {
+    const std::string before = test::read_bytes(dir / file);
+    change_json(dir / file, change);
+    const std::string said = refusal(dir);
+    test::write_bytes(dir / file, before);
+    return said;
+  };
+  CHECK(broken("config.json", [](Json& j) { j["vocab_size"] = 11; }) ==
+        first +
+            ": tensor \"model.embed_tokens.weight\" is [10, 8], expected [11, 8] by config.json");
+  CHECK_THAT(broken("config.json", [](Json& j) { j["num_hidden_layers"] = 3; }),
+             Catch::EndsWith(": tensor \"model.layers.2.self_attn.q_proj.weight\" is missing; "
+                             "config.json (mixtral, 3 layers, 3 experts) calls for it"));
+  CHECK_THAT(broken("config.json", [](Json& j) { j["num_hidden_layers"] = 1; }),
+             Catch::EndsWith("does not belong to the model that config.json describes (mixtral, 1 "
+                             "layers, 3 experts)"));
+  CHECK(
+      broken(kIndexFile, [](Json& j) { j["weight_map"]["model.norm.weight"] = "../x"; }) ==
+      "model.safetensors.index.json: at \"weight_map\".\"model.norm.weight\": \"../x\" is not the "
+      "name of a file in the checkpoint's folder");
+  CHECK(broken(kIndexFile, [](Json& j) { j["weight_map"]["model.norm.weight"] = "absent"; }) ==
+        "absent: is missing; the index names this shard for 1 tensors, download it");
+  CHECK(broken(kIndexFile, [](Json& j) { j["weight_map"] = Json::object(); }) ==
+        "model.safetensors.index.json: \"weight_map\" is empty");
+  CHECK_THAT(broken(kIndexFile, [](Json& j) { j["weight_map"].erase("model.norm.weight"); }),
+             Catch::EndsWith(": tensor \"model.norm.weight\" is in this shard, but "
+                             "model.safetensors.index.json does not say so; download both again"));
+  CHECK_THAT(broken(kIndexFile,
+                    [](Json& j) {
+                      j["weight_map"]["model.norm.weight"] =
+                          j["weight_map"]["model.embed_tokens.weight"];
+                    }),
+             Catch::EndsWith(": tensor \"model.norm.weight\" is not in this shard, though "
+                             "model.safetensors.index.json says so; download both again"));
+  fs::remove(dir / kIndexFile);
+  CHECK_THAT(refusal(dir), Catch::Contains("neither model.safetensors nor"));
+  fs::remove(dir / "config.json");
+  CHECK(refusal(dir) == "config.json: cannot open: No such file or directory");
+  CHECK_THAT(message_of<IoError>([&] { Checkpoint k(folder / "none"); }),
+             Catch::Contains("is not a folder"));
+}
+
+TEST_CASE("A checkpoint that needs more room than the disk has is refused before writing") {
+  test::TemporaryFolder folder;
+  const TensorSpec huge = make_spec("w", DType::u8, {std::int64_t{1} << 60});
+  CHECK_THAT(message_of<IoError>([&] { CheckpointWriter w(folder.path(), {huge}, 1000); }),
+             Catch::Contains(": needs 1152921504606846976 bytes, ") &&
+                 Catch::EndsWith("free some space or choose another folder"));
+  CHECK(fs::is_empty(folder.path()));
+}
+
+TEST_CASE("All but the weights is carried along") {
+  test::TemporaryFolder folder;
+  fs::create_directories(folder / "from/original/deep");
+  fs::create_directories(folder / "from/.git");
+  fs::create_directory(folder / "to");
+  for (const char* name :
+       {"config.json", "tokenizer.json", "chat_template.jinja", ".gitattributes", "LICENSE",
+        "original/deep/notes.txt", "model-00001-of-00002.safetensors", "pytorch_model.bin",
+        "model.safetensors.index.json", "consolidated.00.pt", ".git/HEAD", "target"}) {
+    test::write_bytes(folder / "from" / name, name);
+  }
+  fs::create_symlink(folder / "from/target", folder / "from/link.txt");
+  copy_companions(folder / "from", folder / "to", {"config.json", "target"});
+  std::vector<std::string> copied;
+  for (const auto& entry : fs::recursive_directory_iterator(folder / "to")) {
+    if (entry.is_regular_file())
+      copied.push_back(fs::relative(entry.path(), folder / "to").string());
+  }
+  std::sort(copied.begin(), copied.end());
+  CHECK(copied == std::vector<std::string>{".gitattributes", "LICENSE", "chat_template.jinja",
+                                           "link.txt", "original/deep/notes.txt",
+                                           "tokenizer.json"});
+  CHECK_FALSE(fs::is_symlink(folder / "to/link.txt"));
+  CHECK(test::read_bytes(folder / "to/link.txt") == "target");
+}
