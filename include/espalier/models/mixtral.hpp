@@ -43,28 +43,12 @@ class Mixtral {
       : config_(config) {
     const Loader load{config, weights, base};
     const auto& c = config;
-    const std::int64_t h = c.hidden_size, f = c.intermediate_size, p = c.head_dim;
+    const std::int64_t h = c.hidden_size;
     embedding_ = {"model.embed_tokens", load("model.embed_tokens.weight", {c.vocab_size, h})};
-    const AttentionShape shape{c.num_attention_heads, c.num_key_value_heads, p, c.rope_theta,
-                               c.sliding_window};
-    const float eps = static_cast<float>(c.rms_norm_eps);
     for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
-      const std::string prefix = "model.layers." + std::to_string(l) + ".";
-      const std::string attn = prefix + "self_attn.", moe = prefix + "block_sparse_moe.";
-      const std::int64_t q = c.num_attention_heads * p, kv = c.num_key_value_heads * p;
-      layers_.push_back(
-          {load.norm(prefix + "input_layernorm", eps),
-           Attention<T, D>(shape, load.linear(attn + "q_proj", q, h),
-                           load.linear(attn + "k_proj", kv, h), load.linear(attn + "v_proj", kv, h),
-                           load.linear(attn + "o_proj", h, q)),
-           load.norm(prefix + "post_attention_layernorm", eps),
-           MoeBlock<T, D>(
-               load.linear(moe + "gate", c.num_local_experts, h),
-               Experts<T, D>(load.experts(moe, "w1", f, h), load.experts(moe, "w2", h, f),
-                             load.experts(moe, "w3", f, h)),
-               c.num_experts_per_tok)});
+      layers_.push_back(load.layer("model.layers." + std::to_string(l) + "."));
     }
-    norm_ = load.norm("model.norm", eps);
+    norm_ = load.norm("model.norm");
     if (!c.tie_word_embeddings) head_ = load("lm_head.weight", {c.vocab_size, h});
   }
 
@@ -190,8 +174,29 @@ class Mixtral {
     Linear<T, D> linear(const std::string& name, std::int64_t out, std::int64_t in) const {
       return {name, (*this)(name + ".weight", {out, in})};
     }
-    RmsNorm<T, D> norm(const std::string& name, float eps) const {
-      return {name, (*this)(name + ".weight", {config.hidden_size}), eps};
+    RmsNorm<T, D> norm(const std::string& name) const {
+      return {name, (*this)(name + ".weight", {config.hidden_size}),
+              static_cast<float>(config.rms_norm_eps)};
+    }
+    Layer layer(const std::string& prefix) const {
+      const MixtralConfig& c = config;
+      const std::string attn = prefix + "self_attn.", moe = prefix + "block_sparse_moe.";
+      const std::int64_t h = c.hidden_size, f = c.intermediate_size;
+      const std::int64_t q = c.num_attention_heads * c.head_dim;
+      const std::int64_t kv = c.num_key_value_heads * c.head_dim;
+      const AttentionShape shape{c.num_attention_heads, c.num_key_value_heads, c.head_dim,
+                                 c.rope_theta, c.sliding_window};
+      // Braces: the members are read in this order, so the first bad tensor is the one that is
+      // named.
+      return Layer{
+          norm(prefix + "input_layernorm"),
+          Attention<T, D>{shape, linear(attn + "q_proj", q, h), linear(attn + "k_proj", kv, h),
+                          linear(attn + "v_proj", kv, h), linear(attn + "o_proj", h, q)},
+          norm(prefix + "post_attention_layernorm"),
+          MoeBlock<T, D>{linear(moe + "gate", c.num_local_experts, h),
+                         Experts<T, D>{experts(moe, "w1", f, h), experts(moe, "w2", h, f),
+                                       experts(moe, "w3", f, h)},
+                         c.num_experts_per_tok}};
     }
     GroupedLinear<T, D> experts(const std::string& moe, const char* which, std::int64_t out,
                                 std::int64_t in) const {

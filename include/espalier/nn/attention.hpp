@@ -57,7 +57,8 @@ class Attention {
                       y.data() + begin * width, rows, caches[s]->length() + rows});
     }
     const trace::Scope scope("attention");
-    cpu::attention_forward<T>(work, shape_.heads, shape_.kv_heads, shape_.head_dim, shape_.window);
+    cpu::attention_forward<T>(work,
+                              {shape_.heads, shape_.kv_heads, shape_.head_dim, shape_.window});
     return o_(merged(Var<T, D>(y)));
   }
 
