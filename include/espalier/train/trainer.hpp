@@ -118,7 +118,7 @@ class Trainer {
 
   static void require_finite(std::int64_t step, const char* what, double value) {
     ESP_REQUIRE(
-        std::isfinite(value), Error, "step ", step, ": the ", what, " is ", value,
+        std::isfinite(value), DivergedError, "step ", step, ": the ", what, " is ", value,
         "; nothing was updated. Lower the learning rate, lengthen the warmup, or look for a "
         "broken example");
   }
