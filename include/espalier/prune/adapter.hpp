@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// A LoRA adapter that follows its base through a plan: pairs of dropped experts go, those of kept
+// ones are renumbered, the router's B [E, r] keeps the rows of the kept experts. On the pruned base
+// the new adapter does what the old one did on the base with the dropped experts masked.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/prune/adapter.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/io/adapter.hpp>
+#include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/prune/expert_name.hpp>
+
+namespace espalier::prune {
+
+/// @throws FormatError when nothing is left of the adapter
+[[nodiscard]] inline io::Adapter prune_adapter(const io::Adapter& adapter, const Plan& plan) {
+  io::Adapter out;
+  out.config = adapter.config;
+  for (const auto& [module, factors] : adapter.modules) {
+    // A module's name has no "weight" behind it; the dot makes it parse as a tensor's.
+    const std::optional<std::string> dotted = pruned_name(module + ".", plan);
+    if (!dotted) continue;
+    io::LoraFactors kept = factors;
+    const std::optional<ExpertName> part = parse_expert_name(module + ".");
+    if (part && part->expert < 0) {
+      const std::vector<int>& keep = plan.keep.at(part->layer);
+      ESP_REQUIRE(keep.back() < factors.b.shape(0), FormatError, module, ": lora_B is ",
+                  factors.b.shape(), ", the plan keeps expert ", keep.back());
+      kept.b = AnyTensor(Shape{static_cast<std::int64_t>(keep.size()), factors.b.shape(1)},
+                         factors.b.dtype());
+      const std::size_t row = factors.b.size_bytes() / static_cast<std::size_t>(factors.b.shape(0));
+      for (std::size_t i = 0; i < keep.size(); ++i) {
+        std::memcpy(kept.b.bytes() + i * row,
+                    factors.b.bytes() + static_cast<std::size_t>(keep[i]) * row, row);
+      }
+    }
+    out.modules[dotted->substr(0, dotted->size() - 1)] = kept;
+  }
+  ESP_REQUIRE(!out.modules.empty(), FormatError,
+              "the plan drops every module that the adapter adapts");
+  return out;
+}
+
+namespace detail {
+/// Patterns and targets that name experts by number would point at others now: they are replaced by
+/// full module names. All else in the file stays.
+inline io::Json pruned_adapter_config(io::Json json, const io::Adapter& before,
+                                      const io::Adapter& after, const Plan& plan) {
+  const io::AdapterConfig& c = before.config;
+  io::Json ranks = io::Json::object(), alphas = io::Json::object(), targets = io::Json::array();
+  for (const auto& [module, factors] : before.modules) {
+    const std::optional<std::string> dotted = pruned_name(module + ".", plan);
+    if (!dotted) continue;
+    const std::string name = dotted->substr(0, dotted->size() - 1);
+    if (c.rank_of(module) != c.r) ranks[name] = c.rank_of(module);
+    if (c.alpha_of(module) != c.alpha) alphas[name] = c.alpha_of(module);
+  }
+  for (const auto& [module, factors] : after.modules) targets.push_back(module);
+  if (!c.rank_pattern.empty()) json["rank_pattern"] = ranks;
+  if (!c.alpha_pattern.empty()) json["alpha_pattern"] = alphas;
+  for (const std::string& target : c.target_modules) {
+    if (target.find("experts") != std::string::npos) json["target_modules"] = targets;
+  }
+  return json;
+}
+}  // namespace detail
+
+/// Writes the adapter folder `output`, which appears when it is whole. Values keep their type.
+inline void write_pruned_adapter(const std::filesystem::path& folder, const io::Adapter& adapter,
+                                 const Plan& plan, const std::filesystem::path& output) {
+  const io::Adapter pruned = prune_adapter(adapter, plan);
+  io::AtomicFolder building(output);
+  io::copy_companions(folder, building.path(), {io::kAdapterConfigFile, kPlanFile});
+  const std::string text = io::read_text(folder / io::kAdapterConfigFile);
+  const io::Json json = io::parse_json(text, (folder / io::kAdapterConfigFile).string());
+  const io::Json config = detail::pruned_adapter_config(json, adapter, pruned, plan);
+  io::write_text(building.path() / io::kAdapterConfigFile,
+                 config == json ? text : io::dump_python(config, 2) + "\n");
+  io::write_text(building.path() / kPlanFile, plan_json(plan));
+  std::vector<std::pair<std::string, AnyTensor>> tensors;
+  for (const auto& [module, f] : pruned.modules) {
+    const std::string name = std::string(io::kAdapterPrefix) + module;
+    tensors.emplace_back(name + ".lora_A.weight", f.a);
+    tensors.emplace_back(name + ".lora_B.weight", f.b);
+  }
+  io::save_safetensors(building.path() / io::kAdapterTensorFile, tensors);
+  building.commit();
+}
+
+}  // namespace espalier::prune

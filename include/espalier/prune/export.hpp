@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checkpoint without the experts that a plan drops. Bytes are copied from file to file in pieces,
+// never a whole shard: memory stays small whatever the size of the model. Kept experts are numbered
+// 0..K-1, router rows go with them, every other byte is the base's. Softmax over the kept logits
+// equals softmax over all with the dropped ones at -inf, so routing among kept experts is
+// unchanged.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/prune/export.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <functional>
+
+#include <espalier/io/checkpoint.hpp>
+#include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/io/sha256.hpp>
+#include <espalier/prune/config_edit.hpp>
+#include <espalier/prune/expert_name.hpp>
+
+namespace espalier::prune {
+
+enum class Layout {
+  standard,      // every tensor stays in the shard of the same name
+  consolidated,  // new shards, filled as transformers' save_pretrained does
+};
+
+/// What an export will write.
+struct Export {
+  std::vector<io::ShardPlan> shards;
+  std::map<std::string, std::string> sources;  // new tensor name -> name in the base
+  std::size_t bytes = 0;                       // of all tensors
+  std::size_t base_bytes = 0;
+  std::size_t dropped_tensors = 0;
+};
+
+namespace detail {
+
+/// As the tensor will be: renamed, and the router with fewer rows. None when it is dropped.
+inline std::optional<io::TensorSpec> pruned_spec(const io::TensorInfo& info, const Plan& plan) {
+  const std::optional<std::string> name = pruned_name(info.name, plan);
+  if (!name) return std::nullopt;
+  io::TensorSpec spec = info;
+  spec.name = *name;
+  const std::optional<ExpertName> part = parse_expert_name(info.name);
+  if (part && part->expert < 0) {
+    spec.bytes =
+        info.bytes / static_cast<std::size_t>(info.shape[0]) * plan.keep[part->layer].size();
+    spec.shape[0] = static_cast<std::int64_t>(plan.keep[part->layer].size());
+  }
+  return spec;
+}
+
+inline std::vector<io::ShardPlan> consolidated_shards(const io::Checkpoint& base, const Plan& plan,
+                                                      std::map<std::string, io::TensorSpec> specs,
+                                                      std::size_t max_shard_bytes) {
+  MixtralConfig config = base.config();
+  config.num_local_experts = static_cast<std::int64_t>(plan.keep[0].size());
+  std::vector<io::TensorSpec> ordered;
+  for (const io::TensorSpec& t : io::checkpoint_tensors(config, base.dtype())) {
+    const auto it = specs.find(t.name);
+    ordered.push_back(it->second);
+    specs.erase(it);
+  }
+  for (const auto& [name, spec] : specs) ordered.push_back(spec);  // buffers of old checkpoints
+  return io::plan_shards(ordered, max_shard_bytes);
+}
+
+}  // namespace detail
+
+/// @throws FormatError when the plan does not fit the checkpoint
+[[nodiscard]] inline Export plan_export(const io::Checkpoint& base, const Plan& plan, Layout layout,
+                                        std::size_t max_shard_bytes,
+                                        const std::string& plan_source) {
+  check_plan_fits(plan, base.config(), plan_source);
+  check_uniform(plan, plan_source);
+  Export out;
+  std::map<std::string, io::TensorSpec> specs;
+  for (const io::Checkpoint::Shard& shard : base.shards()) {
+    io::ShardPlan target{shard.file, {}, 0};
+    for (const io::TensorInfo& info : shard.content.tensors()) {
+      out.base_bytes += info.bytes;
+      const std::optional<io::TensorSpec> spec = detail::pruned_spec(info, plan);
+      if (!spec) {
+        ++out.dropped_tensors;
+        continue;
+      }
+      out.bytes += spec->bytes;
+      out.sources[spec->name] = info.name;
+      specs[spec->name] = *spec;
+      target.tensors.push_back(*spec);
+      target.bytes += spec->bytes;
+    }
+    if (!target.tensors.empty()) out.shards.push_back(std::move(target));
+  }
+  if (layout == Layout::consolidated) {
+    out.shards = detail::consolidated_shards(base, plan, std::move(specs), max_shard_bytes);
+  }
+  return out;
+}
+
+/// Calls `body(data, bytes)` over what the pruned checkpoint holds of base tensor `source`.
+template <class Body>
+void for_each_kept_piece(const io::Checkpoint& base, const Plan& plan, const std::string& source,
+                         Body&& body) {
+  const io::SafetensorsFile& file = base.shard_of(source).content;
+  const io::TensorInfo& info = base.at(source);
+  const std::optional<ExpertName> part = parse_expert_name(source);
+  if (!part || part->expert >= 0) {
+    file.for_each_piece(info, body);
+    return;
+  }
+  std::vector<char> row(info.bytes / static_cast<std::size_t>(info.shape[0]));
+  for (const int e : plan.keep[part->layer]) {
+    file.read(info.offset + static_cast<std::size_t>(e) * row.size(), row.data(), row.size());
+    body(static_cast<const void*>(row.data()), row.size());
+  }
+}
+
+/// The plan with what it was applied to: sha256 of the base's config.json and of its index.
+[[nodiscard]] inline Plan with_base_provenance(Plan plan, const io::Checkpoint& base) {
+  const std::filesystem::path index = base.folder() / io::kIndexFile;
+  if (!plan.provenance.is_object()) plan.provenance = io::Json::object();
+  plan.provenance["base_config_sha256"] = io::sha256(io::read_text(base.folder() / "config.json"));
+  if (base.sharded()) plan.provenance["base_index_sha256"] = io::sha256(io::read_text(index));
+  return plan;
+}
+
+/// Writes the checkpoint folder `output`, which appears when it is whole. `progress` gets the bytes
+/// written since its last call, and may throw to stop.
+/// @throws IoError when the folder exists, the disk is full, or a file cannot be read
+inline void write_export(const io::Checkpoint& base, const Plan& plan, const Export& what,
+                         const std::filesystem::path& output,
+                         const std::function<void(std::size_t)>& progress) {
+  io::AtomicFolder folder(output);
+  io::CheckpointWriter writer(folder.path(), what.shards);
+  for (const io::ShardPlan& shard : writer.shards()) {
+    for (const io::TensorSpec& t : shard.tensors) {
+      for_each_kept_piece(base, plan, what.sources.at(t.name),
+                          [&](const void* data, std::size_t bytes) {
+                            writer.append(t.name, data, bytes);
+                            if (progress) progress(bytes);
+                          });
+    }
+  }
+  writer.commit();
+  io::copy_companions(base.folder(), folder.path(), {"config.json", kPlanFile});
+  io::write_text(folder.path() / kPlanFile, plan_json(with_base_provenance(plan, base)));
+  const std::filesystem::path config = base.folder() / "config.json";
+  io::write_text(folder.path() / "config.json",
+                 with_integer(io::read_text(config), "num_local_experts",
+                              static_cast<std::int64_t>(plan.keep[0].size()), config.string()));
+  folder.commit();
+}
+
+}  // namespace espalier::prune
