@@ -31,7 +31,8 @@ struct AddedToken {
   bool single_word = false;  // only where no word character touches it
   bool lstrip = false;       // swallows white space on its left
   bool rstrip = false;
-  bool normalized = false;  // looked for in the normalized text instead of the raw one
+  bool normalized = false;  // looked for in the normalized text, and shown normalized
+  std::string shown = {};   // what decoding sees; set by TokenizerDefinition::finish
 };
 
 /// A stretch of input: a token if id >= 0, text for the model otherwise.

@@ -95,7 +95,7 @@ class Tokenizer {
     Parts parts;
     for (const std::int32_t id : ids) {
       const std::string* t = text_of(id);
-      if (t == nullptr || (skip_special_tokens && d_->special_texts.count(*t) > 0)) continue;
+      if (t == nullptr || (skip_special_tokens && is_special(id))) continue;
       parts.push_back(*t);
     }
     if (d_->join_with_space) {
@@ -128,8 +128,8 @@ class Tokenizer {
   }
   bool has_token(std::int32_t id) const { return text_of(id) != nullptr; }
   bool is_special(std::int32_t id) const {
-    const std::string* t = text_of(id);
-    return t != nullptr && d_->special_texts.count(*t) > 0;
+    const auto it = d_->added_by_id.find(id);
+    return it != d_->added_by_id.end() && d_->added[it->second].special;
   }
 
   std::optional<std::int32_t> bos_id() const { return bos_; }
@@ -160,7 +160,7 @@ class Tokenizer {
 
   const std::string* text_of(std::int32_t id) const {
     if (const auto it = d_->added_by_id.find(id); it != d_->added_by_id.end()) {
-      return &d_->added[it->second].content;
+      return &d_->added[it->second].shown;
     }
     return d_->vocabulary.text(id);
   }

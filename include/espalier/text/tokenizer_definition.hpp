@@ -13,7 +13,6 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include <espalier/text/added_tokens.hpp>
@@ -39,8 +38,7 @@ struct TokenizerDefinition {
   // Derived by finish():
   AddedTokenFinder raw_finder, normalized_finder;
   std::unordered_map<std::int32_t, std::size_t> added_by_id;  // -> index into `added`
-  std::unordered_set<std::string> special_texts;
-  bool words_start_with_metaspace = false;  // see metaspace_starts_words
+  bool words_start_with_metaspace = false;                    // see metaspace_starts_words
 
   std::string normalize(std::string_view s) const {
     std::string out(s);
@@ -53,14 +51,10 @@ struct TokenizerDefinition {
   /// Call once when everything above is set.
   void finish() {
     for (std::size_t i = 0; i < added.size(); ++i) {
-      const AddedToken& token = added[i];
+      AddedToken& token = added[i];
+      token.shown = token.normalized ? normalize(token.content) : token.content;
       added_by_id.emplace(token.id, i);
-      if (token.special) special_texts.insert(token.content);
-      if (token.normalized) {
-        normalized_finder.add(normalize(token.content), token);
-      } else {
-        raw_finder.add(token.content, token);
-      }
+      (token.normalized ? normalized_finder : raw_finder).add(token.shown, token);
     }
     words_start_with_metaspace = metaspace_starts_words();
   }

@@ -7,6 +7,7 @@
 #error "espalier/text/tokenizer_json.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -95,6 +96,26 @@ inline AddedToken parse_added_token(const Json& j, std::uint64_t id) {
           .normalized = bool_or(j, "normalized", !special)};
 }
 
+/// As the reference numbers them: a token of the model keeps the model's id, any other takes the
+/// next free one, whatever the file says (files written by the reference say the same).
+inline void add_token(const Json& j, TokenizerDefinition& d) {
+  AddedToken token = parse_added_token(j, j.at("id").as_uint());
+  if (token.content.empty()) return;
+  const std::int32_t own = d.vocabulary.find(token.content);
+  std::int64_t next = d.vocabulary.count();
+  bool known = own >= 0;
+  if (known) token.id = own;
+  for (const AddedToken& other : d.added) {
+    if (other.content == token.content) {
+      token.id = other.id;
+      known = true;
+    }
+    next = std::max<std::int64_t>(next, other.id + 1LL);
+  }
+  if (!known) token.id = static_cast<std::int32_t>(next);
+  d.added.push_back(std::move(token));
+}
+
 }  // namespace detail
 
 /// @param file names the text in messages
@@ -106,12 +127,7 @@ inline TokenizerDefinition parse_tokenizer_json(std::string_view text, const std
   detail::parse_model(root.at("model"), d);
   detail::parse_components(root, d);
   if (const io::Json* added = root.find_value("added_tokens")) {
-    for (const io::Json& j : added->items()) {
-      AddedToken token = detail::parse_added_token(j, j.at("id").as_uint());
-      // The model's own id counts, as in the reference.
-      if (const std::int32_t own = d.vocabulary.find(token.content); own >= 0) token.id = own;
-      d.added.push_back(std::move(token));
-    }
+    for (const io::Json& j : added->items()) detail::add_token(j, d);
   }
   d.finish();
   return d;

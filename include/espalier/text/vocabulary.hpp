@@ -60,6 +60,8 @@ class Vocabulary {
     if (id < 0 || static_cast<std::uint64_t>(id) >= texts_.size()) return nullptr;
     return present_[static_cast<std::size_t>(id)] ? &texts_[static_cast<std::size_t>(id)] : nullptr;
   }
+  /// Number of tokens; less than size() where ids have holes.
+  std::int64_t count() const { return static_cast<std::int64_t>(ids_.size()); }
   /// One more than the largest id.
   std::int64_t size() const { return static_cast<std::int64_t>(texts_.size()); }
 
