@@ -212,7 +212,7 @@ void compute(const Plan<T>& plan, const Task& task, const T* packed, T* scratch)
     s.cols = static_cast<int>(std::min(plan.sizes.cols, task.cols - col));
     s.alpha = p.alpha;
     s.beta = block == 0 ? p.beta : T{1};
-    sweep(s);
+    sweep_function<T>()(s);
   };
 
   if (task.rows <= 2 * plan.sizes.rows) {  // B is read once and used at once

@@ -6,19 +6,16 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
 #include <espalier/ops/cpu/pack.hpp>
 
-namespace espalier::cpu::detail {
+#ifdef __CUDACC__
+#define ESP_UNROLL  // not known to its front end
+#else
+#define ESP_UNROLL _Pragma("GCC unroll 16")
+#endif
 
-template <int N, int I = 0, class F>
-ESP_SIMD_INLINE void unroll(const F& f) {
-  if constexpr (I < N) {
-    f(std::integral_constant<int, I>{});
-    unroll<N, I + 1>(f);
-  }
-}
+namespace espalier::cpu::detail {
 
 /// One sliver of packed B against rows of packed A.
 template <FloatElement T>
@@ -34,20 +31,21 @@ struct Sweep {
   T beta;  // 0: C is not read
 };
 
-/// c = alpha * acc + beta * c for the vector of columns from `col`.
+/// c = alpha * acc + beta * c
 template <FloatElement T, int L>
-ESP_SIMD_INLINE void update(const Sweep<T>& s, T* c, int col, const simd::Vec<T, L>& acc) {
-  using V = simd::Vec<T, L>;
-  const V alpha(s.alpha), beta(s.beta);
-  const int left = s.cols - col;
-  if (left >= L) {
-    const V scaled = s.beta == T{0} ? alpha * acc : fma(alpha, acc, beta * V::load(c + col));
-    scaled.store(c + col);
-  } else if (left > 0) {
-    const V scaled =
-        s.beta == T{0} ? alpha * acc : fma(alpha, acc, beta * V::load_partial(c + col, left));
-    scaled.store_partial(c + col, left);
-  }
+ESP_SIMD_INLINE void update(T* c, const simd::Vec<T, L>& acc, const simd::Vec<T, L>& alpha,
+                            const simd::Vec<T, L>& beta, bool read) {
+  const auto scaled = read ? fma(alpha, acc, beta * simd::Vec<T, L>::load(c)) : alpha * acc;
+  scaled.store(c);
+}
+template <FloatElement T, int L>
+ESP_SIMD_INLINE void update_partial(T* c, int cols, const simd::Vec<T, L>& acc,
+                                    const simd::Vec<T, L>& alpha, const simd::Vec<T, L>& beta,
+                                    bool read) {
+  alignas(64) T lanes[L];
+  if (read) simd::Vec<T, L>::load_partial(c, cols).store(lanes);
+  update(lanes, acc, alpha, beta, read);
+  for (int i = 0; i < cols; ++i) c[i] = lanes[i];
 }
 
 /// Rows [row, row + Rows) and the first Vectors vectors of columns.
@@ -58,34 +56,59 @@ ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
   constexpr int kLanes = Block::kLanes;
   const T* a = s.a + row * Block::kStride;
   const T* b = s.b;
-  T* const c = s.c + row * s.stride_c;
-  unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-    __builtin_prefetch(c + i * s.stride_c, 1);
-    if constexpr (Vectors == 2) __builtin_prefetch(c + i * s.stride_c + kLanes, 1);
-  });
+  const std::int64_t depth = s.depth, stride_c = s.stride_c;
+  T* const c = s.c + row * stride_c;
+  ESP_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    __builtin_prefetch(c + i * stride_c, 1);
+    __builtin_prefetch(c + i * stride_c + (Vectors - 1) * kLanes, 1);
+  }
 
   typename V::Raw acc[Rows][Vectors];  // bare vectors: kept in registers once unrolled
-  unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-    unroll<Vectors>([&](auto j) __attribute__((always_inline)) { acc[i][j] = typename V::Raw{}; });
-  });
-#pragma GCC unroll 4
-  for (std::int64_t k = 0; k < s.depth; ++k) {
-    V column[Vectors];
-    unroll<Vectors>([&](auto j) __attribute__((always_inline)) {
-      column[j] = V::load(b + k * Block::kCols + j * kLanes);
-    });
-    unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-      const V scalar(a[i * Block::kStride + k]);
-      unroll<Vectors>([&](auto j) __attribute__((always_inline)) {
-        acc[i][j] = fma(scalar, column[j], V(acc[i][j])).v;
-      });
-    });
+  ESP_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    ESP_UNROLL
+    for (int j = 0; j < Vectors; ++j) acc[i][j] = typename V::Raw{};
   }
-  unroll<Rows>([&](auto i) __attribute__((always_inline)) {
-    unroll<Vectors>([&](auto j) __attribute__((always_inline)) {
-      update(s, c + i * s.stride_c, j * kLanes, V(acc[i][j]));
-    });
-  });
+  // The rows of the next tile come from the L2 cache meanwhile, some bytes at each step.
+  const char* next = reinterpret_cast<const char*>(a + Rows * Block::kStride);
+  const std::int64_t step = static_cast<std::int64_t>(sizeof(T)) * Rows * Block::kStride / depth;
+  for (std::int64_t k = 0; k < depth; ++k) {
+    __builtin_prefetch(next);
+    next += step;
+    V column[Vectors];
+    ESP_UNROLL
+    for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + j * kLanes);
+    ESP_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      const V scalar(a[i * Block::kStride]);
+      ESP_UNROLL
+      for (int j = 0; j < Vectors; ++j) acc[i][j] = fma(scalar, column[j], V(acc[i][j])).v;
+    }
+    ++a;
+    b += Block::kCols;
+  }
+  const V alpha(s.alpha), beta(s.beta);
+  const bool read = s.beta != T{0};
+  if (s.cols >= Vectors * kLanes) {
+    ESP_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      ESP_UNROLL
+      for (int j = 0; j < Vectors; ++j) {
+        update(c + i * stride_c + j * kLanes, V(acc[i][j]), alpha, beta, read);
+      }
+    }
+    return;
+  }
+  V rows[Rows][Vectors];  // in memory: the last columns need no speed
+  __builtin_memcpy(rows, acc, sizeof acc);
+  asm("" : "+m"(rows));
+  for (int i = 0; i < Rows; ++i) {
+    for (int j = 0; j < Vectors; ++j) {
+      const int cols = std::min(kLanes, s.cols - j * kLanes);
+      update_partial(c + i * stride_c + j * kLanes, cols, rows[i][j], alpha, beta, read);
+    }
+  }
 }
 
 /// The rows from `row` on, in tiles of Rows and then of fewer.
@@ -93,20 +116,43 @@ template <FloatElement T, int W, int Vectors, int Rows = Blocking<T, W>::kRows>
 ESP_SIMD_INLINE void sweep_rows(const Sweep<T>& s, std::int64_t row = 0) {
   for (; row + Rows <= s.rows; row += Rows) multiply_tile<T, W, Rows, Vectors>(s, row);
   if constexpr (Rows > 1) {
-    constexpr int kFewer = Rows > 8 ? 8 : Rows > 4 ? 4 : Rows / 2;
-    if (row < s.rows) sweep_rows<T, W, Vectors, kFewer>(s, row);
+    if (row < s.rows) sweep_rows<T, W, Vectors, Rows / 2>(s, row);
   }
 }
 
+template <int W, FloatElement T>
+ESP_SIMD_INLINE void sweep_columns(const Sweep<T>& s) {
+  if (s.cols > Blocking<T, W>::kLanes) {
+    sweep_rows<T, W, 2>(s);
+  } else {
+    sweep_rows<T, W, 1>(s);
+  }
+}
+
+#if defined(__x86_64__)
 template <FloatElement T>
-void sweep(const Sweep<T>& s) {
-  simd::dispatch([&]<int W>() {
-    if (s.cols > Blocking<T, W>::kLanes) {
-      sweep_rows<T, W, 2>(s);
-    } else {
-      sweep_rows<T, W, 1>(s);
-    }
-  });
+ESP_TARGET_AVX512 void sweep_avx512(const Sweep<T>& s) {
+  sweep_columns<16>(s);
+}
+template <FloatElement T>
+ESP_TARGET_AVX2 void sweep_avx2(const Sweep<T>& s) {
+  sweep_columns<8>(s);
+}
+#endif
+template <FloatElement T>
+void sweep_plain(const Sweep<T>& s) {
+  sweep_columns<4>(s);
+}
+
+template <FloatElement T>
+using SweepFunction = void (*)(const Sweep<T>&);
+template <FloatElement T>
+SweepFunction<T> sweep_function() {
+#if defined(__x86_64__)
+  if (isa() == Isa::avx512) return sweep_avx512<T>;
+  if (isa() == Isa::avx2) return sweep_avx2<T>;
+#endif
+  return sweep_plain<T>;
 }
 
 }  // namespace espalier::cpu::detail

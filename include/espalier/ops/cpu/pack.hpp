@@ -31,7 +31,7 @@ struct Blocking {
   static constexpr int kLanes = simd::Native<T, W>::kLanes;
   static constexpr int kRows = W == 16 ? 14 : 6;  // of a register tile: all but 4 of the registers
   static constexpr int kCols = 2 * kLanes;
-  static constexpr int kDepth = 1280 / static_cast<int>(sizeof(T));
+  static constexpr int kDepth = 1024 / static_cast<int>(sizeof(T));
   // One more cache line, so that the rows of a tile lie in different sets of the L1 cache.
   static constexpr int kStride = kDepth + 64 / static_cast<int>(sizeof(T));
 };

@@ -50,7 +50,15 @@ struct Vec {
 
   ESP_SIMD_INLINE Vec() : v{} {}
   ESP_SIMD_INLINE explicit Vec(const Raw& raw) : v(raw) {}
-  ESP_SIMD_INLINE explicit Vec(T scalar) : v(scalar - Raw{}) {}  // x - 0 keeps -0 and NaN
+  ESP_SIMD_INLINE explicit Vec(T scalar) {
+#ifdef __clang__
+    v = scalar - Raw{};  // x - 0 keeps -0 and NaN
+#else
+    // Not the same expression: GCC 12 takes that apart into lanes while it still compiles for the
+    // base target, and does not put it together again; the loop becomes one broadcast.
+    for (int i = 0; i < W; ++i) v[i] = scalar;
+#endif
+  }
 
   template <Memory<T> M>
   static ESP_SIMD_INLINE Vec load(const M* p) {
@@ -85,17 +93,39 @@ struct Vec {
     for (int i = 0; i < n; ++i) p[i] = lanes[i];
   }
 
-  ESP_SIMD_INLINE T operator[](int lane) const { return v[lane]; }
-  ESP_SIMD_INLINE Vec& operator+=(const Vec& b) { return v += b.v, *this; }
-  ESP_SIMD_INLINE Vec& operator-=(const Vec& b) { return v -= b.v, *this; }
-  ESP_SIMD_INLINE Vec& operator*=(const Vec& b) { return v *= b.v, *this; }
-  friend ESP_SIMD_INLINE Vec operator+(const Vec& a, const Vec& b) { return Vec(a.v + b.v); }
-  friend ESP_SIMD_INLINE Vec operator-(const Vec& a, const Vec& b) { return Vec(a.v - b.v); }
-  friend ESP_SIMD_INLINE Vec operator*(const Vec& a, const Vec& b) { return Vec(a.v * b.v); }
-  friend ESP_SIMD_INLINE Vec operator/(const Vec& a, const Vec& b) { return Vec(a.v / b.v); }
-  friend ESP_SIMD_INLINE Vec operator-(const Vec& a) { return Vec(-a.v); }
-  friend ESP_SIMD_INLINE Mask<T, W> operator<(const Vec& a, const Vec& b) { return {a.v < b.v}; }
-  friend ESP_SIMD_INLINE Mask<T, W> operator>(const Vec& a, const Vec& b) { return {a.v > b.v}; }
+  ESP_SIMD_INLINE T operator[](int lane) const {
+    return v[lane];
+  }
+  ESP_SIMD_INLINE Vec& operator+=(const Vec& b) {
+    return v += b.v, *this;
+  }
+  ESP_SIMD_INLINE Vec& operator-=(const Vec& b) {
+    return v -= b.v, *this;
+  }
+  ESP_SIMD_INLINE Vec& operator*=(const Vec& b) {
+    return v *= b.v, *this;
+  }
+  friend ESP_SIMD_INLINE Vec operator+(const Vec& a, const Vec& b) {
+    return Vec(a.v + b.v);
+  }
+  friend ESP_SIMD_INLINE Vec operator-(const Vec& a, const Vec& b) {
+    return Vec(a.v - b.v);
+  }
+  friend ESP_SIMD_INLINE Vec operator*(const Vec& a, const Vec& b) {
+    return Vec(a.v * b.v);
+  }
+  friend ESP_SIMD_INLINE Vec operator/(const Vec& a, const Vec& b) {
+    return Vec(a.v / b.v);
+  }
+  friend ESP_SIMD_INLINE Vec operator-(const Vec& a) {
+    return Vec(-a.v);
+  }
+  friend ESP_SIMD_INLINE Mask<T, W> operator<(const Vec& a, const Vec& b) {
+    return {a.v < b.v};
+  }
+  friend ESP_SIMD_INLINE Mask<T, W> operator>(const Vec& a, const Vec& b) {
+    return {a.v > b.v};
+  }
 
  private:
   using RawFloat = detail::Raw<float, W>;
