@@ -122,7 +122,7 @@ void run(Options o, const CommonOptions& common) {
       for (const io::TensorSpec& t : shard.tensors) {
         stop_if_interrupted();
         if (t.name.ends_with("norm.weight")) {
-          append_elements(out, t, [](std::int64_t) { return 1.0f; });
+          append_elements(out, t, Philox(0), [](std::int64_t, float) { return 1.0f; });
         } else {
           append_normal(out, t, common.seed, number.at(t.name),
                         static_cast<float>(c.initializer_range));

@@ -85,9 +85,8 @@ void append_noisy(io::CheckpointWriter& out, const io::TensorSpec& spec, const A
   const auto scale = static_cast<float>(noise * deviation(source));
   visit_dtype<float, double, bf16, f16>("upcycle", source.dtype(), [&]<class T>() {
     const T* x = reinterpret_cast<const T*>(source.bytes());
-    append_elements(out, spec, [&](std::int64_t i) {
-      return static_cast<float>(x[i]) + scale * philox.normal(static_cast<std::uint64_t>(i));
-    });
+    append_elements(out, spec, philox,
+                    [&](std::int64_t i, float z) { return static_cast<float>(x[i]) + scale * z; });
   });
 }
 
