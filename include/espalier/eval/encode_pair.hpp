@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// Context and continuation as tokens, the way lm-evaluation-harness cuts them: the context's
+// trailing white space goes over to the continuation, both are tokenised as one text, and the
+// continuation is what follows as many tokens as the context alone has.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/encode_pair.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include <espalier/core/error.hpp>
+#include <espalier/eval/language_model.hpp>
+#include <espalier/text/unicode.hpp>
+
+namespace espalier::eval {
+
+using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bool add_special)>;
+
+/// Bytes of `text` without trailing white space, as Python's rstrip() sees it.
+[[nodiscard]] inline std::size_t stripped_size(std::string_view text) {
+  std::size_t end = text.size();
+  while (end > 0) {
+    std::size_t begin = end - 1;
+    while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xc0) == 0x80) --begin;
+    const text::CodePoint c = text::decode_utf8(text, begin);
+    if (c.size == 0 || !text::is_space(c.value)) break;
+    end = begin;
+  }
+  return end;
+}
+
+/// @param start the token that stands for an empty context: BOS, or else EOS
+[[nodiscard]] inline Continuation encode_pair(const Encode& encode, std::int32_t start,
+                                              const std::string& context,
+                                              const std::string& continuation) {
+  Continuation pair;
+  if (context.empty()) {
+    ESP_REQUIRE(start >= 0, FormatError,
+                "an empty context stands for BOS, but the tokenizer has neither BOS nor EOS");
+    pair.context = {start};
+    pair.continuation = encode(continuation, false);
+    if (!pair.continuation.empty() && pair.continuation[0] == start) {
+      pair.continuation.erase(pair.continuation.begin());
+    }
+    return pair;
+  }
+  const std::string_view head(context.data(), stripped_size(context));
+  pair.context = encode(head, true);
+  const std::vector<std::int32_t> whole = encode(context + continuation, true);
+  if (pair.context.size() < whole.size()) {
+    pair.continuation.assign(whole.begin() + static_cast<std::ptrdiff_t>(pair.context.size()),
+                             whole.end());
+  }
+  if (pair.context.empty()) {  // nothing but white space, and the tokenizer adds no BOS
+    ESP_REQUIRE(start >= 0, FormatError,
+                "a context of white space stands for BOS, but the tokenizer has neither BOS nor "
+                "EOS");
+    pair.context = {start};
+  }
+  return pair;
+}
+
+/// Cuts on the left to what the model can take: `max_length` tokens and the last one's target.
+/// @throws FormatError if the continuation alone is longer
+inline void cut_left(Continuation& pair, std::int64_t max_length) {
+  const auto most = static_cast<std::size_t>(max_length);
+  ESP_REQUIRE(pair.continuation.size() <= most, FormatError, "the continuation has ",
+              pair.continuation.size(), " tokens, the model takes ", most);
+  const std::size_t whole = pair.context.size() + pair.continuation.size();
+  if (whole <= most + 1) return;
+  pair.context.erase(pair.context.begin(),
+                     pair.context.begin() + static_cast<std::ptrdiff_t>(whole - most - 1));
+}
+
+}  // namespace espalier::eval

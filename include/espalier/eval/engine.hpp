@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Mixtral model as a LanguageModel. Scoring runs every distinct context once and lets its choices
+// go on from the cached keys and values; several sequences are packed into a pass, and only rows
+// that predict a scored token meet the head. Generation runs the prefix that all prompts share
+// once, then decodes up to `batch` sequences together; a sequence that ends makes room for the next
+// at once. Rows of a pass never mix, so what else is in it does not change a result.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/engine.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <espalier/eval/language_model.hpp>
+#include <espalier/models/mixtral.hpp>
+#include <espalier/text/decode_stream.hpp>
+
+namespace espalier::eval {
+
+struct EngineOptions {
+  std::int64_t batch = 16;         // sequences that are decoded together
+  std::int64_t pass_tokens = 512;  // of one forward pass, unless one sequence is longer
+};
+
+/// Segments of one forward pass, each with the cache that it continues.
+template <FloatElement T>
+struct Pass {
+  PackedTokens tokens;
+  std::vector<KvCache<T>*> caches;
+
+  Pass() { tokens.segments = {0}; }
+  std::int64_t size() const { return static_cast<std::int64_t>(tokens.ids.size()); }
+  void add(std::span<const std::int32_t> ids, KvCache<T>& cache) {
+    tokens.ids.insert(tokens.ids.end(), ids.begin(), ids.end());
+    tokens.segments.push_back(size());
+    caches.push_back(&cache);
+  }
+};
+
+/// Token by token to text that ends before the first stop string. The prompt's last tokens go in
+/// front: decoders treat the first token of a text apart.
+class StoppedText {
+ public:
+  StoppedText(const text::Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
+              std::span<const std::string> stop)
+      : stream_(tokenizer), stop_(stop) {
+    constexpr std::size_t kBefore = 6;
+    for (const std::int32_t id : prompt.last(std::min(prompt.size(), kBefore))) {
+      (void)stream_.push(id);
+    }
+  }
+
+  /// Has the text come to its end?
+  bool push(std::int32_t id) { return extend(stream_.push(id)); }
+  /// Nothing more will come.
+  void finish() { extend(stream_.finish()); }
+  std::string& text() { return text_; }
+
+ private:
+  bool extend(const std::string& more) {
+    if (stopped_) return true;
+    const std::size_t before = text_.size();
+    text_ += more;
+    std::size_t first = text_.npos;
+    for (const std::string& s : stop_) {
+      if (s.empty()) continue;
+      first = std::min(first, text_.find(s, before < s.size() ? 0 : before - s.size() + 1));
+    }
+    if (first == text_.npos) return false;
+    text_.resize(first);
+    return stopped_ = true;
+  }
+
+  text::DecodeStream stream_;
+  std::span<const std::string> stop_;
+  std::string text_;
+  bool stopped_ = false;
+};
+
+template <FloatElement T>
+class MixtralEngine final : public LanguageModel {
+ public:
+  MixtralEngine(const Mixtral<T>& model, text::Tokenizer tokenizer, EngineOptions options = {})
+      : model_(model), tokenizer_(std::move(tokenizer)), options_(options) {
+    end_ = model.config().eos_token_ids;
+    if (const auto eos = tokenizer_.eos_id()) end_.push_back(*eos);
+  }
+
+  std::vector<Likelihood> score(std::span<const Continuation> items) override {
+    std::vector<std::size_t> order(items.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+      const auto& x = items[a].context;
+      const auto& y = items[b].context;
+      return x.size() != y.size() ? x.size() > y.size() : x < y;
+    });
+    std::vector<Likelihood> results(items.size());
+    for (std::size_t begin = 0; begin < order.size();) {
+      Group group;
+      std::int64_t tokens = 0;
+      while (begin < order.size()) {
+        const Continuation& item = items[order[begin]];
+        const bool same = !group.contexts.empty() && item.context == *group.contexts.back();
+        const auto size =
+            static_cast<std::int64_t>(item.continuation.size() + (same ? 0 : item.context.size()));
+        if (tokens > 0 && tokens + size > options_.pass_tokens) break;
+        tokens += size;
+        if (!same) group.contexts.push_back(&item.context);
+        group.members.push_back({order[begin++], group.contexts.size() - 1});
+      }
+      score_group(items, group, results);
+    }
+    return results;
+  }
+
+  void generate(std::span<const std::vector<std::int32_t>> prompts, int max_new_tokens,
+                std::span<const std::string> stop, const OnDone& on_done) override {
+    if (prompts.empty()) return;
+    check(prompts);
+    const KvCache<T> prefix = shared_prefix(prompts);
+    std::vector<std::size_t> waiting(prompts.size());
+    std::iota(waiting.begin(), waiting.end(), std::size_t{0});
+    std::reverse(waiting.begin(), waiting.end());
+    std::vector<Active> active;
+    active.reserve(static_cast<std::size_t>(options_.batch));
+    while (!waiting.empty() || !active.empty()) {
+      admit(prompts, prefix, stop, waiting, active);
+      Pass<T> pass;
+      for (Active& a : active) pass.add(a.fresh, a.cache);
+      const std::vector<std::int32_t> next = most_likely(pass);
+      for (std::size_t i = active.size(); i-- > 0;) {
+        if (!advance(active[i], next[i], max_new_tokens)) continue;
+        on_done(active[i].prompt, std::move(active[i].completion));
+        active.erase(active.begin() + static_cast<std::ptrdiff_t>(i));
+      }
+    }
+  }
+
+ private:
+  struct Member {
+    std::size_t item, context;
+  };
+  struct Group {
+    std::vector<const std::vector<std::int32_t>*> contexts;
+    std::vector<Member> members;
+  };
+  struct Active {
+    std::size_t prompt;
+    KvCache<T> cache;
+    std::vector<std::int32_t> fresh;  // tokens that the cache lacks
+    StoppedText text;
+    Completion completion;
+  };
+
+  Tensor<T> run(const Pass<T>& pass) const {
+    Tensor<T> hidden = model_.hidden(pass.tokens, pass.caches);
+    if (on_pass) on_pass(pass.size());
+    return hidden;
+  }
+  void check_ids(std::span<const std::int32_t> ids) const {
+    for (const std::int32_t id : ids) {
+      ESP_REQUIRE(id >= 0 && id < model_.config().vocab_size, FormatError, tokenizer_.file(),
+                  ": token id ", id, " is beyond the model's vocabulary of ",
+                  model_.config().vocab_size, "; tokenizer and checkpoint do not belong together");
+    }
+  }
+  void check(std::span<const std::vector<std::int32_t>> prompts) const {
+    for (const auto& p : prompts) {
+      ESP_REQUIRE(!p.empty(), FormatError, "generate: a prompt without tokens");
+      check_ids(p);
+    }
+  }
+
+  /// Contexts first, each into a cache of its own; then every continuation goes on from a copy. A
+  /// continuation's last token predicts nothing that is asked for.
+  void score_group(std::span<const Continuation> items, const Group& group,
+                   std::vector<Likelihood>& results) const {
+    std::vector<KvCache<T>> caches;
+    Pass<T> contexts;
+    for (const auto* ids : group.contexts) {
+      ESP_REQUIRE(!ids->empty(), FormatError, "score: a context without tokens");
+      check_ids(*ids);
+      caches.push_back(model_.new_cache(static_cast<std::int64_t>(ids->size())));
+    }
+    for (std::size_t c = 0; c < caches.size(); ++c) contexts.add(*group.contexts[c], caches[c]);
+    const Tensor<T> first = run(contexts);
+
+    std::vector<KvCache<T>> copies;
+    copies.reserve(group.members.size());
+    Pass<T> rest;
+    std::int64_t rows = 0;
+    for (const Member& m : group.members) {
+      const std::span<const std::int32_t> ids(items[m.item].continuation);
+      check_ids(ids);
+      rows += static_cast<std::int64_t>(ids.size());
+      if (ids.size() < 2) continue;
+      const std::int64_t length = caches[m.context].length();
+      copies.push_back(caches[m.context].clone(length, length + std::ssize(ids)));
+      rest.add(ids.first(ids.size() - 1), copies.back());
+    }
+    const Tensor<T> later = rest.size() > 0 ? run(rest) : Tensor<T>();
+    gather(items, group, contexts, first, later, rows, results);
+  }
+
+  void gather(std::span<const Continuation> items, const Group& group, const Pass<T>& contexts,
+              const Tensor<T>& first, const Tensor<T>& later, std::int64_t rows,
+              std::vector<Likelihood>& results) const {
+    if (rows == 0) return;
+    const std::int64_t h = model_.config().hidden_size;
+    const Tensor<T> hidden(Shape{rows, h});
+    const Tensor<std::int32_t> targets(Shape{rows});
+    std::int64_t row = 0, used = 0;
+    for (const Member& m : group.members) {
+      const auto& ids = items[m.item].continuation;
+      if (ids.empty()) continue;
+      const std::int64_t last = contexts.tokens.segments[m.context + 1] - 1;
+      const auto more = static_cast<std::int64_t>(ids.size()) - 1;
+      std::copy_n(first.data() + last * h, h, hidden.data() + row * h);
+      if (more > 0) std::copy_n(later.data() + used * h, more * h, hidden.data() + (row + 1) * h);
+      std::copy(ids.begin(), ids.end(), targets.data() + row);
+      row += more + 1;
+      used += more;
+    }
+    const auto found = model_.log_probs(hidden, targets);
+    row = 0;
+    for (const Member& m : group.members) {
+      Likelihood& result = results[m.item];
+      for (std::size_t i = 0; i < items[m.item].continuation.size(); ++i, ++row) {
+        result.log_prob += static_cast<double>(found.log_prob[row]);
+        result.greedy = result.greedy && found.argmax[row] == targets[row];
+      }
+      ESP_REQUIRE(!std::isnan(result.log_prob), Error,
+                  "the model's output is not a number; its weights are damaged or overflow");
+    }
+  }
+
+  /// Keys and values of the tokens with which all prompts begin; each prompt keeps at least one of
+  /// its own, which predicts.
+  KvCache<T> shared_prefix(std::span<const std::vector<std::int32_t>> prompts) const {
+    const auto& a = prompts[0];
+    std::size_t length = a.size() - 1;
+    for (const auto& b : prompts) {
+      length = std::min(length, b.size() - 1);
+      length = static_cast<std::size_t>(
+          std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(length), b.begin())
+              .first -
+          a.begin());
+    }
+    KvCache<T> cache = model_.new_cache(static_cast<std::int64_t>(length));
+    if (prompts.size() > 1) fill(cache, std::span(a).first(length));
+    return cache;
+  }
+  void fill(KvCache<T>& cache, std::span<const std::int32_t> ids) const {
+    const auto step = static_cast<std::size_t>(options_.pass_tokens);
+    for (std::size_t at = 0; at < ids.size(); at += step) {
+      Pass<T> pass;
+      pass.add(ids.subspan(at, std::min(step, ids.size() - at)), cache);
+      (void)run(pass);
+    }
+  }
+
+  void admit(std::span<const std::vector<std::int32_t>> prompts, const KvCache<T>& prefix,
+             std::span<const std::string> stop, std::vector<std::size_t>& waiting,
+             std::vector<Active>& active) const {
+    std::int64_t tokens = static_cast<std::int64_t>(active.size());
+    while (!waiting.empty() && std::ssize(active) < options_.batch &&
+           (tokens < options_.pass_tokens || active.empty())) {
+      const std::size_t p = waiting.back();
+      waiting.pop_back();
+      const std::span<const std::int32_t> ids(prompts[p]);
+      KvCache<T> cache = prefix.clone(prefix.length(), std::ssize(ids) + kFirstRoom);
+      std::span<const std::int32_t> own = ids.subspan(static_cast<std::size_t>(prefix.length()));
+      // A long rest goes in by itself, all but its last token.
+      if (std::ssize(own) > options_.pass_tokens) {
+        fill(cache, own.first(own.size() - 1));
+        own = own.last(1);
+      }
+      tokens += std::ssize(own);
+      active.push_back({p,
+                        std::move(cache),
+                        {own.begin(), own.end()},
+                        StoppedText(tokenizer_, ids, stop),
+                        Completion{}});
+    }
+  }
+
+  std::vector<std::int32_t> most_likely(const Pass<T>& pass) const {
+    const Tensor<T> hidden = run(pass);
+    const std::int64_t h = hidden.shape()[1];
+    const auto count = static_cast<std::int64_t>(pass.caches.size());
+    const Tensor<T> last(Shape{count, h});
+    for (std::int64_t s = 0; s < count; ++s) {
+      const std::int64_t row = pass.tokens.segments[static_cast<std::size_t>(s) + 1] - 1;
+      std::copy_n(hidden.data() + row * h, h, last.data() + s * h);
+    }
+    const Tensor<T> logits = model_.logits(last);
+    const std::int64_t v = logits.shape()[1];
+    std::vector<std::int32_t> next;
+    for (std::int64_t s = 0; s < count; ++s) {
+      const T* row = logits.data() + s * v;
+      next.push_back(static_cast<std::int32_t>(std::max_element(row, row + v) - row));
+      ESP_REQUIRE(!std::isnan(row[next.back()]), Error,
+                  "the model's output is not a number; its weights are damaged or overflow");
+    }
+    return next;
+  }
+
+  /// Takes the next token; true when the sequence is done.
+  bool advance(Active& a, std::int32_t id, int max_new_tokens) const {
+    const bool end = std::find(end_.begin(), end_.end(), id) != end_.end();
+    bool done = end;
+    if (!end) {
+      a.completion.ids.push_back(id);
+      a.fresh = {id};
+      done = a.text.push(id);
+      if (!done && std::ssize(a.completion.ids) >= max_new_tokens) {
+        a.completion.hit_limit = true;
+        done = true;
+      }
+    }
+    if (!done) return false;
+    a.text.finish();
+    a.completion.text = std::move(a.text.text());
+    return true;
+  }
+
+  static constexpr std::int64_t kFirstRoom = 256;  // new tokens before a cache has to grow
+
+  const Mixtral<T>& model_;
+  text::Tokenizer tokenizer_;
+  EngineOptions options_;
+  std::vector<std::int32_t> end_;
+};
+
+}  // namespace espalier::eval

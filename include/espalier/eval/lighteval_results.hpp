@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// Results as LightEval writes them, for the tools that read those:
+//   {output}/results/{model}/results_latest.json
+// LightEval has the date in the file's name; here the name is fixed, so that a resumed run leaves
+// the same files as an uninterrupted one, and the dates stand under config_general alone.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/lighteval_results.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <map>
+
+#include <espalier/eval/multiple_choice.hpp>
+
+namespace espalier::eval {
+
+/// What the run was, beside its numbers.
+struct RunDescription {
+  std::string model_name, dtype, device = "cpu";
+  std::int64_t limit = -1;
+  double start_seconds = 0, end_seconds = 0;  // since 1970
+};
+
+namespace detail {
+
+inline io::Json metric_config(const Metric& m) {
+  const bool lower = m.name == "ppl" || m.name == "loss";
+  io::Json j = io::Json::object();
+  j["metric_name"] = m.name;
+  j["higher_is_better"] = !lower;
+  j["category"] = lower ? "PERPLEXITY" : "LOGPROBS";
+  return j;
+}
+
+inline io::Json task_config(const TaskResult& r) {
+  io::Json j = io::Json::object();
+  j["name"] = r.task;
+  j["hf_repo"] = "";
+  j["hf_subset"] = "default";
+  j["metrics"] = io::Json::array();
+  for (const Metric& m : r.metrics) j["metrics"].push_back(metric_config(m));
+  j["evaluation_splits"] = io::Json::array(std::vector<std::string>{"test"});
+  j["few_shots_split"] = io::Json();
+  j["few_shots_select"] = r.shots > 0 ? io::Json("random_sampling") : io::Json();
+  j["generation_size"] = io::Json();
+  j["stop_sequence"] = io::Json::array();
+  j["original_num_docs"] = r.original_documents;
+  j["effective_num_docs"] = r.documents;
+  j["num_fewshots"] = r.shots;
+  j["version"] = 0;
+  return j;
+}
+
+/// NaN (too few samples) is null in JSON.
+inline void put_metrics(io::Json& to, const TaskResult& r) {
+  for (const Metric& m : r.metrics) {
+    to[m.name] = m.estimate.value;
+    to[m.name + "_stderr"] = m.estimate.standard_error;
+  }
+}
+
+/// The mean over the tasks that have a metric, as LightEval's "all".
+inline io::Json over_all(const std::vector<TaskResult>& results) {
+  std::map<std::string, std::pair<double, int>> sums;
+  std::vector<std::string> order;
+  for (const TaskResult& r : results) {
+    io::Json values = io::Json::object();
+    put_metrics(values, r);
+    for (const io::Json::Member& m : values.members()) {
+      if (sums.count(m.key) == 0) order.push_back(m.key);
+      sums[m.key].first += m.value.as_double();
+      ++sums[m.key].second;
+    }
+  }
+  io::Json all = io::Json::object();
+  for (const std::string& key : order) all[key] = sums[key].first / sums[key].second;
+  return all;
+}
+
+}  // namespace detail
+
+[[nodiscard]] inline io::Json lighteval_results(const std::vector<TaskResult>& results,
+                                                const RunDescription& run) {
+  io::Json j = io::Json::object();
+  io::Json& general = j["config_general"];
+  general["lighteval_sha"] = "";
+  general["num_fewshot_seeds"] = 1;
+  general["max_samples"] = run.limit < 0 ? io::Json() : io::Json(run.limit);
+  general["job_id"] = "";
+  general["start_time"] = run.start_seconds;
+  general["end_time"] = run.end_seconds;
+  general["total_evaluation_time_secondes"] = io::dump(run.end_seconds - run.start_seconds);
+  general["model_config"]["model_name"] = run.model_name;
+  general["model_config"]["dtype"] = run.dtype;
+  general["model_config"]["device"] = run.device;
+  general["model_name"] = run.model_name;
+  for (const char* key : {"results", "versions", "config_tasks", "summary_tasks"}) {
+    j[key] = io::Json::object();
+  }
+  Fingerprint all_prompts;
+  for (const TaskResult& r : results) {
+    const std::string name = r.task + "|" + std::to_string(r.shots);
+    detail::put_metrics(j["results"][name], r);
+    j["versions"][name] = 0;
+    j["config_tasks"][name] = detail::task_config(r);
+    io::Json& summary = j["summary_tasks"][name];
+    summary["hashes"]["hash_input_tokens"] = r.prompts;
+    for (const char* key : {"truncated", "non_truncated", "padded", "non_padded"}) summary[key] = 0;
+    all_prompts.add(r.prompts);
+  }
+  j["results"]["all"] = detail::over_all(results);
+  io::Json& summary = j["summary_general"];
+  summary["hashes"]["hash_input_tokens"] = all_prompts.text();
+  for (const char* key : {"truncated", "non_truncated", "padded", "non_padded"}) summary[key] = 0;
+  return j;
+}
+
+inline void write_lighteval_results(const std::vector<TaskResult>& results,
+                                    const RunDescription& run,
+                                    const std::filesystem::path& output) {
+  const auto folder = output / "results" / run.model_name;
+  std::filesystem::create_directories(folder);
+  io::write_text(folder / "results_latest.json",
+                 io::dump_python(lighteval_results(results, run), 2) + "\n");
+}
+
+}  // namespace espalier::eval

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// MMLU-Pro with a model: prompts, answers into a journal, then the files of the reference script:
+//   {output}/{model}/CoT/{subjects}/{category}.json    records with pred and model_outputs
+//   {output}/summary/{model}-CoT-{subjects}_summary.txt
+//   {output}/log/{model}-CoT-{subjects}_logfile.log
+// The script has the time in the last two names and lines; here only run.json knows the time.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/mmlu_pro.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <cstdio>
+
+#include <espalier/core/threads.hpp>
+#include <espalier/eval/mmlu_pro_prompt.hpp>
+#include <espalier/eval/mmlu_pro_score.hpp>
+#include <espalier/eval/session.hpp>
+
+namespace espalier::eval {
+
+struct MmluProOptions {
+  MmluProRule rule = mmlu_pro_rule("current");
+  MmluProLimits limits;
+  std::int64_t limit = -1;       // questions in all, spread over the categories; -1: every one
+  std::string subjects = "all";  // comma list; a category counts if it contains one of them
+};
+
+/// The limits with which the numbers of a rule were made.
+[[nodiscard]] inline MmluProLimits limits_of(const MmluProRule& rule) {
+  if (rule.name == "leaderboard-2024") return {5, 256, 2048};
+  return {5, 2048, 4096};
+}
+
+class MmluProTask {
+ public:
+  MmluProTask(MmluProData data, MmluProOptions options)
+      : options_(std::move(options)), prompts_(data) {
+    const MmluProLimits& l = options_.limits;
+    ESP_REQUIRE(l.shots >= 0 && l.max_new_tokens > 0 && l.max_new_tokens < l.max_length, UsageError,
+                "mmlu_pro: ", l.max_new_tokens, " new tokens and ", l.shots,
+                " shots do not go together with a maximal length of ", l.max_length);
+    select(std::move(data.questions));
+  }
+
+  /// Categories in the order of their names, within each that of the file.
+  const std::vector<MmluProQuestion>& questions() const { return questions_; }
+
+  /// Answers what is missing, writes the files, returns the summary.
+  io::Json run(const Session& session) {
+    encode(session);
+    std::vector<Journal::Question> keys;
+    for (std::size_t i = 0; i < questions_.size(); ++i) {
+      Fingerprint print;
+      print.add(asked_[i].ids).add(static_cast<std::uint64_t>(options_.limits.max_new_tokens));
+      keys.push_back({questions_[i].id, print.text()});
+    }
+    Journal journal(session.output / "mmlu_pro.jsonl", "question_id", session.fingerprint,
+                    std::move(keys), session.resume);
+    session.report("mmlu_pro", journal);
+    for (std::size_t begin = 0; begin < questions_.size();) {
+      std::size_t end = begin;
+      while (end < questions_.size() && questions_[end].category == questions_[begin].category) {
+        ++end;
+      }
+      generate(session, journal, begin, end);
+      begin = end;
+    }
+    return finish(session, journal);
+  }
+
+ private:
+  void select(std::vector<MmluProQuestion> all) {
+    std::map<std::string, std::vector<MmluProQuestion>> by_category;
+    for (MmluProQuestion& q : all) {
+      if (wanted(q.category)) by_category[q.category].push_back(std::move(q));
+    }
+    ESP_REQUIRE(!by_category.empty(), UsageError, "--subjects ", options_.subjects,
+                ": no category of mmlu_pro has such a name");
+    std::map<std::string, std::size_t> take;
+    std::int64_t left = options_.limit < 0 ? std::int64_t{1} << 62 : options_.limit;
+    for (bool more = true; more && left > 0;) {
+      more = false;
+      for (const auto& [name, list] : by_category) {
+        if (left == 0 || take[name] == list.size()) continue;
+        ++take[name];
+        --left;
+        more = true;
+      }
+    }
+    for (auto& [name, list] : by_category) {
+      for (std::size_t i = 0; i < take[name]; ++i) questions_.push_back(std::move(list[i]));
+    }
+  }
+  bool wanted(const std::string& category) const {
+    if (options_.subjects == "all") return true;
+    for (std::size_t begin = 0; begin <= options_.subjects.size();) {
+      const std::size_t end =
+          std::min(options_.subjects.find(',', begin), options_.subjects.size());
+      std::string part = options_.subjects.substr(begin, end - begin);
+      std::replace(part.begin(), part.end(), '_', ' ');
+      if (!part.empty() && category.find(part) != category.npos) return true;
+      begin = end + 1;
+    }
+    return false;
+  }
+
+  void encode(const Session& session) {
+    asked_.resize(questions_.size());
+    parallel_for(static_cast<std::int64_t>(questions_.size()), 4,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   for (std::int64_t i = begin; i < end; ++i) {
+                     const auto k = static_cast<std::size_t>(i);
+                     asked_[k] = prompts_.encode(questions_[k], options_.limits, session.encode);
+                   }
+                 });
+  }
+
+  void generate(const Session& session, Journal& journal, std::size_t begin, std::size_t end) {
+    std::vector<std::vector<std::int32_t>> prompts;
+    std::vector<std::size_t> members;
+    for (std::size_t i = begin; i < end; ++i) {
+      if (journal.has(i)) continue;
+      prompts.push_back(asked_[i].ids);
+      members.push_back(i);
+    }
+    if (members.empty()) return;
+    const std::string stop[] = {"Question:"};
+    session.model->generate(prompts, options_.limits.max_new_tokens, stop,
+                            [&](std::size_t k, Completion completion) {
+                              const std::size_t i = members[k];
+                              io::Json line = io::Json::object();
+                              line["category"] = questions_[i].category;
+                              line["shots"] = asked_[i].shots;
+                              line["prompt_tokens"] = asked_[i].ids.size();
+                              line["new_tokens"] = completion.ids.size();
+                              line["hit_limit"] = completion.hit_limit;
+                              line["text"] = completion.text;
+                              judge_line(i, line);
+                              journal.append(i, line);
+                              session.report("mmlu_pro", journal);
+                            });
+  }
+
+  /// Under this run's rule, which need not be the one of the run that was interrupted.
+  AnsweredQuestion judge_line(std::size_t i, io::Json& line) const {
+    AnsweredQuestion a = answered(questions_[i], line.at("text").as_string(), options_.rule);
+    line["pred"] = a.found ? io::Json(std::string(1, a.found.letter)) : io::Json();
+    line["level"] = a.found ? io::Json(a.found.level) : io::Json();
+    return a;
+  }
+
+  io::Json finish(const Session& session, Journal& journal) {
+    std::vector<AnsweredQuestion> found;
+    for (std::size_t i = 0; i < questions_.size(); ++i) {
+      found.push_back(judge_line(i, journal.edit(i)));
+    }
+    const std::vector<Verdict> verdicts = judge(found, options_.rule);
+    const MmluProScore score = score_of(found, verdicts);
+    journal.finish();
+    write_files(session, journal, score);
+    io::Json summary = to_json(score, options_.rule);
+    describe(journal, verdicts, summary);
+    return summary;
+  }
+
+  /// How the answers came about.
+  void describe(const Journal& journal, const std::vector<Verdict>& verdicts,
+                io::Json& summary) const {
+    std::size_t cut = 0, cut_unanswered = 0, cut_correct = 0, too_long = 0;
+    std::int64_t prompt_tokens = 0, new_tokens = 0;
+    std::map<int, std::size_t> shots;
+    for (std::size_t i = 0; i < questions_.size(); ++i) {
+      const io::Json& line = journal.entry(i);
+      if (line.at("hit_limit").as_bool()) {
+        ++cut;
+        cut_unanswered += line.at("level").is_null() ? 1 : 0;
+        cut_correct += verdicts[i].correct ? 1 : 0;
+      }
+      too_long += asked_[i].fits ? 0 : 1;
+      ++shots[asked_[i].shots];
+      prompt_tokens += static_cast<std::int64_t>(asked_[i].ids.size());
+      new_tokens += line.at("new_tokens").as_int();
+    }
+    summary["hit_limit"] = cut;
+    summary["hit_limit_unanswered"] = cut_unanswered;
+    summary["hit_limit_correct"] = cut_correct;
+    summary["max_new_tokens"] = options_.limits.max_new_tokens;
+    summary["max_length"] = options_.limits.max_length;
+    summary["prompts_too_long"] = too_long;
+    summary["prompt_tokens"] = prompt_tokens;
+    summary["new_tokens"] = new_tokens;
+    summary["shots"] = io::Json::object();
+    for (const auto& [count, records] : shots) summary["shots"][std::to_string(count)] = records;
+  }
+
+  void write_files(const Session& session, const Journal& journal,
+                   const MmluProScore& score) const {
+    std::string subjects = options_.subjects;
+    std::replace(subjects.begin(), subjects.end(), ',', '-');
+    std::replace(subjects.begin(), subjects.end(), ' ', '_');
+    const auto folder = session.output / session.model_name / "CoT" / subjects;
+    const std::string name = session.model_name + "-CoT-" + subjects;
+    for (const auto& f : {folder, session.output / "summary", session.output / "log"}) {
+      std::filesystem::create_directories(f);
+    }
+    std::map<std::string, io::Json> lists;
+    for (std::size_t i = 0; i < questions_.size(); ++i) {
+      io::Json record = to_json(questions_[i]);
+      record["pred"] = journal.entry(i).at("pred");
+      record["model_outputs"] = journal.entry(i).at("text");
+      lists[questions_[i].category].push_back(std::move(record));
+    }
+    std::string text = "\n------category level sta------\n", log;
+    for (const auto& [category, list] : lists) {
+      io::write_text(folder / (category + ".json"), io::dump_python(list));
+      const MmluProScore::Category& c = score.categories.at(category);
+      text += "Average accuracy " + four_digits(c.accuracy()) + " - " + category + "\n";
+      log += "evaluating " + category + "\nthis batch accu is: " + io::dump(c.accuracy()) +
+             ", corr: " + std::to_string(c.correct) +
+             ", wrong: " + std::to_string(c.records - c.correct) + "\n\n";
+    }
+    const double total =
+        static_cast<double>(score.correct) / (static_cast<double>(score.records) + 0.000001);
+    text += "\n------average acc sta------\nAverage accuracy: " + four_digits(total) + "\n";
+    io::write_text(session.output / "summary" / (name + "_summary.txt"), text);
+    io::write_text(session.output / "log" / (name + "_logfile.log"), log);
+  }
+  static std::string four_digits(double v) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.4f", v);
+    return text;
+  }
+
+  MmluProOptions options_;
+  MmluProPrompts prompts_;
+  std::vector<MmluProQuestion> questions_;
+  std::vector<MmluProPrompt> asked_;
+};
+
+}  // namespace espalier::eval

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Likelihoods for another program: lines {"context": ..., "continuation": ...} in, lines
+// {"logprob": sum, "greedy": ..., "tokens": of the continuation} out, in the same order. Tokens are
+// cut as lm-evaluation-harness does it (encode_pair.hpp).
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/requests.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/eval/session.hpp>
+
+namespace espalier::eval {
+
+/// Writes requests.jsonl; it appears when whole. A run that is cut short leaves a journal,
+/// requests.partial.jsonl, from which another goes on with `session.resume`.
+/// @returns the number of requests
+inline std::size_t answer_requests(const Session& session, const std::filesystem::path& file,
+                                   std::int64_t limit = -1) {
+  const auto result = session.output / "requests.jsonl";
+  const auto partial = session.output / "requests.partial.jsonl";
+  std::vector<std::vector<Continuation>> asked;
+  std::vector<Journal::Question> keys;
+  const std::string text = io::read_text(file);
+  io::for_each_json_line(text, file.string(), [&](const io::Json& row, std::size_t) {
+    if (limit >= 0 && asked.size() >= static_cast<std::size_t>(limit)) return;
+    try {
+      asked.push_back({encode_pair(session.encode, session.start, row.at("context").as_string(),
+                                   row.at("continuation").as_string())});
+      cut_left(asked.back()[0], session.max_length);
+    } catch (const FormatError& e) {
+      const std::string where = row.where(), what = e.what();
+      if (what.starts_with(where)) throw;
+      throw FormatError(where + ": " + what);
+    }
+    keys.push_back({static_cast<std::int64_t>(keys.size()), prompt_fingerprint(asked.back())});
+  });
+  if (!session.resume) std::filesystem::remove(partial);
+  Journal journal(partial, "id", session.fingerprint, std::move(keys), session.resume);
+  score_missing(session, "requests", journal, asked, [&](std::size_t i, auto found) {
+    io::Json line = io::Json::object();
+    line["logprob"] = found[0].log_prob;
+    line["greedy"] = found[0].greedy;
+    line["tokens"] = asked[i][0].continuation.size();
+    return line;
+  });
+  std::string lines;
+  for (std::size_t i = 0; i < journal.size(); ++i) {
+    io::Json line = journal.entry(i);
+    for (const char* key : {"id", "prompt", "model"}) line.erase(key);
+    lines += io::dump(line) + '\n';
+  }
+  io::write_text(result, lines);
+  std::filesystem::remove(partial);
+  return journal.size();
+}
+
+}  // namespace espalier::eval
