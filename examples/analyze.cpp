@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// analyze: scores the experts of a Mixtral checkpoint by one or more criteria, for prune to go by.
+//   analyze --model mixtral --calibration texts.jsonl --output scores
+//   analyze --model mixtral --adapter run --criteria router_delta,expert_delta --output scores
+// Writes scores.json, scores.csv, and one heatmap per criterion as PNG and SVG. Criteria without
+// data say little on their own; frequency, ean, reap and man come from one pass over the texts.
+#include <espalier/io/sha256.hpp>
+#include <espalier/plot/heatmap.hpp>
+#include <espalier/prune/calibrate.hpp>
+#include <espalier/prune/criteria.hpp>
+#include <espalier/text/tokenizer.hpp>
+#include <espalier/train/load_model.hpp>
+
+#include "cli/program.hpp"
+#include "cli/progress.hpp"
+
+namespace {
+
+using namespace espalier;
+namespace fs = std::filesystem;
+using prune::CriterionKind;
+
+struct Options {
+  std::string model, tuned, adapter, calibration, output, dtype = "f32";
+  std::vector<std::string> criteria;
+  std::int64_t max_tokens = 0, mark_keep = 0;
+};
+
+void declare(CLI::App& app, Options& o) {
+  const auto count = CLI::Range(std::int64_t{0}, std::int64_t{1} << 40);
+  app.add_option("--model", o.model, "Checkpoint folder in Hugging Face layout")->required();
+  auto* tuned = app.add_option("--tuned", o.tuned,
+                               "The same model after fine-tuning: norms, "
+                               "activations and changes are of this one");
+  app.add_option("--adapter", o.adapter, "Instead of --tuned, a PEFT adapter folder")
+      ->excludes(tuned);
+  app.add_option("--calibration", o.calibration,
+                 "JSONL, lines {\"text\": ...}: each its own sequence");
+  app.add_option("--max-tokens", o.max_tokens, "Calibration tokens in all; 0: the whole file")
+      ->check(count);
+  std::string known;
+  for (const prune::Criterion& c : prune::kCriteria) {
+    known += fmt::format("\n  {:<22}{}", c.name, c.meaning);
+  }
+  app.add_option("--criteria", o.criteria,
+                 "Comma list; all that the inputs allow by default:" + known)
+      ->delimiter(',');
+  app.add_option("--output", o.output, "Folder for scores and heatmaps")->required();
+  app.add_option("--mark-keep", o.mark_keep,
+                 "Strike out in the heatmaps what --keep of prune would drop; 0: nothing")
+      ->check(count);
+  app.add_option("--dtype", o.dtype, "Compute type")->check(CLI::IsMember({"f32", "bf16"}));
+}
+
+bool possible(CriterionKind kind, const Options& o) {
+  if (kind == CriterionKind::tuning) return !o.tuned.empty() || !o.adapter.empty();
+  if (kind == CriterionKind::activations) return !o.calibration.empty();
+  return true;
+}
+
+/// Those asked for, or all that are possible. @throws UsageError saying which input is missing
+std::vector<prune::Criterion> choose_criteria(const Options& o) {
+  std::vector<prune::Criterion> chosen;
+  if (o.criteria.empty()) {
+    for (const prune::Criterion& c : prune::kCriteria) {
+      if (possible(c.kind, o)) chosen.push_back(c);
+    }
+    return chosen;
+  }
+  for (const std::string& name : o.criteria) {
+    const prune::Criterion* c = prune::find_criterion(name);
+    ESP_REQUIRE(c != nullptr, UsageError, "--criteria: unknown criterion \"", name, "\"");
+    ESP_REQUIRE(possible(c->kind, o), UsageError, "--criteria: \"", name, "\" needs ",
+                c->kind == CriterionKind::tuning ? "--tuned or --adapter" : "--calibration");
+    for (const prune::Criterion& other : chosen) {
+      ESP_REQUIRE(name != other.name, UsageError, "--criteria: \"", name, "\" stands twice");
+    }
+    chosen.push_back(*c);
+  }
+  return chosen;
+}
+
+bool any_of_kind(const std::vector<prune::Criterion>& criteria, CriterionKind kind) {
+  return std::any_of(criteria.begin(), criteria.end(),
+                     [&](const prune::Criterion& c) { return c.kind == kind; });
+}
+
+prune::WeightNorms measure_weights(const Options& o, const prune::ModelPair& models,
+                                   const std::vector<prune::Criterion>& criteria) {
+  prune::WeightNormOptions options{false, false, true, {}};
+  for (const prune::Criterion& c : criteria) {
+    if (c.kind != CriterionKind::tuning && c.kind != CriterionKind::weights) continue;
+    const std::string_view name = c.name;
+    options.router |= name.starts_with("router");
+    options.experts |= name.starts_with("expert");
+    options.expert_delta_only &= !name.starts_with("expert") || name == "expert_delta";
+  }
+  const MixtralConfig& c = models.base.config();
+  const std::int64_t matrices =
+      (options.router ? c.num_hidden_layers : 0) +
+      (options.experts ? c.num_hidden_layers * c.num_local_experts * 3 : 0);
+  Progress progress("weights of " + (o.tuned.empty() ? o.model : o.tuned), matrices, "matrices");
+  options.progress = [&](std::int64_t done) {
+    progress.update(done);
+    if (interrupted()) throw Interrupted("interrupted; nothing was written");
+  };
+  return prune::weight_norms(models, options);
+}
+
+prune::ActivationScores measure_activations(const Options& o, const io::Checkpoint& base,
+                                            const io::Checkpoint* tuned, io::Json& provenance) {
+  const io::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
+  const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
+  const prune::CalibrationSet set = prune::read_calibration(
+      o.calibration, o.max_tokens, [&](std::string_view text) { return tokenizer.encode(text); });
+  const auto model = train::load_model(checkpoint, o.adapter);
+  provenance["calibration_sha256"] = io::sha256(io::read_text(o.calibration));
+  provenance["calibration_sequences"] = set.sequences.size();
+  provenance["calibration_tokens"] = set.tokens;
+  Progress progress("calibration", set.tokens, "tokens");
+  return prune::calibrate(model, set, [&](std::int64_t done) {
+    progress.update(done);
+    if (interrupted()) throw Interrupted("interrupted; nothing was written");
+  });
+}
+
+void draw_heatmaps(const Options& o, const std::vector<prune::Criterion>& criteria,
+                   const prune::Scores& scores) {
+  for (std::size_t i = 0; i < criteria.size(); ++i) {
+    const auto& [name, layers] = scores.criteria[i];
+    plot::Heatmap map;
+    map.title = name;
+    map.value_label = criteria[i].meaning;
+    map.values = layers;
+    if (o.mark_keep > 0) {
+      const prune::Plan plan = prune::plan_from_scores(layers, o.mark_keep);
+      for (std::size_t l = 0; l < layers.size(); ++l) {
+        map.dropped.emplace_back();
+        for (std::size_t e = 0; e < layers[l].size(); ++e) {
+          map.dropped.back().push_back(!plan.keeps(l, static_cast<int>(e)));
+        }
+      }
+    }
+    for (const char* extension : {".png", ".svg"}) {
+      plot::save(map, fs::path(o.output) / (name + extension));
+    }
+  }
+}
+
+void report(const Options& o, const CommonOptions& common, const prune::Scores& scores) {
+  if (common.json) {
+    io::Json j = io::Json::object();
+    j["output"] = o.output;
+    j["criteria"] = io::Json::object();
+    for (const auto& [name, layers] : scores.criteria) {
+      io::Json rows = io::Json::array();
+      for (const auto& layer : layers) rows.push_back(io::Json::array(layer));
+      j["criteria"][name] = std::move(rows);
+    }
+    j["provenance"] = scores.provenance;
+    fmt::print("{}\n", io::dump(j));
+    return;
+  }
+  Table table({"criterion", "lowest", "layer", "expert", "highest", "layer", "expert"});
+  for (const auto& [name, layers] : scores.criteria) {
+    struct Place {
+      double score;
+      std::size_t layer, expert;
+    };
+    Place low{layers[0][0], 0, 0}, high = low;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      for (std::size_t e = 0; e < layers[l].size(); ++e) {
+        if (layers[l][e] < low.score) low = {layers[l][e], l, e};
+        if (layers[l][e] > high.score) high = {layers[l][e], l, e};
+      }
+    }
+    table.add_row({name, fmt::format("{:.6g}", low.score), std::to_string(low.layer),
+                   std::to_string(low.expert), fmt::format("{:.6g}", high.score),
+                   std::to_string(high.layer), std::to_string(high.expert)});
+  }
+  table.print();
+  fmt::print("\n{}: scores.json, scores.csv and heatmaps\n", o.output);
+}
+
+void run(const Options& o, const CommonOptions& common) {
+  ESP_REQUIRE(o.dtype == "f32", UsageError, "--dtype ", o.dtype, ": not supported yet; use f32");
+  const std::vector<prune::Criterion> criteria = choose_criteria(o);
+  ESP_REQUIRE(!fs::exists(fs::path(o.output) / "scores.json"), IoError, o.output,
+              ": has a scores.json already; remove it or choose another output folder");
+  const io::Checkpoint base(o.model);
+  const MixtralConfig& config = base.config();
+  ESP_REQUIRE(config.num_local_experts > 0, FormatError, o.model,
+              ": is a dense model, it has no experts to score");
+  ESP_REQUIRE(o.mark_keep <= config.num_local_experts, UsageError, "--mark-keep ", o.mark_keep,
+              ": the model has ", config.num_local_experts, " experts per layer");
+  std::optional<io::Checkpoint> tuned;
+  if (!o.tuned.empty()) prune::check_same_model(base, tuned.emplace(o.tuned));
+  std::optional<io::Adapter> adapter;
+  if (!o.adapter.empty()) {
+    adapter = io::read_adapter(o.adapter);
+    io::check_adapter_fits(*adapter, config, o.adapter);
+  }
+
+  prune::Scores scores;
+  scores.provenance["model_config_sha256"] =
+      io::sha256(io::read_text(base.folder() / "config.json"));
+  if (tuned) scores.provenance["tuned"] = o.tuned;
+  if (adapter) scores.provenance["adapter"] = o.adapter;
+  scores.provenance["seed"] = common.seed;
+  std::optional<prune::WeightNorms> norms;
+  if (any_of_kind(criteria, CriterionKind::tuning) ||
+      any_of_kind(criteria, CriterionKind::weights)) {
+    norms = measure_weights(o, {base, tuned ? &*tuned : nullptr, adapter ? &*adapter : nullptr},
+                            criteria);
+  }
+  std::optional<prune::ActivationScores> activations;
+  if (any_of_kind(criteria, CriterionKind::activations)) {
+    activations = measure_activations(o, base, tuned ? &*tuned : nullptr, scores.provenance);
+  }
+  for (const prune::Criterion& c : criteria) {
+    prune::LayerScores layers =
+        c.kind == CriterionKind::random        ? prune::random_scores(config, common.seed)
+        : c.kind == CriterionKind::activations ? activations->scores(c.name)
+                                               : prune::weight_scores(c.name, *norms);
+    scores.criteria.emplace_back(c.name, std::move(layers));
+  }
+  prune::check_scores(scores, o.model);
+  std::error_code error;
+  fs::create_directories(o.output, error);
+  ESP_REQUIRE(!error, IoError, o.output, ": cannot create: ", error.message());
+  draw_heatmaps(o, criteria, scores);
+  prune::write_scores(o.output, scores);
+  report(o, common, scores);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options o;
+  return run_program(
+      argc, argv, "analyze", "Scores the experts of a Mixtral checkpoint, to choose what to prune.",
+      [&](CLI::App& app) { declare(app, o); },
+      [&](const CommonOptions& common) { run(o, common); });
+}

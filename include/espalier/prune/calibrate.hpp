@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// A calibration pass: texts through the model, and what its experts did with them. Each text is a
+// sequence of its own with the special tokens that the tokenizer adds by default; nothing is packed
+// or padded, so every token counts once.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/prune/calibrate.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <functional>
+
+#include <espalier/io/jsonl.hpp>
+#include <espalier/models/mixtral.hpp>
+#include <espalier/prune/activation_scores.hpp>
+
+namespace espalier::prune {
+
+struct CalibrationSet {
+  std::vector<std::vector<std::int32_t>> sequences;
+  std::int64_t tokens = 0;
+};
+
+/// The lines of a JSONL file, {"text": ...} or {"prompt": ..., "response": ...} (joined), up to
+/// `max_tokens` in all (0: no limit); the last sequence is cut there.
+/// @throws FormatError naming the line
+[[nodiscard]] inline CalibrationSet read_calibration(
+    const std::filesystem::path& path, std::int64_t max_tokens,
+    const std::function<std::vector<std::int32_t>(std::string_view)>& encode) {
+  CalibrationSet set;
+  const std::string text = io::read_text(path);
+  io::for_each_json_line(text, path.string(), [&](const io::Json& line, std::size_t) {
+    if (max_tokens > 0 && set.tokens >= max_tokens) return;
+    std::string sequence;
+    if (line.is_object() && line.find_value("prompt") != nullptr) {
+      sequence = line.at("prompt").as_string() + line.at("response").as_string();
+    } else {
+      ESP_REQUIRE(line.is_object() && line.find_value("text") != nullptr, FormatError, line.where(),
+                  ": expected an object with \"text\", or with \"prompt\" and \"response\"");
+      sequence = line.at("text").as_string();
+    }
+    std::vector<std::int32_t> ids = encode(sequence);
+    if (max_tokens > 0) {
+      const auto room = static_cast<std::size_t>(max_tokens - set.tokens);
+      if (ids.size() > room) ids.resize(room);
+    }
+    set.tokens += static_cast<std::int64_t>(ids.size());
+    if (!ids.empty()) set.sequences.push_back(std::move(ids));
+  });
+  ESP_REQUIRE(set.tokens > 0, FormatError, path.string(), ": has no text to calibrate with");
+  return set;
+}
+
+/// `progress` gets the tokens done so far after each sequence, and may throw to stop.
+[[nodiscard]] inline ActivationScores calibrate(const Mixtral<float>& model,
+                                                const CalibrationSet& set,
+                                                const std::function<void(std::int64_t)>& progress) {
+  const MixtralConfig& c = model.config();
+  ActivationScores scores(c.num_hidden_layers, c.num_local_experts);
+  const MoeObserver<float> observer = [&](const MoeObservation<float>& o) {
+    std::vector<float> gates(static_cast<std::size_t>(o.routing.rows()));
+    for (std::size_t row = 0; row < gates.size(); ++row) {
+      gates[row] = o.weights[o.routing.slot_of_row[static_cast<std::int64_t>(row)]];
+    }
+    scores.add<float>(o.layer, o.routing.offsets, gates, o.outputs.span(), c.hidden_size);
+  };
+  std::int64_t done = 0;
+  for (const std::vector<std::int32_t>& sequence : set.sequences) {
+    for (const std::int32_t id : sequence) {
+      ESP_REQUIRE(id >= 0 && id < c.vocab_size, FormatError, "calibration: token id ", id,
+                  ", the model's vocabulary is 0 to ", c.vocab_size - 1,
+                  "; is this another model's tokenizer?");
+    }
+    const NoGrad no_grad;
+    (void)model.hidden(PackedTokens(sequence), &observer);
+    done += static_cast<std::int64_t>(sequence.size());
+    if (progress) progress(done);
+  }
+  return scores;
+}
+
+}  // namespace espalier::prune
