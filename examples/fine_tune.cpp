@@ -128,9 +128,11 @@ void declare(CLI::App& app, Options& o) {
       ->group(training);
 }
 
-/// The checkpoint's template, the one that was asked for, or none.
+/// The checkpoint's template, the one that was asked for, or none, and then why.
 std::optional<text::ChatTemplate> choose_template(const Options& o,
-                                                  const text::Tokenizer& tokenizer) {
+                                                  const text::Tokenizer& tokenizer,
+                                                  std::string& why_none) {
+  why_none = "--chat-template none";
   if (o.chat_template == "none") return std::nullopt;
   if (o.chat_template != "auto") {
     const auto text_of = [&](std::optional<std::int32_t> id, const char* fallback) {
@@ -142,7 +144,7 @@ std::optional<text::ChatTemplate> choose_template(const Options& o,
   try {
     return text::ChatTemplate::detect(o.model);
   } catch (const FormatError& e) {
-    fmt::print(stderr, "no chat template: {}\n", e.what());
+    why_none = e.what();
     return std::nullopt;
   }
 }
@@ -151,7 +153,7 @@ class TrainingData {
  public:
   TrainingData(const Options& o, const MixtralConfig& config)
       : tokenizer_(text::Tokenizer::load(o.model)),
-        chat_(choose_template(o, tokenizer_)),
+        chat_(choose_template(o, tokenizer_, why_no_template_)),
         vocabulary_(config.vocab_size) {
     options_.max_length = o.max_length;
     if (!config.eos_token_ids.empty()) options_.eos = config.eos_token_ids.front();
@@ -239,6 +241,10 @@ class TrainingData {
     }
     fmt::print(stderr, "{}: {} examples, {} tokens, {} of them trained on\n", path,
                data.examples.size(), data.tokens, data.targets);
+    if (data.joined_pairs > 0) {
+      fmt::print(stderr, "{}: prompts and responses are joined without a chat template ({})\n",
+                 path, why_no_template_);
+    }
     if (data.cut > 0) {
       fmt::print(stderr, "{}: {} examples cut to {} tokens\n", path, data.cut, options_.max_length);
     }
@@ -250,6 +256,7 @@ class TrainingData {
   }
 
   text::Tokenizer tokenizer_;
+  std::string why_no_template_;
   std::optional<text::ChatTemplate> chat_;
   std::int64_t vocabulary_;
   train::DatasetOptions options_;
@@ -285,9 +292,7 @@ class FineTune {
         output_(o.output),
         checkpoints_(output_, o.keep_checkpoints),
         base_(o.model),
-        data_(o, base_.config()) {
-    ESP_REQUIRE(base_.config().num_local_experts > 0, UsageError, o.model, ": is a dense ",
-                base_.config().model_type, " checkpoint; upcycle makes a mixture of it");
+        data_(o, mixture(base_)) {
     read_adapter();
     model_ = std::make_unique<Mixtral<float>>(
         base_.config(), [this](const std::string& name) { return base_.tensor(name); });
@@ -306,6 +311,12 @@ class FineTune {
 
  private:
   // --- before the first step ---
+  static const MixtralConfig& mixture(const io::Checkpoint& base) {
+    const MixtralConfig& config = base.config();
+    ESP_REQUIRE(config.num_local_experts > 0, FormatError, base.folder().string(), ": is a dense ",
+                config.model_type, " checkpoint; make a mixture of it with upcycle first");
+    return config;
+  }
   /// Rank, scale and targets of the adapter to continue from. Targets are what its file holds.
   void read_adapter() {
     lora_ = o_.lora;
@@ -458,8 +469,8 @@ class FineTune {
   void report_forecast() const {
     const MixtralConfig& c = base_.config();
     const std::int64_t largest = data_.largest_batch(o_.batch_size);
-    const auto memory =
-        train::forecast_memory(c, static_cast<double>(base_.total_bytes()), trainable(), largest);
+    const auto memory = train::forecast_memory(c, static_cast<double>(base_.total_bytes()), lora_,
+                                               trainable(), largest);
     const double examples = static_cast<double>(data_.examples().examples.size());
     const double tokens = static_cast<double>(data_.examples().tokens);
     const double rest = static_cast<double>(state_.max_steps - state_.step);

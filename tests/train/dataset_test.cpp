@@ -98,6 +98,7 @@ TEST_CASE("dataset: prompt and response without a template train on the response
   const Dataset d = read("{\"prompt\": \"Q:\", \"response\": \"r\"}", nullptr);
   CHECK(d.examples.at(0).ids == Ids{kBos, 'Q', ':', 'r', kEos});
   CHECK(d.examples.at(0).is_target == Mask{0, 0, 0, 1, 1});
+  CHECK(d.joined_pairs == 1);
 }
 
 TEST_CASE("dataset: a token across the boundary counts as response", "[train][dataset]") {

@@ -22,8 +22,8 @@ inline MixtralConfig tiny_config() {
 }
 
 /// Weights by name: normal of scale 0.3, norms one.
-inline Mixtral<float> tiny_model(const LoraConfig& lora, std::uint64_t seed = 1) {
-  const MixtralConfig c = tiny_config();
+inline Mixtral<float> tiny_model(const LoraConfig& lora, std::uint64_t seed = 1,
+                                 const MixtralConfig& c = tiny_config()) {
   const auto shape_of = [c](const std::string& name) -> Shape {
     const auto ends = [&](const char* end) { return name.ends_with(end); };
     if (ends("norm.weight")) return {c.hidden_size};

@@ -35,8 +35,9 @@ struct DatasetOptions {
 
 struct Dataset {
   std::vector<Example> examples;
-  std::int64_t cut = 0;      // examples longer than max_length
-  std::int64_t dropped = 0;  // without a target left
+  std::int64_t cut = 0;           // examples longer than max_length
+  std::int64_t dropped = 0;       // without a target left
+  std::int64_t joined_pairs = 0;  // prompts and responses joined without a template
   std::int64_t tokens = 0;
   std::int64_t targets = 0;
   std::uint64_t fingerprint = 0;  // of the file's bytes
@@ -68,6 +69,7 @@ class DatasetReader {
                  });
     Dataset data;
     data.fingerprint = stream_of(text);
+    for (const Record& r : records) data.joined_pairs += render_ || r.is_text ? 0 : 1;
     for (Example& e : examples) keep(std::move(e), data);
     ESP_REQUIRE(!data.examples.empty(), FormatError, path.string(), ": no example to train on (",
                 records.size(), " lines, ", data.dropped,

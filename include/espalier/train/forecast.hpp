@@ -4,9 +4,12 @@
 // weights are mapped, so they count as they are stored.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 
 #include <espalier/models/mixtral_config.hpp>
+#include <espalier/nn/linear.hpp>
 
 namespace espalier::train {
 
@@ -20,22 +23,35 @@ struct MemoryForecast {
   }
 };
 
-/// `tokens`: of the largest micro-batch.
+/// `tokens`: of the largest micro-batch. A layer keeps the inputs of those matrices that are
+/// adapted.
 [[nodiscard]] inline MemoryForecast forecast_memory(const MixtralConfig& c, double weights_bytes,
-                                                    std::int64_t trainable, std::int64_t tokens) {
+                                                    const LoraConfig& lora, std::int64_t trainable,
+                                                    std::int64_t tokens) {
   const auto d = [](std::int64_t v) { return static_cast<double>(v); };
+  const auto adapts = [&](std::initializer_list<const char*> targets) {
+    for (const char* t : targets) {
+      if (lora.targets_any(t)) return 1.0;
+    }
+    return 0.0;
+  };
   const double h = d(c.hidden_size), f = d(c.intermediate_size), k = d(c.num_experts_per_tok);
-  const double q = d(c.num_attention_heads * c.head_dim),
-               kv = d(c.num_key_value_heads * c.head_dim);
-  // Two norms (input and output each), q k v after rope, the attention's output; routed rows:
-  // input, gate, up, their product, output.
-  const double kept = 4 * h + 2 * q + 2 * kv + k * (2 * h + 3 * f) + 2 * d(c.num_local_experts);
+  const double q = d(c.num_attention_heads * c.head_dim);
+  const double kv = d(c.num_key_value_heads * c.head_dim), e = d(c.num_local_experts);
+  // The norms' inputs, q k v after rope and the attention's output; gate, up and output of the
+  // routed rows. With dropout the adapted input is kept a second time.
+  double kept = 2 * h + 2 * q + 2 * kv + 2 * e + k * (2 * f + h);
+  const double copies = lora.dropout > 0 ? 2 : 1;
+  kept += copies * (h * (adapts({"q", "k", "v"}) + adapts({"gate"})) +
+                    k * (h * adapts({"w1", "w3"}) + f * adapts({"w2"})));
   const double passing = 4 * h + 2 * q + 4 * kv + k * (2 * h + 3 * f);
+  const double logits = std::min(d(tokens) * d(c.vocab_size), 0x1p23) + d(tokens) * h;
   MemoryForecast m;
   m.weights_bytes = weights_bytes;
   m.adapter_bytes = 2 * 4 * d(trainable);
   m.optimizer_bytes = 2 * 4 * d(trainable);
-  m.activation_bytes = 4 * d(tokens) * (d(c.num_hidden_layers) * kept + passing);
+  constexpr double kPool = 1.25;  // measured: freed blocks that wait in the pool for reuse
+  m.activation_bytes = kPool * 4 * (d(tokens) * (d(c.num_hidden_layers) * kept + passing) + logits);
   return m;
 }
 
