@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// Proof that a pruned checkpoint is what a plan makes of its base: every kept tensor equal to its
+// source byte for byte, router rows those of the kept experts, nothing missing or added, config and
+// index telling the truth. Reads both in pieces; the plan and the two folders are all it trusts.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/prune/verify.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/prune/export.hpp>
+
+namespace espalier::prune {
+
+struct Verification {
+  std::vector<std::string> problems;  // empty: proven
+  std::size_t tensors = 0, dropped_tensors = 0, files = 0, bytes = 0;
+};
+
+namespace detail {
+
+/// Compares a stream of pieces with a tensor of a file.
+class BytesComparison {
+ public:
+  BytesComparison(const io::SafetensorsFile& file, const io::TensorInfo& info)
+      : file_(file), info_(info) {}
+  void piece(const void* data, std::size_t bytes) {
+    if (!equal_ || bytes > info_.bytes - done_) {
+      equal_ = false;
+      return;
+    }
+    other_.resize(bytes);
+    file_.read(info_.offset + done_, other_.data(), bytes);
+    equal_ = std::memcmp(data, other_.data(), bytes) == 0;
+    done_ += bytes;
+  }
+  bool equal() const { return equal_ && done_ == info_.bytes; }
+
+ private:
+  const io::SafetensorsFile& file_;
+  const io::TensorInfo& info_;
+  std::vector<char> other_;
+  std::size_t done_ = 0;
+  bool equal_ = true;
+};
+
+inline void verify_tensor(const io::Checkpoint& base, const io::Checkpoint& pruned,
+                          const Plan& plan, const std::string& name, Verification& out) {
+  const io::TensorInfo& from = base.at(name);
+  const std::optional<io::TensorSpec> want = pruned_spec(from, plan);
+  if (!want) {
+    ++out.dropped_tensors;
+    return;
+  }
+  ++out.tensors;
+  const std::string label = "tensor \"" + want->name + "\" (\"" + name + "\" in the base)";
+  const io::TensorInfo* found = pruned.find(want->name);
+  if (found == nullptr) {
+    out.problems.push_back(label + " is missing");
+    return;
+  }
+  if (found->type != want->type || found->shape != want->shape) {
+    out.problems.push_back(espalier::detail::concat(label, " is ", found->type, " ",
+                                                    io::shape_text(*found), ", expected ",
+                                                    want->type, " ", io::shape_text(*want)));
+    return;
+  }
+  BytesComparison comparison(pruned.shard_of(want->name).content, *found);
+  for_each_kept_piece(base, plan, name,
+                      [&](const void* data, std::size_t bytes) { comparison.piece(data, bytes); });
+  if (!comparison.equal()) out.problems.push_back(label + " has other bytes");
+  out.bytes += found->bytes;
+}
+
+/// The config of the base but for num_local_experts; keys in the same order.
+inline void verify_config(const io::Checkpoint& base, const io::Checkpoint& pruned,
+                          const Plan& plan, Verification& out) {
+  io::Json want = base.config_json();
+  want["num_local_experts"] = plan.keep[0].size();
+  for (const io::Json::Member& m : want.members()) {
+    const io::Json* found = pruned.config_json().find(m.key);
+    if (found == nullptr) {
+      out.problems.push_back("config.json: \"" + m.key + "\" is missing");
+    } else if (!(*found == m.value)) {
+      out.problems.push_back("config.json: \"" + m.key + "\" is " + io::dump(*found) +
+                             ", expected " + io::dump(m.value));
+    }
+  }
+  for (const io::Json::Member& m : pruned.config_json().members()) {
+    if (want.find(m.key) == nullptr) {
+      out.problems.push_back("config.json: \"" + m.key + "\" is not in the base");
+    }
+  }
+}
+
+/// total_size and the metadata that loaders ask for.
+inline void verify_index(const io::Checkpoint& pruned, Verification& out) {
+  for (const io::Checkpoint::Shard& shard : pruned.shards()) {
+    const auto& metadata = shard.content.metadata();
+    const bool tagged = std::any_of(metadata.begin(), metadata.end(), [](const auto& entry) {
+      return entry.first == "format" && entry.second == "pt";
+    });
+    if (!tagged) out.problems.push_back(shard.file + ": has no metadata {\"format\": \"pt\"}");
+  }
+  if (!pruned.sharded()) return;
+  const io::Json index = io::read_json(pruned.folder() / io::kIndexFile);
+  const io::Json* metadata = index.find_value("metadata");
+  const io::Json* total = metadata == nullptr ? nullptr : metadata->find_value("total_size");
+  if (total == nullptr || !(*total == io::Json(pruned.total_bytes()))) {
+    out.problems.push_back(espalier::detail::concat(
+        io::kIndexFile, ": total_size is ", total == nullptr ? "missing" : io::dump(*total),
+        ", the tensors have ", pruned.total_bytes(), " bytes"));
+  }
+}
+
+inline bool same_file(const std::filesystem::path& a, const std::filesystem::path& b) {
+  const io::MappedFile x(a), y(b);
+  return x.size() == y.size() &&
+         (x.size() == 0 || std::memcmp(x.bytes().get(), y.bytes().get(), x.size()) == 0);
+}
+
+/// Tokenizer, templates, subfolders, hidden files: there, and the same.
+inline void verify_companions(const std::filesystem::path& base,
+                              const std::filesystem::path& pruned, Verification& out) {
+  namespace fs = std::filesystem;
+  for (auto it = fs::recursive_directory_iterator(base); it != fs::recursive_directory_iterator();
+       ++it) {
+    const fs::path relative = fs::relative(it->path(), base);
+    const bool top = !relative.has_parent_path();
+    if (relative == ".git") it.disable_recursion_pending();
+    const bool own =
+        top && (io::is_weight_file(relative) || relative == "config.json" || relative == kPlanFile);
+    if (own || !fs::is_regular_file(it->path()) || relative == ".git") continue;
+    ++out.files;
+    if (!fs::is_regular_file(pruned / relative)) {
+      out.problems.push_back(relative.string() + " is missing");
+    } else if (!same_file(it->path(), pruned / relative)) {
+      out.problems.push_back(relative.string() + " differs from the base's");
+    }
+  }
+}
+
+}  // namespace detail
+
+/// `progress` gets the number of base tensors looked at, and may throw to stop.
+[[nodiscard]] inline Verification verify_export(const io::Checkpoint& base,
+                                                const io::Checkpoint& pruned, const Plan& plan,
+                                                const std::string& plan_source,
+                                                const std::function<void(std::size_t)>& progress) {
+  check_plan_fits(plan, base.config(), plan_source);
+  check_uniform(plan, plan_source);
+  Verification out;
+  std::size_t looked_at = 0;
+  for (const std::string& name : base.names()) {
+    detail::verify_tensor(base, pruned, plan, name, out);
+    if (progress) progress(++looked_at);
+  }
+  std::map<std::string, bool> known;
+  for (const std::string& name : base.names()) {
+    if (const auto kept = pruned_name(name, plan)) known[*kept] = true;
+  }
+  for (const std::string& name : pruned.names()) {
+    if (known.count(name) == 0) {
+      out.problems.push_back("tensor \"" + name + "\" has no source in the base");
+    }
+  }
+  detail::verify_config(base, pruned, plan, out);
+  detail::verify_index(pruned, out);
+  detail::verify_companions(base.folder(), pruned.folder(), out);
+  return out;
+}
+
+/// Two layouts of one model: the same tensors bit for bit, the same config.
+[[nodiscard]] inline Verification verify_same(const io::Checkpoint& a, const io::Checkpoint& b,
+                                              const std::function<void(std::size_t)>& progress) {
+  Verification out;
+  for (const std::string& name : a.names()) {
+    ++out.tensors;
+    const io::TensorInfo &x = a.at(name), *y = b.find(name);
+    if (y == nullptr || x.type != y->type || x.shape != y->shape) {
+      out.problems.push_back("tensor \"" + name + "\" is " +
+                             (y == nullptr ? "missing" : "of another type or shape") + " in " +
+                             b.folder().string());
+      continue;
+    }
+    detail::BytesComparison comparison(b.shard_of(name).content, *y);
+    a.shard_of(name).content.for_each_piece(
+        x, [&](const void* data, std::size_t bytes) { comparison.piece(data, bytes); });
+    out.bytes += x.bytes;
+    if (!comparison.equal()) out.problems.push_back("tensor \"" + name + "\" has other bytes");
+    if (progress) progress(out.tensors);
+  }
+  for (const std::string& name : b.names()) {
+    if (a.find(name) == nullptr) {
+      out.problems.push_back("tensor \"" + name + "\" is missing in " + a.folder().string());
+    }
+  }
+  if (!(a.config_json() == b.config_json())) out.problems.push_back("config.json differs");
+  detail::verify_index(b, out);
+  return out;
+}
+
+}  // namespace espalier::prune
