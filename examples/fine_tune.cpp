@@ -9,15 +9,13 @@
 #include <filesystem>
 #include <memory>
 
-#include <espalier/io/adapter.hpp>
-#include <espalier/io/checkpoint.hpp>
-#include <espalier/models/mixtral.hpp>
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/checkpoints.hpp>
 #include <espalier/train/dataset.hpp>
 #include <espalier/train/forecast.hpp>
+#include <espalier/train/load_model.hpp>
 #include <espalier/train/run_state.hpp>
 #include <espalier/train/train_log.hpp>
 #include <espalier/train/trainer.hpp>
@@ -317,44 +315,20 @@ class FineTune {
                 config.model_type, " checkpoint; make a mixture of it with upcycle first");
     return config;
   }
-  /// Rank, scale and targets of the adapter to continue from. Targets are what its file holds.
   void read_adapter() {
     lora_ = o_.lora;
     if (o_.adapter.empty()) return;
     const io::Adapter from = io::read_adapter(o_.adapter);
     io::check_adapter_fits(from, base_.config(), o_.adapter);
-    lora_.r = static_cast<int>(from.config.r);
-    lora_.alpha = from.config.alpha;
-    lora_.rslora = from.config.rslora;
-    lora_.targets.clear();
-    for (const auto& [module, factors] : from.modules) {
-      ESP_REQUIRE(from.config.rank_of(module) == from.config.r &&
-                      from.config.alpha_of(module) == from.config.alpha,
-                  FormatError, o_.adapter, ": module \"", module,
-                  "\" has a rank or alpha of its own, which training does not support");
-      const std::string target = target_of(module);
-      if (!lora_.targets_any(target)) lora_.targets.push_back(target);
-    }
-    std::sort(lora_.targets.begin(), lora_.targets.end());
-  }
-  /// "model.layers.0.self_attn.q_proj" -> "q"
-  static std::string target_of(const std::string& module) {
-    const std::string last = module.substr(module.rfind('.') + 1);
-    return last.ends_with("_proj") ? last.substr(0, last.size() - 5) : last;
+    lora_ = train::lora_config_of(from, o_.adapter);
+    lora_.dropout = o_.lora.dropout;
   }
   static std::string module_of(const std::string& target) {
     return std::string("qkvo").find(target) == std::string::npos ? target : target + "_proj";
   }
 
   void load_adapter(const fs::path& folder) {
-    const io::Adapter from = io::read_adapter(folder);
-    ESP_REQUIRE(2 * from.modules.size() == parameters_.size(), FormatError, folder.string(),
-                ": the adapter has ", from.modules.size(), " modules, its targets ",
-                parameters_.size() / 2,
-                " in this model; adapters on some layers only cannot be "
-                "trained further");
-    load_parameters<float>(parameters_,
-                           [&](const std::string& name) { return from.parameter(name); });
+    train::load_adapter_values(*model_, io::read_adapter(folder), folder.string());
   }
 
   void plan_steps() {
