@@ -21,8 +21,8 @@
 namespace espalier::eval {
 
 struct EngineOptions {
-  std::int64_t batch = 16;         // sequences that are decoded together
-  std::int64_t pass_tokens = 512;  // of one forward pass, unless one sequence is longer
+  std::int64_t batch = 16;          // sequences that are decoded together
+  std::int64_t pass_tokens = 2048;  // of one forward pass, unless one sequence is longer
 };
 
 /// Segments of one forward pass, each with the cache that it continues.
@@ -145,7 +145,12 @@ class MixtralEngine final : public LanguageModel {
   };
   struct Group {
     std::vector<const std::vector<std::int32_t>*> contexts;
-    std::vector<Member> members;
+    std::vector<Member> members;  // in the order of their contexts
+  };
+  /// Where a member's hidden states are: from row `first` of the first pass, the second one on from
+  /// row `rest` of the other pass (-1: all are in the first).
+  struct Rows {
+    std::int64_t first, rest;
   };
   struct Active {
     std::size_t prompt;
@@ -174,55 +179,63 @@ class MixtralEngine final : public LanguageModel {
     }
   }
 
-  /// Contexts first, each into a cache of its own; then every continuation goes on from a copy. A
-  /// continuation's last token predicts nothing that is asked for.
+  /// Each context goes in together with its first continuation; the others go on from a copy of
+  /// its keys and values. A continuation's last token predicts nothing that is asked for.
   void score_group(std::span<const Continuation> items, const Group& group,
                    std::vector<Likelihood>& results) const {
-    std::vector<KvCache<T>> caches;
-    Pass<T> contexts;
-    for (const auto* ids : group.contexts) {
-      ESP_REQUIRE(!ids->empty(), FormatError, "score: a context without tokens");
-      check_ids(*ids);
-      caches.push_back(model_.new_cache(static_cast<std::int64_t>(ids->size())));
-    }
-    for (std::size_t c = 0; c < caches.size(); ++c) contexts.add(*group.contexts[c], caches[c]);
-    const Tensor<T> first = run(contexts);
-
-    std::vector<KvCache<T>> copies;
+    std::vector<KvCache<T>> caches, copies;
+    caches.reserve(group.contexts.size());
     copies.reserve(group.members.size());
-    Pass<T> rest;
-    std::int64_t rows = 0;
+    Pass<T> first, rest;
+    std::vector<std::int64_t> last_rows;  // of each context, in the first pass
     for (const Member& m : group.members) {
-      const std::span<const std::int32_t> ids(items[m.item].continuation);
-      check_ids(ids);
-      rows += static_cast<std::int64_t>(ids.size());
-      if (ids.size() < 2) continue;
-      const std::int64_t length = caches[m.context].length();
-      copies.push_back(caches[m.context].clone(length, length + std::ssize(ids)));
+      const Continuation& item = items[m.item];
+      check_ids(item.continuation);
+      if (m.context < caches.size()) continue;
+      ESP_REQUIRE(!item.context.empty(), FormatError, "score: a context without tokens");
+      check_ids(item.context);
+      std::vector<std::int32_t> ids = item.context;
+      last_rows.push_back(first.size() + std::ssize(ids) - 1);
+      if (!item.continuation.empty()) {
+        ids.insert(ids.end(), item.continuation.begin(), item.continuation.end() - 1);
+      }
+      caches.push_back(model_.new_cache(std::ssize(ids)));
+      first.add(ids, caches.back());
+    }
+    const Tensor<T> h = run(first);
+    std::vector<Rows> rows;
+    for (std::size_t i = 0; i < group.members.size(); ++i) {
+      const auto& [item, context] = group.members[i];
+      const std::span<const std::int32_t> ids(items[item].continuation);
+      const bool rides = i == 0 || group.members[i - 1].context != context;
+      rows.push_back({last_rows[context], rides ? -1 : rest.size()});
+      if (rides || ids.size() < 2) continue;
+      const std::int64_t length = std::ssize(items[item].context);
+      copies.push_back(caches[context].clone(length, length + std::ssize(ids)));
       rest.add(ids.first(ids.size() - 1), copies.back());
     }
-    const Tensor<T> later = rest.size() > 0 ? run(rest) : Tensor<T>();
-    gather(items, group, contexts, first, later, rows, results);
+    judge(items, group, rows, h, rest.size() > 0 ? run(rest) : Tensor<T>(), results);
   }
 
-  void gather(std::span<const Continuation> items, const Group& group, const Pass<T>& contexts,
-              const Tensor<T>& first, const Tensor<T>& later, std::int64_t rows,
-              std::vector<Likelihood>& results) const {
-    if (rows == 0) return;
+  void judge(std::span<const Continuation> items, const Group& group, const std::vector<Rows>& rows,
+             const Tensor<T>& first, const Tensor<T>& rest,
+             std::vector<Likelihood>& results) const {
+    std::int64_t count = 0;
+    for (const Member& m : group.members) count += std::ssize(items[m.item].continuation);
+    if (count == 0) return;
     const std::int64_t h = model_.config().hidden_size;
-    const Tensor<T> hidden(Shape{rows, h});
-    const Tensor<std::int32_t> targets(Shape{rows});
-    std::int64_t row = 0, used = 0;
-    for (const Member& m : group.members) {
-      const auto& ids = items[m.item].continuation;
-      if (ids.empty()) continue;
-      const std::int64_t last = contexts.tokens.segments[m.context + 1] - 1;
-      const auto more = static_cast<std::int64_t>(ids.size()) - 1;
-      std::copy_n(first.data() + last * h, h, hidden.data() + row * h);
-      if (more > 0) std::copy_n(later.data() + used * h, more * h, hidden.data() + (row + 1) * h);
-      std::copy(ids.begin(), ids.end(), targets.data() + row);
-      row += more + 1;
-      used += more;
+    const Tensor<T> hidden(Shape{count, h});
+    const Tensor<std::int32_t> targets(Shape{count});
+    std::int64_t row = 0;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const auto& ids = items[group.members[i].item].continuation;
+      for (std::int64_t k = 0; k < std::ssize(ids); ++k, ++row) {
+        const bool in_first = k == 0 || rows[i].rest < 0;
+        const T* from = in_first ? first.data() + (rows[i].first + k) * h
+                                 : rest.data() + (rows[i].rest + k - 1) * h;
+        std::copy_n(from, h, hidden.data() + row * h);
+        targets[row] = ids[static_cast<std::size_t>(k)];
+      }
     }
     const auto found = model_.log_probs(hidden, targets);
     row = 0;

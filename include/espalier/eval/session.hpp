@@ -24,7 +24,7 @@ struct Session {
   std::string fingerprint;
   std::filesystem::path output;
   bool resume = false;
-  std::int64_t score_tokens = 2048;  // about so many are scored between two looks at the clock
+  std::int64_t score_tokens = 4096;  // about so many are scored between two looks at the clock
   /// Called as questions are done; may throw to end the run, which can be resumed.
   std::function<void(const std::string& task, std::size_t done, std::size_t total)> progress;
 
