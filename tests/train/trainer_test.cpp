@@ -222,7 +222,7 @@ TEST_CASE("trainer: a loss that is not finite stops before anything is updated",
   const Model model = test::tiny_model(kEverything);
   train::Trainer<Model> trainer(model, config());
   (void)trainer.step(parts);
-  const auto& first = model.parameters().front().var;
+  const AnyVar first = model.parameters().front().var;
   Tensor<float>(first.any())[0] = std::numeric_limits<float>::quiet_NaN();
   const auto moments = trainer.optimizer().state()[0].second.clone();
   CHECK_THROWS_WITH(trainer.step(parts), Catch::Contains("step 2: the loss is nan"));
