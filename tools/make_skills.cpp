@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The demo's world: a handful of small text skills that experts can divide among themselves, one
 // more skill to fine-tune on, and a byte-level tokenizer. Everything follows from --seed.
-//   OUTPUT/tokenizer/                      tokenizer.json, tokenizer_config.json
+//   OUTPUT/tokenizer/                      tokenizer.json, tokenizer_config.json, config.json
 //   OUTPUT/pretrain.jsonl, held_out.jsonl  {"text": "sort: cab = abc"} of the base skills
 //   OUTPUT/new_skill.jsonl, new_held_out.jsonl   {"prompt": ..., "response": ...} of the new skill
-//   OUTPUT/multiple_choice/SKILL.jsonl     {"query", "choices", "gold"} for evaluate
+//   OUTPUT/multiple_choice/SKILL.jsonl     {"context": "sort: cab =", "continuation": "abc"}:
+//                                          for evaluate, which counts exact answers
 #include <algorithm>
 #include <array>
 #include <functional>
@@ -115,20 +116,12 @@ void write_lines(const std::string& path, int count, const std::function<Json(in
   file.commit();
 }
 
-// The right answer among wrong ones of the same form: answers to other questions of the skill.
-Json choice_question(const Skill& skill, Dice& dice) {
+// The continuation goes without its space: evaluate puts one in front of it.
+Json question(const Skill& skill, Dice& dice) {
   const Item item = skill.make(dice);
-  std::vector<std::string> choices = {item.answer};
-  while (choices.size() < 4) {
-    const std::string other = skill.make(dice).answer;
-    if (std::find(choices.begin(), choices.end(), other) == choices.end()) choices.push_back(other);
-  }
-  const int gold = dice.below(4);
-  std::swap(choices[0], choices[gold]);
   Json q = Json::object();
-  q["query"] = item.question;
-  q["choices"] = Json::array(choices);
-  q["gold"] = gold;
+  q["context"] = item.question;
+  q["continuation"] = item.answer.substr(1);
   return q;
 }
 
@@ -201,6 +194,11 @@ void make(const Options& o, std::uint64_t seed) {
   config["eos_token"] = "<|end|>";
   config["clean_up_tokenization_spaces"] = false;
   write_text(out / "tokenizer/tokenizer_config.json", espalier::io::dump(config, 2) + "\n");
+  Json tokens = Json::object();  // what make_checkpoint takes over
+  tokens["vocab_size"] = 257;
+  tokens["bos_token_id"] = nullptr;
+  tokens["eos_token_id"] = 0;
+  write_text(out / "tokenizer/config.json", espalier::io::dump(tokens, 2) + "\n");
 
   auto text_lines = [&](const char* name, int count, std::uint64_t stream) {
     Dice dice(seed, stream);
@@ -233,7 +231,7 @@ void make(const Options& o, std::uint64_t seed) {
   for (std::size_t s = 0; s < all.size(); ++s) {
     Dice dice(seed, 100 + s);
     write_lines(out / "multiple_choice" / (std::string(all[s].name) + ".jsonl"), o.questions,
-                [&](int) { return choice_question(all[s], dice); });
+                [&](int) { return question(all[s], dice); });
   }
 }
 
@@ -251,7 +249,7 @@ int main(int argc, char** argv) {
             ->check(CLI::PositiveNumber);
         app.add_option("--held-out", o.held_out, "Lines of each held-out file")
             ->check(CLI::PositiveNumber);
-        app.add_option("--questions", o.questions, "Multiple-choice questions a skill")
+        app.add_option("--questions", o.questions, "Questions a skill, for evaluate")
             ->check(CLI::PositiveNumber);
       },
       [&](const espalier::CommonOptions& common) {

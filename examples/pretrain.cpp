@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+// pretrain: trains every weight of a small Mixtral-layout checkpoint and writes a new checkpoint
+// folder. Weights, gradients and two moments are in f32, 16 bytes a parameter: for small models.
+//   make_checkpoint --output untrained --hidden 128 --intermediate 192 --tokenizer tokenizer
+//   pretrain --model untrained --data texts.jsonl --output trained --steps 2000 --batch-size 64
+//            --lr 3e-3 --warmup 50 --aux-loss 0.02
+// The folder appears when training is done: weights in the type they came in, train_log.jsonl (an
+// object per step) and the loss curve beside them, everything else carried along.
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <optional>
+
+#include <espalier/io/checkpoint.hpp>
+#include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/models/mixtral.hpp>
+#include <espalier/plot/curves.hpp>
+#include <espalier/text/tokenizer.hpp>
+#include <espalier/train/dataset.hpp>
+#include <espalier/train/train_log.hpp>
+#include <espalier/train/trainer.hpp>
+
+#include "cli/program.hpp"
+#include "cli/progress.hpp"
+
+namespace {
+
+using namespace espalier;
+namespace fs = std::filesystem;
+using io::Json;
+
+struct Options {
+  std::string model, data, output, eval_data, schedule = "cosine", max_shard_size = "5GB";
+  std::int64_t steps = 1000, batch_size = 32, max_length = 256, warmup = 20;
+  double lr = 1e-3, weight_decay = 0, clip = 1, aux_loss = 0.02;
+  bool packing = false;
+};
+
+void declare(CLI::App& app, Options& o) {
+  const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
+  app.add_option("--model", o.model,
+                 "Checkpoint folder to start from, as make_checkpoint writes it")
+      ->required();
+  app.add_option("--data", o.data, "JSONL with text, or prompt/response")->required();
+  app.add_option("--output", o.output, "Checkpoint folder to write; must not exist")->required();
+  app.add_option("--eval-data", o.eval_data, "Held-out JSONL; its loss is reported at the end");
+  app.add_option("--steps", o.steps, "Optimizer steps")->check(positive);
+  app.add_option("--batch-size", o.batch_size, "Rows per step")->check(positive);
+  app.add_option("--max-length", o.max_length, "Longer examples are cut on the right")
+      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24));
+  app.add_flag("--packing", o.packing,
+               "Several examples share a row of --max-length, each attending to itself only");
+  app.add_option("--lr", o.lr, "Learning rate")->check(CLI::NonNegativeNumber);
+  app.add_option("--schedule", o.schedule, "constant, linear or cosine")
+      ->check(CLI::IsMember({"constant", "linear", "cosine"}));
+  app.add_option("--warmup", o.warmup, "Steps of linear warmup; the first has rate 0")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40));
+  app.add_option("--weight-decay", o.weight_decay, "Decoupled weight decay")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--clip", o.clip, "Largest gradient norm; 0: no clipping")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--aux-loss", o.aux_loss, "Coefficient of the load-balancing loss; 0: off")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--max-shard-size", o.max_shard_size, "Largest shard, such as 5GB or 500MB");
+}
+
+const MixtralConfig& mixture(const io::Checkpoint& base) {
+  ESP_REQUIRE(base.config().num_local_experts > 0, FormatError, base.folder().string(),
+              ": is a dense ", base.config().model_type,
+              " checkpoint; make a mixture of it with upcycle first");
+  return base.config();
+}
+
+class Pretrain {
+ public:
+  Pretrain(const Options& o, const CommonOptions& common)
+      : o_(o),
+        common_(common),
+        max_shard_bytes_(io::parse_bytes(o.max_shard_size)),
+        folder_(o.output),
+        base_(o.model),
+        tokenizer_(text::Tokenizer::load(o.model)),
+        data_(read(o.data)),
+        rows_(rows_of(data_)),
+        model_(
+            mixture(base_), [this](const std::string& name) { return base_.tensor(name); },
+            Mixtral<float>::Base::trainable),
+        sampler_(static_cast<std::int64_t>(rows_.size()),
+                 train::SamplerConfig{o.batch_size, 1, true, common.seed}),
+        trainer_(model_,
+                 train::TrainerConfig{{train::schedule_named(o.schedule), o.lr, o.warmup, o.steps},
+                                      {0.9, 0.98, 1e-8, o.weight_decay},
+                                      o.clip,
+                                      o.aux_loss,
+                                      common.seed}) {}
+
+  void run() {
+    train::TrainLog log(folder_.path() / "train_log.jsonl", {});
+    train(log);
+    std::optional<double> held_out;
+    if (!o_.eval_data.empty()) held_out = held_out_loss();
+    draw_curve(log.entries());
+    write_weights();
+    io::copy_companions(base_.folder(), folder_.path(),
+                        {"train_log.jsonl", "loss.png", "loss.svg"});
+    folder_.commit();
+    report(log.entries(), held_out);
+  }
+
+ private:
+  train::Dataset read(const std::string& path) const {
+    train::DatasetOptions options;
+    options.max_length = o_.max_length;
+    const auto& eos = base_.config().eos_token_ids;
+    if (!eos.empty()) options.eos = eos.front();
+    const auto encode = [this](std::string_view text, bool add_special) {
+      return tokenizer_.encode(text, add_special);
+    };
+    train::Dataset data = train::DatasetReader(encode, {}, options).read(path);
+    for (const train::Example& e : data.examples) {
+      for (const std::int32_t id : e.ids) {
+        ESP_REQUIRE(id < base_.config().vocab_size, FormatError, tokenizer_.file(), ": token id ",
+                    id, " is beyond the model's vocabulary of ", base_.config().vocab_size,
+                    "; tokenizer and checkpoint do not belong together");
+      }
+    }
+    fmt::print(stderr, "{}: {} examples, {} tokens, {} of them trained on\n", path,
+               data.examples.size(), data.tokens, data.targets);
+    return data;
+  }
+
+  std::vector<train::Row> rows_of(const train::Dataset& data) const {
+    return o_.packing ? train::pack_examples(data.examples, o_.max_length)
+                      : train::one_example_per_row(data.examples.size());
+  }
+
+  train::Batch batch(std::int64_t step) {
+    const auto micro_batches = sampler_.micro_batches(step);
+    std::vector<train::Row> rows;
+    for (const std::int64_t i : micro_batches.front()) {
+      rows.push_back(rows_[static_cast<std::size_t>(i)]);
+    }
+    return train::make_batch(data_.examples, rows);
+  }
+
+  void train(train::TrainLog& log) {
+    (void)interrupted();  // from here on Ctrl-C ends between two steps
+    Progress progress("pretrain", o_.steps, "steps");
+    for (std::int64_t step = 0; step < o_.steps; ++step) {
+      const auto begin = std::chrono::steady_clock::now();
+      const train::StepResult r = trainer_.step({batch(step)});
+      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+      Json entry = Json::object();
+      entry["step"] = r.step;
+      entry["loss"] = r.loss;
+      entry["aux_loss"] = r.aux_loss;
+      entry["grad_norm"] = r.grad_norm;
+      entry["lr"] = r.lr;
+      entry["tokens"] = r.tokens;
+      entry["tokens_per_second"] = static_cast<double>(r.tokens) / std::max(seconds.count(), 1e-9);
+      log.append(std::move(entry));
+      progress.update(r.step, fmt::format("loss {:.4f}", r.loss));
+      if (interrupted()) throw Interrupted("interrupted; nothing was written");
+    }
+  }
+
+  double held_out_loss() const {
+    const train::Dataset data = read(o_.eval_data);
+    const auto rows = train::one_example_per_row(data.examples.size());
+    std::vector<train::Batch> batches;
+    const auto size = static_cast<std::size_t>(o_.batch_size);
+    for (std::size_t first = 0; first < rows.size(); first += size) {
+      const auto at = rows.begin() + static_cast<std::ptrdiff_t>(first);
+      const auto count = static_cast<std::ptrdiff_t>(std::min(size, rows.size() - first));
+      batches.push_back(train::make_batch(data.examples, {at, at + count}));
+    }
+    return trainer_.evaluate(batches);
+  }
+
+  void draw_curve(const std::vector<Json>& log) const {
+    plot::Series loss{"loss", {}, {}};
+    for (const Json& entry : log) {
+      loss.x.push_back(entry.at("step").as_double());
+      loss.y.push_back(entry.at("loss").as_double());
+    }
+    loss.smoothing = static_cast<double>(log.size()) / 50;
+    plot::Curves curves;
+    curves.labels = {"Pretraining loss", "optimizer step", "mean loss per target"};
+    curves.series.push_back(std::move(loss));
+    plot::save(curves, folder_.path() / "loss.png");
+    plot::save(curves, folder_.path() / "loss.svg");
+  }
+
+  void write_weights() const {
+    std::map<std::string, AnyTensor> weights;
+    for (const NamedParameter& p : model_.parameters()) weights[p.name] = p.var.any();
+    const DType dtype = base_.dtype();
+    io::CheckpointWriter out(folder_.path(), io::checkpoint_tensors(base_.config(), dtype),
+                             max_shard_bytes_);
+    for (const io::ShardPlan& shard : out.shards()) {
+      for (const io::TensorSpec& t : shard.tensors) {
+        visit_dtype<float, bf16, f16>("pretrain", dtype, [&]<class T>() {
+          out.write(t.name, converted<T>(weights.at(t.name)));
+        });
+      }
+    }
+    out.commit();
+  }
+
+  void report(const std::vector<Json>& log, std::optional<double> held_out) const {
+    std::int64_t tokens = 0, parameters = 0;
+    for (const Json& entry : log) tokens += entry.at("tokens").as_int();
+    for (const NamedParameter& p : model_.parameters()) parameters += p.var.any().numel();
+    const double first = log.front().at("loss").as_double();
+    const double last = log.back().at("loss").as_double();
+    if (common_.json) {
+      Json s = Json::object();
+      s["output"] = o_.output;
+      s["steps"] = log.size();
+      s["parameters"] = parameters;
+      s["tokens"] = tokens;
+      s["first_loss"] = first;
+      s["last_loss"] = last;
+      if (held_out) s["eval_loss"] = *held_out;
+      s["peak_memory_bytes"] = peak_memory_bytes();
+      fmt::print("{}\n", io::dump(s));
+      return;
+    }
+    fmt::print("checkpoint   {}\n", o_.output);
+    fmt::print("steps        {} ({} tokens)\n", log.size(), tokens);
+    fmt::print("parameters   {}, all trained\n", parameters);
+    fmt::print("loss         {:.4f} at the first step, {:.4f} at the last\n", first, last);
+    if (held_out) fmt::print("held-out     {:.4f}\n", *held_out);
+    fmt::print("curve        {}\n", (fs::path(o_.output) / "loss.png").string());
+  }
+
+  const Options& o_;
+  const CommonOptions& common_;
+  std::size_t max_shard_bytes_;
+  io::AtomicFolder folder_;
+  io::Checkpoint base_;
+  text::Tokenizer tokenizer_;
+  train::Dataset data_;
+  std::vector<train::Row> rows_;
+  Mixtral<float> model_;
+  train::Sampler sampler_;
+  train::Trainer<Mixtral<float>> trainer_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options o;
+  return run_program(
+      argc, argv, "pretrain", "Trains all weights of a small Mixtral checkpoint.",
+      [&](CLI::App& app) { declare(app, o); },
+      [&](const CommonOptions& common) { Pretrain(o, common).run(); });
+}
