@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// A scaled-down Mixtral on disk: shards filled by the rule of the real one, so that here too
+// experts lie across two shards and routers apart from their experts.
+#pragma once
+
+#include <espalier/core/random.hpp>
+#include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/io/config.hpp>
+#include <espalier/io/file.hpp>
+#include <espalier/nn/parameter.hpp>
+#include <espalier/tensor/tensor.hpp>
+
+namespace espalier::test {
+
+inline MixtralConfig synthetic_config() {
+  MixtralConfig c;
+  c.hidden_size = 16;
+  c.intermediate_size = 24;
+  c.num_hidden_layers = 3;
+  c.num_attention_heads = 4;
+  c.num_key_value_heads = 2;
+  c.head_dim = 4;
+  c.num_local_experts = 6;
+  c.num_experts_per_tok = 2;
+  c.vocab_size = 40;
+  c.rope_theta = 10000;
+  return c;
+}
+
+/// Value `i` of tensor `name`; every tensor has its own.
+inline float synthetic_value(std::string_view name, std::uint64_t seed, std::int64_t i) {
+  return 0.2f * Philox(seed, stream_of(name)).normal(static_cast<std::uint64_t>(i));
+}
+
+/// `seed` 0 and 1 differ by a little, like a model before and after fine-tuning.
+inline void write_synthetic(const std::filesystem::path& folder, const MixtralConfig& config,
+                            DType dtype = DType::bf16, std::size_t max_shard_bytes = 7000,
+                            std::uint64_t seed = 0) {
+  std::filesystem::create_directories(folder);
+  io::write_text(folder / "config.json",
+                 io::dump(io::mixtral_config_json(config, dtype), 2) + "\n");
+  io::CheckpointWriter out(folder, io::checkpoint_tensors(config, dtype), max_shard_bytes);
+  for (const io::ShardPlan& shard : out.shards()) {
+    for (const io::TensorSpec& spec : shard.tensors) {
+      AnyTensor t(io::shape_of(spec, "synthetic"), dtype);
+      visit_dtype<float, bf16>("synthetic", dtype, [&]<class T>() {
+        for (std::int64_t i = 0; i < t.numel(); ++i) {
+          float v = synthetic_value(spec.name, 0, i);
+          if (seed != 0) v += 0.1f * synthetic_value(spec.name, seed, i);
+          reinterpret_cast<T*>(t.bytes())[i] = static_cast<T>(v);
+        }
+      });
+      out.write(spec.name, t);
+    }
+  }
+  out.commit();
+}
+
+}  // namespace espalier::test
