@@ -405,7 +405,8 @@ class Evaluate {
     file["sessions"] = Json::array();
     if (o_.resume && fs::exists(path)) {
       try {
-        for (const Json& s : io::read_json(path).at("sessions").items()) {
+        const Json earlier = io::read_json(path);
+        for (const Json& s : earlier.at("sessions").items()) {
           file["sessions"].push_back(s);
         }
       } catch (const Error&) {  // the clock's notes are not worth a failed run
