@@ -46,6 +46,15 @@ namespace detail {
 inline constexpr std::int64_t kQueryRows = 64;  // of a panel
 inline constexpr std::int64_t kKeyBlock = 256;  // keys summed at a time
 
+/// exp(x), and 0 where that is below 2^-100 (in f32): a weight so small changes nothing, but
+/// products with it would be subnormal numbers, which slow a GEMM down a hundredfold.
+template <class V>
+ESP_SIMD_INLINE V softmax_weight(const V& x) {
+  using T = decltype(x[0]);
+  const V w = exp(x);
+  return select(w < V(std::numeric_limits<T>::min() * T{1 << 26}), V(T{0}), w);
+}
+
 /// Turns scores [begin, end) of a row into exp(score - largest), and 0 outside; returns the largest
 /// and the sum. Lane l of the sum takes the keys with index l modulo the width, so later keys of
 /// weight 0 change nothing.
@@ -66,7 +75,7 @@ ESP_SIMD_INLINE void softmax_row(T* row, std::int64_t n, std::int64_t begin, std
   for (; j < n; ++j) top = row[j] > top ? row[j] : top;
   V total(T{0});
   for (j = 0; j + V::kLanes <= n; j += V::kLanes) {
-    const V p = exp(V::load(row + j) - V(top));
+    const V p = softmax_weight(V::load(row + j) - V(top));
     p.store(row + j);
     total += p;
   }
@@ -76,7 +85,7 @@ ESP_SIMD_INLINE void softmax_row(T* row, std::int64_t n, std::int64_t begin, std
     for (int l = 0; l < V::kLanes; ++l) {
       lanes[l] = l < rest ? row[j + l] : -std::numeric_limits<T>::infinity();
     }
-    const V p = exp(V::load(lanes) - V(top));
+    const V p = softmax_weight(V::load(lanes) - V(top));
     p.store_partial(row + j, rest);
     total += p;
   }
@@ -178,13 +187,13 @@ ESP_SIMD_INLINE void backward_row(T* p, T* dp, std::int64_t n, std::int64_t begi
   std::fill(p + end, p + n, -std::numeric_limits<T>::infinity());
   std::int64_t j = 0;
   for (; j + V::kLanes <= n; j += V::kLanes) {
-    const V weight = exp(V::load(p + j) - V(log_sum));
+    const V weight = softmax_weight(V::load(p + j) - V(log_sum));
     weight.store(p + j);
     (weight * (V::load(dp + j) - V(d))).store(dp + j);
   }
   if (j < n) {
     const int rest = static_cast<int>(n - j);
-    const V weight = exp(V::load_partial(p + j, rest) - V(log_sum));
+    const V weight = softmax_weight(V::load_partial(p + j, rest) - V(log_sum));
     const V ds = weight * (V::load_partial(dp + j, rest) - V(d));
     weight.store_partial(p + j, rest);
     ds.store_partial(dp + j, rest);

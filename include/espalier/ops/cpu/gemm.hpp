@@ -32,8 +32,14 @@ struct GemmProblem {
 namespace detail {
 
 inline constexpr std::int64_t kPackedLimit = std::int64_t{48} << 20;  // bytes of A at a time
-inline constexpr std::int64_t kBlockBytes = std::int64_t{512} << 10;  // of A or B in the L2 cache
+// Up to so many bytes of A, a task goes through all of k for one sliver of B after the other: C is
+// touched once, and A comes from the L2 cache or a little beyond. Otherwise k is the outer loop,
+// and blocks of A, B and C share the L2 cache.
+inline constexpr std::int64_t kStreamBytes = std::int64_t{3} << 20;
+inline constexpr std::int64_t kBlockBytes = std::int64_t{512} << 10;
 inline constexpr std::int64_t kRowsPerPack = 32;
+// Fewer rows than this are not worth packing B again for.
+inline constexpr std::int64_t kRowsPerTask = 128;
 // Multiply-adds that cost as much as moving one element of B, and as entering a parallel region.
 inline constexpr std::int64_t kPackCost = 12;
 inline constexpr std::int64_t kForkCost = 200'000;
@@ -49,7 +55,7 @@ struct BlockSizes {
 };
 template <FloatElement T>
 BlockSizes block_sizes() {
-  return simd::dispatch([]<int W>() -> BlockSizes {
+  return simd::dispatch([&]<int W>() -> BlockSizes {
     using B = Blocking<T, W>;
     return BlockSizes{B::kRows, B::kCols, B::kDepth, B::kStride};
   });
@@ -147,26 +153,35 @@ std::int64_t work_of(const Chunk<T>& c) {
   return c.problem->n * c.problem->k * (c.rows + kPackCost);
 }
 
-/// Cuts the chunks into tasks: by columns first, since each task packs its own part of B.
+template <FloatElement T>
+bool streams(std::int64_t rows, std::int64_t k) {
+  return rows <= kStreamBytes / (k * std::int64_t{sizeof(T)});
+}
+
+/// Cuts the chunks into tasks: by columns first, since each task packs its own part of B. Nothing
+/// here changes a bit of the result.
 template <FloatElement T>
 void cut(Plan<T>& plan, int threads) {
   std::int64_t total = 0;
   for (const auto& c : plan.chunks) total += work_of(c);
   const std::int64_t share =
       std::max<std::int64_t>(threads > 1 ? total / (threads * kTasksPerThread) : total, 1);
-  const std::int64_t widest =
-      kBlockBytes / (plan.sizes.depth * plan.sizes.cols * static_cast<std::int64_t>(sizeof(T)));
   for (std::size_t i = 0; i < plan.chunks.size(); ++i) {
     const Chunk<T>& c = plan.chunks[i];
     const std::int64_t n = c.problem->n;
     const std::int64_t parts = std::max<std::int64_t>(work_of(c) / share, 1);
     const std::int64_t slivers = ceil_div(n, plan.sizes.cols);
+    const std::int64_t fit = kStreamBytes / (c.problem->k * std::int64_t{sizeof(T)});
+    const bool stream = c.rows <= fit || fit >= 3 * kRowsPerTask;
+    const std::int64_t share_l2 = kBlockBytes / (plan.sizes.cols * std::int64_t{sizeof(T)});
+    const std::int64_t widest =
+        stream ? slivers : std::max<std::int64_t>(share_l2 / std::max(c.depth, c.rows), 1);
     const std::int64_t cols =
         std::clamp<std::int64_t>(slivers / parts, 1, widest) * plan.sizes.cols;
-    const std::int64_t row_parts =
-        std::min(ceil_div(parts, ceil_div(n, cols)), ceil_div(c.rows, 2 * plan.sizes.rows));
-    const std::int64_t rows =
-        ceil_div(ceil_div(c.rows, row_parts), plan.sizes.rows) * plan.sizes.rows;
+    std::int64_t row_parts =
+        std::min(ceil_div(parts, ceil_div(n, cols)), ceil_div(c.rows, kRowsPerTask));
+    if (stream) row_parts = std::max(row_parts, ceil_div(c.rows, fit));
+    const std::int64_t rows = ceil_div(c.rows, row_parts);
     for (std::int64_t col = 0; col < n; col += cols) {
       for (std::int64_t row = 0; row < c.rows; row += rows) {
         plan.tasks.push_back({i, row, std::min(rows, c.rows - row), col, std::min(cols, n - col)});
@@ -215,7 +230,7 @@ void compute(const Plan<T>& plan, const Task& task, const T* packed, T* scratch)
     sweep_function<T>()(s);
   };
 
-  if (task.rows <= 2 * plan.sizes.rows) {  // B is read once and used at once
+  if (streams<T>(task.rows, p.k)) {
     for (std::int64_t col = 0; col < task.cols; col += plan.sizes.cols) {
       for (std::int64_t block = 0; block < c.blocks; ++block) {
         pack_b(block, col, scratch);
@@ -248,7 +263,10 @@ void run(Plan<T>& plan) {
 #endif
   cut(plan, threads);
   std::int64_t widest = 0;
-  for (const Task& t : plan.tasks) widest = std::max(widest, t.cols);
+  for (const Task& t : plan.tasks) {
+    const bool stream = streams<T>(t.rows, plan.chunks[t.chunk].problem->k);
+    widest = std::max(widest, stream ? std::min(t.cols, plan.sizes.cols) : t.cols);
+  }
   const std::int64_t scratch =
       ceil_div(widest, plan.sizes.cols) * plan.sizes.cols * plan.sizes.depth;
   const auto memory =

@@ -9,12 +9,6 @@
 
 #include <espalier/ops/cpu/pack.hpp>
 
-#ifdef __CUDACC__
-#define ESP_UNROLL  // not known to its front end
-#else
-#define ESP_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace espalier::cpu::detail {
 
 /// One sliver of packed B against rows of packed A.
@@ -60,8 +54,7 @@ ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
   T* const c = s.c + row * stride_c;
   ESP_UNROLL
   for (int i = 0; i < Rows; ++i) {
-    __builtin_prefetch(c + i * stride_c, 1);
-    __builtin_prefetch(c + i * stride_c + (Vectors - 1) * kLanes, 1);
+    for (int j = 0; j < Vectors; ++j) __builtin_prefetch(c + i * stride_c + j * kLanes, 1);
   }
 
   typename V::Raw acc[Rows][Vectors];  // bare vectors: kept in registers once unrolled
@@ -111,22 +104,26 @@ ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
   }
 }
 
-/// The rows from `row` on, in tiles of Rows and then of fewer.
-template <FloatElement T, int W, int Vectors, int Rows = Blocking<T, W>::kRows>
+/// The rows from `row` on, in tiles of Rows and then of fewer. A single vector of columns leaves
+/// registers for twice the rows.
+template <FloatElement T, int W, int Vectors,
+          int Rows = Blocking<T, W>::kRows*(Vectors == 1 ? 2 : 1)>
 ESP_SIMD_INLINE void sweep_rows(const Sweep<T>& s, std::int64_t row = 0) {
   for (; row + Rows <= s.rows; row += Rows) multiply_tile<T, W, Rows, Vectors>(s, row);
   if constexpr (Rows > 1) {
-    if (row < s.rows) sweep_rows<T, W, Vectors, Rows / 2>(s, row);
+    constexpr int kFewer = Rows > 8 ? 8 : Rows > 4 ? 4 : Rows / 2;
+    if (row < s.rows) sweep_rows<T, W, Vectors, kFewer>(s, row);
   }
 }
 
-template <int W, FloatElement T>
+template <int W, FloatElement T, int Vectors = Blocking<T, W>::kVectors>
 ESP_SIMD_INLINE void sweep_columns(const Sweep<T>& s) {
-  if (s.cols > Blocking<T, W>::kLanes) {
-    sweep_rows<T, W, 2>(s);
-  } else {
-    sweep_rows<T, W, 1>(s);
+  if constexpr (Vectors > 1) {
+    if (s.cols <= (Vectors - 1) * Blocking<T, W>::kLanes) {
+      return sweep_columns<W, T, Vectors - 1>(s);
+    }
   }
+  sweep_rows<T, W, Vectors>(s);
 }
 
 #if defined(__x86_64__)

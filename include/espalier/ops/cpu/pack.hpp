@@ -29,9 +29,12 @@ namespace detail {
 template <FloatElement T, int W>
 struct Blocking {
   static constexpr int kLanes = simd::Native<T, W>::kLanes;
-  static constexpr int kRows = W == 16 ? 14 : 6;  // of a register tile: all but 4 of the registers
-  static constexpr int kCols = 2 * kLanes;
-  static constexpr int kDepth = 1024 / static_cast<int>(sizeof(T));
+  // Of a register tile: 24 accumulators of 32 registers, 12 of 16.
+  static constexpr int kRows = W == 16 ? 8 : 6;
+  static constexpr int kVectors = W == 16 ? 3 : 2;
+  static constexpr int kCols = kVectors * kLanes;
+  // A sliver of B and the rows of a tile fit into an L1 cache of 48 KiB (avx512), 32 KiB (others).
+  static constexpr int kDepth = (W == 16 ? 768 : 1024) / static_cast<int>(sizeof(T));
   // One more cache line, so that the rows of a tile lie in different sets of the L1 cache.
   static constexpr int kStride = kDepth + 64 / static_cast<int>(sizeof(T));
 };
@@ -71,41 +74,47 @@ struct Exchange {
 };
 
 template <int Step, FloatElement T, int L>
-ESP_SIMD_INLINE void exchange_blocks(simd::Vec<T, L> (&r)[L]) {
+ESP_SIMD_INLINE void exchange_blocks(typename simd::Vec<T, L>::Raw (&r)[L]) {
+  using V = simd::Vec<T, L>;
   if constexpr (Step < L) {
+    ESP_UNROLL
     for (int i = 0; i < L; ++i) {
       if (i & Step) continue;
-      const auto upper = r[i], lower = r[i + Step];
-      r[i] = shuffle<Exchange<L, Step, false>>(upper, lower);
-      r[i + Step] = shuffle<Exchange<L, Step, true>>(upper, lower);
+      const V upper(r[i]), lower(r[i + Step]);
+      r[i] = shuffle<Exchange<L, Step, false>>(upper, lower).v;
+      r[i + Step] = shuffle<Exchange<L, Step, true>>(upper, lower).v;
     }
-    exchange_blocks<2 * Step>(r);
+    exchange_blocks<2 * Step, T, L>(r);
   }
 }
 
 /// Transposes L x L elements: first inside each 16 bytes, then blocks of 16 bytes.
 template <FloatElement T, int L>
-ESP_SIMD_INLINE void transpose(simd::Vec<T, L> (&r)[L]) {
+ESP_SIMD_INLINE void transpose(typename simd::Vec<T, L>::Raw (&r)[L]) {
+  using V = simd::Vec<T, L>;
   constexpr int kLane = 16 / static_cast<int>(sizeof(T));
   if constexpr (kLane == 2) {
+    ESP_UNROLL
     for (int i = 0; i < L; i += 2) {
-      const auto a = r[i], b = r[i + 1];
-      r[i] = shuffle<Interleave<L, 2, 1, false>>(a, b);
-      r[i + 1] = shuffle<Interleave<L, 2, 1, true>>(a, b);
+      const V a(r[i]), b(r[i + 1]);
+      r[i] = shuffle<Interleave<L, 2, 1, false>>(a, b).v;
+      r[i + 1] = shuffle<Interleave<L, 2, 1, true>>(a, b).v;
     }
   } else {
+    ESP_UNROLL
     for (int i = 0; i < L; i += 4) {
-      const auto ab_low = shuffle<Interleave<L, 4, 1, false>>(r[i], r[i + 1]);
-      const auto ab_high = shuffle<Interleave<L, 4, 1, true>>(r[i], r[i + 1]);
-      const auto cd_low = shuffle<Interleave<L, 4, 1, false>>(r[i + 2], r[i + 3]);
-      const auto cd_high = shuffle<Interleave<L, 4, 1, true>>(r[i + 2], r[i + 3]);
-      r[i] = shuffle<Interleave<L, 4, 2, false>>(ab_low, cd_low);
-      r[i + 1] = shuffle<Interleave<L, 4, 2, true>>(ab_low, cd_low);
-      r[i + 2] = shuffle<Interleave<L, 4, 2, false>>(ab_high, cd_high);
-      r[i + 3] = shuffle<Interleave<L, 4, 2, true>>(ab_high, cd_high);
+      const V a(r[i]), b(r[i + 1]), c(r[i + 2]), d(r[i + 3]);
+      const V ab_low = shuffle<Interleave<L, 4, 1, false>>(a, b);
+      const V ab_high = shuffle<Interleave<L, 4, 1, true>>(a, b);
+      const V cd_low = shuffle<Interleave<L, 4, 1, false>>(c, d);
+      const V cd_high = shuffle<Interleave<L, 4, 1, true>>(c, d);
+      r[i] = shuffle<Interleave<L, 4, 2, false>>(ab_low, cd_low).v;
+      r[i + 1] = shuffle<Interleave<L, 4, 2, true>>(ab_low, cd_low).v;
+      r[i + 2] = shuffle<Interleave<L, 4, 2, false>>(ab_high, cd_high).v;
+      r[i + 3] = shuffle<Interleave<L, 4, 2, true>>(ab_high, cd_high).v;
     }
   }
-  exchange_blocks<kLane>(r);
+  exchange_blocks<kLane, T, L>(r);
 }
 
 /// Row-major [rows, cols] to its transpose, in squares of L; the rows of `to` are filled up with
@@ -114,21 +123,33 @@ template <int L, FloatElement T, class M>
 ESP_SIMD_INLINE void copy_transposed(const M* from, std::int64_t from_stride, std::int64_t rows,
                                      std::int64_t cols, T* to, std::int64_t to_stride) {
   using V = simd::Vec<T, L>;
+  alignas(64) M edge_in[L * L];
+  alignas(64) T edge_out[L * L];
   for (std::int64_t i = 0; i < rows; i += L) {
     for (std::int64_t j = 0; j < cols; j += L) {
-      const M* corner = from + i * from_stride + j;
       const int height = static_cast<int>(std::min<std::int64_t>(L, rows - i));
       const int width = static_cast<int>(std::min<std::int64_t>(L, cols - j));
-      V square[L];
-      if (height == L && width == L) {
-        for (int r = 0; r < L; ++r) square[r] = V::load(corner + r * from_stride);
-      } else {
+      const M* in = from + i * from_stride + j;
+      T* out = to + j * to_stride + i;
+      std::int64_t in_stride = from_stride, out_stride = to_stride;
+      if (height < L || width < L) {  // through whole squares of zeros
+        for (M& x : edge_in) x = M{};
         for (int r = 0; r < height; ++r) {
-          square[r] = V::load_partial(corner + r * from_stride, width);
+          for (int c = 0; c < width; ++c) edge_in[r * L + c] = in[r * from_stride + c];
         }
+        in = edge_in, in_stride = L;
+        out = edge_out, out_stride = L;
       }
-      transpose(square);
-      for (int c = 0; c < width; ++c) square[c].store(to + (j + c) * to_stride + i);
+      typename V::Raw square[L];
+      ESP_UNROLL
+      for (int r = 0; r < L; ++r) square[r] = V::load(in + r * in_stride).v;
+      transpose<T, L>(square);
+      ESP_UNROLL
+      for (int c = 0; c < L; ++c) V(square[c]).store(out + c * out_stride);
+      if (out == edge_out) {
+        T* corner = to + j * to_stride + i;
+        for (int c = 0; c < width; ++c) V::load(edge_out + c * L).store(corner + c * to_stride);
+      }
     }
   }
 }

@@ -17,6 +17,13 @@
 #include <espalier/ops/cpu/isa.hpp>
 
 #define ESP_SIMD_INLINE __attribute__((always_inline)) inline
+/// Before a loop over an array of Vec with at most 16 steps known at compile time: keeps the array
+/// in registers.
+#ifdef __CUDACC__
+#define ESP_UNROLL  // not known to its front end
+#else
+#define ESP_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace espalier::simd {
 
