@@ -45,7 +45,7 @@ struct Bars {
                     linear_ticks(y, 6, scale), scale.note, tilted ? 14 + widest * 0.58 : 20);
     draw_categories(canvas, axes, tilted);
     for (std::size_t s = 0; s < series.size(); ++s) draw_series(canvas, axes, s);
-    if (std::isfinite(reference)) draw_reference(canvas, axes);
+    if (drawable(reference)) draw_reference(canvas, axes);
     if (y.low < 0 && y.high > 0) {
       canvas.line({axes.left(), axes.y_at(0)}, {axes.left() + axes.width(), axes.y_at(0)}, kSpine);
     }
@@ -62,7 +62,7 @@ struct Bars {
     ESP_REQUIRE(s.errors.empty() || s.errors.size() == count(), ShapeError, "bars: series '",
                 s.label, "' has ", s.errors.size(), " errors for ", count(), " categories");
     for (std::size_t i = 0; i < s.values.size(); ++i) {
-      const double e = s.errors.empty() || !std::isfinite(s.errors[i]) ? 0.0 : s.errors[i];
+      const double e = s.errors.empty() || !drawable(s.errors[i]) ? 0.0 : s.errors[i];
       y.add(s.values[i] - e);
       y.add(s.values[i] + e);
     }
@@ -96,7 +96,7 @@ struct Bars {
     const double width = std::min(slot * 0.76 / n, 46.0);
     for (std::size_t i = 0; i < count(); ++i) {
       const double v = series[s].values[i];
-      if (!std::isfinite(v)) continue;
+      if (!drawable(v)) continue;
       const double middle =
           axes.x_at(static_cast<double>(i) + 0.5) + (static_cast<double>(s) - (n - 1) / 2) * width;
       const double zero = axes.y_at(0), tip = axes.y_at(v), gap = n > 1 ? 0.8 : 0.0;
@@ -104,7 +104,7 @@ struct Bars {
                        {width - 2 * gap, std::abs(zero - tip)}, series_color(s));
       const double e = series[s].errors.empty() ? 0.0 : series[s].errors[i];
       double top = std::min(zero, tip);
-      if (std::isfinite(e) && e > 0) {
+      if (drawable(e) && e > 0) {
         const double high = axes.y_at(v + e), low = axes.y_at(v - e),
                      cap = std::min(width / 4, 4.0);
         canvas.line({middle, low}, {middle, high}, kInk, 1);

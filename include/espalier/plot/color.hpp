@@ -61,7 +61,7 @@ inline constexpr Color kNoValue = rgb(0xe3e3e3);  // NaN cells
   };
   const double luminance =
       0.2126 * linear(background.r) + 0.7152 * linear(background.g) + 0.0722 * linear(background.b);
-  return luminance > 0.18 ? kInk : kWhite;
+  return luminance > 0.22 ? kInk : kWhite;
 }
 
 }  // namespace espalier::plot

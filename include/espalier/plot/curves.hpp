@@ -24,12 +24,12 @@ namespace espalier::plot {
     double sum = 0, weights = 0;
     for (auto j = std::max<std::ptrdiff_t>(0, i - reach); j <= std::min(n - 1, i + reach); ++j) {
       const double d = static_cast<double>(j - i) / sigma, v = y[static_cast<std::size_t>(j)];
-      if (!std::isfinite(v)) continue;
+      if (!drawable(v)) continue;
       const double w = std::exp(-0.5 * d * d);
       sum += w * v;
       weights += w;
     }
-    const bool here = std::isfinite(y[static_cast<std::size_t>(i)]);
+    const bool here = drawable(y[static_cast<std::size_t>(i)]);
     out[static_cast<std::size_t>(i)] =
         here && weights > 0 ? sum / weights : std::numeric_limits<double>::quiet_NaN();
   }
@@ -59,7 +59,7 @@ struct Curves {
                   s.x.size(), " x values and ", s.y.size(), " y values");
       for (std::size_t i = 0; i < s.y.size(); ++i) {
         const double v = mapped(s.y[i]);
-        if (!std::isfinite(v) || !std::isfinite(s.x[i])) continue;
+        if (!drawable(v) || !drawable(s.x[i])) continue;
         x.add(s.x[i]);
         y.add(v);
       }
@@ -123,7 +123,7 @@ struct Curves {
     };
     for (std::size_t i = 0; i < y.size(); ++i) {
       const double v = mapped(y[i]);
-      if (std::isfinite(v) && std::isfinite(x[i])) {
+      if (drawable(v) && drawable(x[i])) {
         run.push_back(axes.at(x[i], v));
       } else {
         flush();

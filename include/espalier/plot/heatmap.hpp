@@ -66,7 +66,7 @@ struct Heatmap {
   bool any_without_value() const {
     for (const auto& row : values) {
       for (const double v : row) {
-        if (!std::isfinite(v)) return true;
+        if (!drawable(v)) return true;
       }
     }
     return false;
@@ -120,7 +120,7 @@ struct Heatmap {
     double largest = 0;
     for (const auto& row : values) {
       for (const double u : row) {
-        if (!std::isfinite(u)) continue;
+        if (!drawable(u)) continue;
         whole = whole && u == std::floor(u);
         largest = std::max(largest, std::abs(scale.shown(u)));
       }
@@ -135,7 +135,7 @@ struct Heatmap {
     const Point corner{l.left + static_cast<double>(c) * l.cell_width,
                        l.top + static_cast<double>(r) * l.cell_height};
     const double gap = l.cell_width >= 12 && l.cell_height >= 12 ? 0.5 : 0;
-    const bool valid = std::isfinite(v);
+    const bool valid = drawable(v);
     const Color fill = valid ? viridis(position(v, range)) : kNoValue;
     canvas.rectangle({corner.x + gap, corner.y + gap},
                      {l.cell_width - 2 * gap, l.cell_height - 2 * gap}, fill);

@@ -17,13 +17,18 @@
 
 namespace espalier::plot {
 
+/// Neither NaN nor infinite, nor so large that a difference of two would be.
+[[nodiscard]] inline bool drawable(double v) {
+  return std::abs(v) <= 1e300;
+}
+
 struct Range {
   double low = std::numeric_limits<double>::infinity();
   double high = -std::numeric_limits<double>::infinity();
 
-  /// NaN and infinite values do not count.
+  /// Values that are not drawable do not count.
   void add(double v) {
-    if (!std::isfinite(v)) return;
+    if (!drawable(v)) return;
     low = std::min(low, v);
     high = std::max(high, v);
   }
