@@ -166,7 +166,8 @@ inline void check_device(const CommonOptions& common) {
 
 inline int fail(const char* name, const std::string& message, int code) {
   std::fflush(stdout);
-  fmt::print(stderr, "{}: {}\n", name, one_line(message));
+  // Not fmt::print, which throws where standard error cannot be written.
+  std::fputs(fmt::format("{}: {}\n", name, one_line(message)).c_str(), stderr);
   return code;
 }
 
