@@ -3,7 +3,7 @@
 //   test_io --need shared "[.shared]"
 // asks whether what the hidden cases need is there; if not it says why and exits 77, which ctest
 // reports as skipped. Needs: shared (the data folder beside the repository), python (packages to
-// compare with), gpu.
+// compare with), smollm2 (a real tokenizer), gpu.
 #define CATCH_CONFIG_RUNNER
 #include "support/catch.hpp"
 
@@ -35,6 +35,11 @@ std::string missing(std::string_view need) {
         "sys.exit(any(u.find_spec(m) is None for m in (\"torch\", \"transformers\", \"peft\")))'";
     if (std::system(probe.c_str()) == 0) return {};
     return std::string(python) + " lacks torch, transformers or peft";
+  }
+  if (need == "smollm2") {
+    const char* folder = std::getenv("ESPALIER_SMOLLM2");
+    if (folder != nullptr && access(folder, R_OK) == 0) return {};
+    return "set ESPALIER_SMOLLM2 to a folder with the tokenizer of SmolLM2-135M-Instruct";
   }
   if (need == "gpu") {
 #ifdef ESPALIER_CUDA
