@@ -394,7 +394,12 @@ class Evaluate {
     const fs::path plan = fs::path(o_.model) / "pruning_plan.json";
     if (!fs::exists(plan)) return m;
     const Json p = io::read_json(plan);
-    if (const Json* provenance = p.find_value("provenance")) m["pruning"] = *provenance;
+    m["pruning"]["criterion"] = nullptr;
+    if (const Json* provenance = p.find_value("provenance")) {
+      if (const Json* criterion = provenance->find_value("criterion")) {
+        m["pruning"]["criterion"] = *criterion;
+      }
+    }
     return m;
   }
 
