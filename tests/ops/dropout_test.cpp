@@ -46,6 +46,29 @@ TEST_CASE("dropout: values and gradients match the reference", "[ops][dropout]")
   REQUIRE(compare(to_vector(d.dx), dx, 0, tol(DType::f64, 1)).count == 0);
 }
 
+TEST_CASE("dropout: every instruction set draws the same mask", "[ops][dropout]") {
+  const Outcome best = run<float>(5003, 0.3f, 0xfedcba9876543210u, 0x123456789abcdef0u);
+  const auto y =
+      reference::dropout(normal(5003, 1), 0.3f, 0xfedcba9876543210u, 0x123456789abcdef0u);
+  REQUIRE(compare(to_vector(best.y), y, 0, tol(DType::f32, 1)).count == 0);
+  for (const cpu::Isa isa : {cpu::Isa::plain, cpu::Isa::avx2, cpu::Isa::avx512}) {
+    if (isa > cpu::best_isa()) continue;
+    CAPTURE(cpu::name(isa));
+    const cpu::IsaOverride forced(isa);
+    REQUIRE(same_bits(best.y, run<float>(5003, 0.3f, 0xfedcba9876543210u, 0x123456789abcdef0u).y));
+  }
+}
+
+TEST_CASE("dropout: block numbers beyond 32 bits keep their order", "[ops][dropout]") {
+  for (const std::uint64_t first : {std::uint64_t{0}, std::uint64_t{0xfffffffa}}) {
+    std::vector<std::uint32_t> words(4 * 21);
+    simd::dispatch([&]<int W>() { cpu::philox_words<W>(7, 8, first, 21, words.data()); });
+    for (std::uint64_t i = 0; i < words.size(); ++i) {
+      REQUIRE(words[i] == Philox(7, 8).bits(4 * first + i));
+    }
+  }
+}
+
 TEST_CASE("dropout: drops the share it was asked to and keeps the mean", "[ops][dropout]") {
   const float p = GENERATE(0.1f, 0.5f);
   constexpr std::int64_t kCount = 200000;

@@ -66,7 +66,7 @@ void check_against_reference(const Case& c) {
 TEST_CASE("linear_cross_entropy: a row by hand", "[ops][linear_cross_entropy]") {
   const Var<double> x(Tensor<double>({1, 1}, {1.0}));
   const AnyVar w(Tensor<double>({3, 1}, {std::log(1.0), std::log(2.0), std::log(5.0)}));
-  const Tensor<std::int32_t> targets({1}, {2});  // probability 5/8
+  const Tensor<std::int32_t> targets({1}, 2);  // probability 5/8
   REQUIRE(std::abs(linear_cross_entropy(x, w, targets).value()[0] - std::log(1.6)) <= 1e-14);
 }
 
@@ -108,6 +108,21 @@ TEST_CASE("linear_cross_entropy: logits of ten thousand stay exact",
   REQUIRE(Tensor<float>(x.grad())[1] == 20000.0f);
 }
 
+TEST_CASE("linear_cross_entropy: no probability is a subnormal number",
+          "[ops][linear_cross_entropy]") {
+  std::vector<float> z(300);
+  for (std::size_t i = 0; i < z.size(); ++i) z[i] = -0.5f * static_cast<float>(i);
+  simd::dispatch([&]<int W>() {
+    const auto v = static_cast<std::int64_t>(z.size());
+    const auto s = detail::log_softmax<float, W>(z.data(), v);
+    detail::softmax_minus_one_hot<float, W>(z.data(), v, s, 0);
+  });
+  for (std::size_t i = 1; i < z.size(); ++i) {
+    REQUIRE((z[i] == 0.0f) == (i >= 137));  // exp(-i / 2) * 0.39 < 2^-100
+    REQUIRE((z[i] == 0.0f || z[i] >= 0x1p-100f));
+  }
+}
+
 TEST_CASE("linear_cross_entropy: the head may be stored in two bytes and stay frozen",
           "[ops][linear_cross_entropy]") {
   Case c{9, 16, 70};
@@ -147,7 +162,7 @@ TEST_CASE("linear_cross_entropy: NaN in a row that counts is NaN in the loss",
   Tensor<float> weights({v, 1}, 0.5f);
   weights[bad] = nan;  // one logit of many
   const Var<float> x(Tensor<float>({1, 1}, 1.0f));
-  const auto loss = linear_cross_entropy(x, AnyVar(weights), Tensor<std::int32_t>({1}, {1}));
+  const auto loss = linear_cross_entropy(x, AnyVar(weights), Tensor<std::int32_t>({1}, 1));
   REQUIRE(std::isnan(loss.value()[0]));
 }
 
@@ -196,7 +211,7 @@ TEST_CASE("linear_log_probs: log-probabilities and the most likely ids match the
 TEST_CASE("linear_log_probs: of equal logits the lowest id wins", "[ops][linear_cross_entropy]") {
   Tensor<float> w({100, 1}, 0.25f);
   w[37] = w[38] = w[90] = 0.5f;
-  const auto got = linear_log_probs(Tensor<float>({1, 1}, 1.0f), w, Tensor<std::int32_t>({1}, {0}));
+  const auto got = linear_log_probs(Tensor<float>({1, 1}, 1.0f), w, Tensor<std::int32_t>({1}, 0));
   REQUIRE(got.argmax[0] == 37);
 }
 

@@ -5,12 +5,11 @@
 // the result does not depend on the number of threads.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
 #include <espalier/autograd/var.hpp>
-#include <espalier/core/random.hpp>
 #include <espalier/core/threads.hpp>
+#include <espalier/ops/cpu/philox.hpp>
 
 namespace espalier {
 
@@ -33,24 +32,51 @@ struct Dropout {
   }
 
  private:
+  static constexpr std::int64_t kBlocks = 256;  // drawn at a time, each for four elements
+
   template <FloatElement T>
   Tensor<T> masked(const Tensor<T>& x) const {
-    constexpr std::int64_t kWords = 4;  // one Philox block serves four elements
-    const Philox philox(seed, stream);
-    // uniform = (bits >> 8) * 2^-24, so comparing the integer is the same test.
-    const auto threshold = static_cast<std::uint32_t>(std::ceil(p * 0x1p24f));
-    const T scale = static_cast<T>(1 / (1 - static_cast<double>(p)));
     Tensor<T> y(x.shape());
     const std::int64_t n = x.numel();
-    parallel_for((n + kWords - 1) / kWords, 1 << 12, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t block = begin; block < end; ++block) {
-        const auto words = philox.block(static_cast<std::uint64_t>(block));
-        for (std::int64_t i = block * kWords; i < std::min(n, (block + 1) * kWords); ++i) {
-          y[i] = (words[i % kWords] >> 8) >= threshold ? x[i] * scale : T{0};
-        }
-      }
-    });
+    const T* from = x.data();
+    T* to = y.data();
+    parallel_for((n + 4 * kBlocks - 1) / (4 * kBlocks), 8,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   simd::dispatch([&]<int W>() {
+                     for (std::int64_t first = 4 * kBlocks * begin;
+                          first < 4 * kBlocks * end && first < n; first += 4 * kBlocks) {
+                       const std::int64_t count = n - first < 4 * kBlocks ? n - first : 4 * kBlocks;
+                       mask_some<T, W>(from + first, first / 4, count, to + first);
+                     }
+                   });
+                 });
     return y;
+  }
+
+  /// `count` elements, the first of which belongs to block `block`.
+  template <FloatElement T, int W>
+  ESP_SIMD_INLINE void mask_some(const T* x, std::int64_t block, std::int64_t count, T* y) const {
+    using V = simd::Native<T, W>;
+    std::uint32_t words[4 * kBlocks];
+    cpu::philox_words<W>(seed, stream, static_cast<std::uint64_t>(block), (count + 3) / 4, words);
+    // uniform = (bits >> 8) * 2^-24, so comparing the integer is the same test.
+    const auto threshold = static_cast<std::int32_t>(std::ceil(p * 0x1p24f));
+    const T scale = static_cast<T>(1 / (1 - static_cast<double>(p)));
+    std::int64_t i = 0;
+    if constexpr (sizeof(T) == sizeof(std::uint32_t)) {
+      using Int = simd::detail::Raw<std::int32_t, W>;
+      using Bits = simd::detail::Raw<std::uint32_t, W>;
+      for (; i + W <= count; i += W) {
+        Bits bits;
+        __builtin_memcpy(&bits, words + i, sizeof bits);
+        const simd::Mask<T, W> keep{reinterpret_cast<Int>(bits >> 8) >= threshold};
+        select(keep, V::load(x + i) * V(scale), V(T{0})).store(y + i);
+      }
+    }
+    for (; i < count; ++i) {
+      const bool keep = static_cast<std::int32_t>(words[i] >> 8) >= threshold;
+      y[i] = keep ? x[i] * scale : T{0};
+    }
   }
 };
 

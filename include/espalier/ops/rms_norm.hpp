@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// y = x / sqrt(mean(x²) + eps) · w, per row.                      x, y [N, H]   w [H] in any float
-// type Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4. Sums in T over vector lanes, in one order
-// for each width. Saves x, w and the factor of each row. dw sums fixed blocks of 64 rows.
+// y = x / sqrt(mean(x²) + eps) · w, per row.        x, y [N, H]   w [H] in any float type
+// Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4. Sums in T over vector lanes, in one order for
+// each width. Saves x, w and the factor of each row. dw sums fixed blocks of 64 rows.
 #pragma once
 
 #include <cmath>
@@ -99,6 +99,17 @@ struct RmsNormOp {
     for (; c < h; ++c) y[c] = x[c] * r * w[c];
   }
 
+  /// sum += a b r
+  template <FloatElement T, int W>
+  static ESP_SIMD_INLINE void add_product(const T* a, const T* b, T r, T* sum, std::int64_t h) {
+    using V = simd::Native<T, W>;
+    std::int64_t c = 0;
+    for (; c + V::kLanes <= h; c += V::kLanes) {
+      fma(V::load(a + c) * V(r), V::load(b + c), V::load(sum + c)).store(sum + c);
+    }
+    for (; c < h; ++c) sum[c] += a[c] * r * b[c];
+  }
+
   template <FloatElement T, Device D>
   static Tensor<T, D> gain_gradient(const Tensor<T, D>& x, const Tensor<double, D>& factor,
                                     const Tensor<T, D>& dy) {
@@ -107,13 +118,15 @@ struct RmsNormOp {
     const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
     const Tensor<T, D> partial(Shape{blocks, h}, T{0});
     parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t b = begin; b < end; ++b) {
-        T* sum = partial.data() + b * h;
-        for (std::int64_t n = b * kBlock; n < std::min(rows, (b + 1) * kBlock); ++n) {
-          const T r = static_cast<T>(factor[n]);
-          for (std::int64_t c = 0; c < h; ++c) sum[c] += dy[n * h + c] * x[n * h + c] * r;
+      simd::dispatch([&]<int W>() {
+        for (std::int64_t b = begin; b < end; ++b) {
+          const std::int64_t last = rows < (b + 1) * kBlock ? rows : (b + 1) * kBlock;
+          for (std::int64_t n = b * kBlock; n < last; ++n) {
+            add_product<T, W>(dy.data() + n * h, x.data() + n * h, static_cast<T>(factor[n]),
+                              partial.data() + b * h, h);
+          }
         }
-      }
+      });
     });
     const Tensor<T, D> dw(Shape{h}, T{0});
     for (std::int64_t b = 0; b < blocks; ++b) {

@@ -12,6 +12,7 @@
 
 #include <espalier/autograd/var.hpp>
 #include <espalier/core/threads.hpp>
+#include <espalier/ops/cpu/simd.hpp>
 
 namespace espalier {
 
@@ -66,23 +67,36 @@ struct Rope {
   static Tensor<T> rotated(const Tensor<T>& x, const Tensor<T>& table, T direction) {
     const std::int64_t heads = x.shape(1), dim = x.shape(2), half = dim / 2;
     Tensor<T> y(x.shape());
-    parallel_for(x.shape(0), 32, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t n = begin; n < end; ++n) {
-        const T* cosine = table.data() + n * dim;
-        const T* sine = cosine + half;
-        for (std::int64_t a = 0; a < heads; ++a) {
-          const T* in = x.data() + (n * heads + a) * dim;
-          T* out = y.data() + (n * heads + a) * dim;
-#pragma omp simd
-          for (std::int64_t i = 0; i < half; ++i) {
-            const T s = direction * sine[i], low = in[i], high = in[half + i];
-            out[i] = low * cosine[i] - high * s;
-            out[half + i] = high * cosine[i] + low * s;
-          }
+    const T *from = x.data(), *angles = table.data();
+    T* to = y.data();
+    parallel_for(x.shape(0), 32, [=](std::int64_t begin, std::int64_t end) {
+      simd::dispatch([=]<int W>() {
+        for (std::int64_t row = begin * heads; row < end * heads; ++row) {
+          rotate<T, W>(from + row * dim, angles + row / heads * dim, direction, half,
+                       to + row * dim);
         }
-      }
+      });
     });
     return y;
+  }
+
+  template <FloatElement T, int W>
+  static ESP_SIMD_INLINE void rotate(const T* x, const T* cosine, T direction, std::int64_t half,
+                                     T* y) {
+    using V = simd::Native<T, W>;
+    const T* sine = cosine + half;
+    std::int64_t i = 0;
+    for (; i + V::kLanes <= half; i += V::kLanes) {
+      const V c = V::load(cosine + i), s = V(direction) * V::load(sine + i);
+      const V low = V::load(x + i), high = V::load(x + half + i);
+      (low * c - high * s).store(y + i);
+      (high * c + low * s).store(y + half + i);
+    }
+    for (; i < half; ++i) {
+      const T s = direction * sine[i], low = x[i], high = x[half + i];
+      y[i] = low * cosine[i] - high * s;
+      y[half + i] = high * cosine[i] + low * s;
+    }
   }
 };
 

@@ -48,14 +48,17 @@ struct SwiGlu {
         using V = simd::Native<T, W>;
         std::int64_t i = begin;
         for (; i + V::kLanes <= end; i += V::kLanes) {
-          const V g = V::load(pg + i), d = V::load(pd + i), s = sigmoid(g);
-          slope(g, s, d * V::load(pu + i)).store(pdg + i);
-          (d * (g * s)).store(pdu + i);
+          V dg, du;
+          gradients(V::load(pg + i), V::load(pu + i), V::load(pd + i), dg, du);
+          dg.store(pdg + i);
+          du.store(pdu + i);
         }
         if (const int n = static_cast<int>(end - i); n > 0) {
-          const V g = V::load_partial(pg + i, n), d = V::load_partial(pd + i, n), s = sigmoid(g);
-          slope(g, s, d * V::load_partial(pu + i, n)).store_partial(pdg + i, n);
-          (d * (g * s)).store_partial(pdu + i, n);
+          V dg, du;
+          gradients(V::load_partial(pg + i, n), V::load_partial(pu + i, n),
+                    V::load_partial(pd + i, n), dg, du);
+          dg.store_partial(pdg + i, n);
+          du.store_partial(pdu + i, n);
         }
       });
     });
@@ -67,10 +70,16 @@ struct SwiGlu {
   static ESP_SIMD_INLINE V value(const V& gate, const V& up) {
     return gate * sigmoid(gate) * up;
   }
-  // du · s (1 + g (1 - s)), the derivative of silu with s = sigmoid(g). Far out g (1 - s) is 0.
+  // silu' = s (1 + g (1 - s)) with s = sigmoid(g). Both s and 1 - s come from e^-|g|, without a
+  // difference that would cancel far out.
   template <class V>
-  static ESP_SIMD_INLINE V slope(const V& g, const V& s, const V& du) {
-    return du * s * (V(1) + g * sigmoid(-g));
+  static ESP_SIMD_INLINE void gradients(const V& g, const V& up, const V& dy, V& dgate, V& dup) {
+    const V e = exp(-abs(g));
+    const V large = V(1) / (V(1) + e), small = e * large;
+    const auto negative = g < V(0);
+    const V s = select(negative, small, large), rest = select(negative, large, small);
+    dgate = dy * up * s * fma(g, rest, V(1));
+    dup = dy * (g * s);
   }
 };
 

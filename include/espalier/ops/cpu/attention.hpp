@@ -2,7 +2,7 @@
 // Causal grouped-query attention on the CPU, over segments that may continue a cache. Works through
 // panels of 64 query rows by the keys they see: memory is a panel a thread, never L x L. A row's
 // bits depend neither on the other rows nor on whether its keys come from a cache: keys are summed
-// in blocks of 256 from the segment's first key on.
+// from the segment's first on, in blocks that a GEMM takes in one piece whatever its other sizes.
 #pragma once
 
 #include <cmath>
@@ -44,7 +44,6 @@ struct AttentionHeads {
 namespace detail {
 
 inline constexpr std::int64_t kQueryRows = 64;  // of a panel
-inline constexpr std::int64_t kKeyBlock = 256;  // keys summed at a time
 
 /// exp(x), and 0 where that is below 2^-100 (in f32): a weight so small changes nothing, but
 /// products with it would be subnormal numbers, which slow a GEMM down a hundredfold.
@@ -122,8 +121,9 @@ void forward_panel(const AttentionPanel<T>& panel, const AttentionHeads& h) {
                         &sum[r]);
     }
   });
-  for (std::int64_t j = 0; j < n; j += kKeyBlock) {
-    gemm<T>(panel.rows, p, std::min(kKeyBlock, n - j), {scores.data() + j, type, n},
+  const std::int64_t block = block_sizes<T>().depth;
+  for (std::int64_t j = 0; j < n; j += block) {
+    gemm<T>(panel.rows, p, std::min(block, n - j), {scores.data() + j, type, n},
             {s.v + j * h.kv_stride() + g * p, type, h.kv_stride()}, s.y + at, stride, T{1},
             j == 0 ? T{0} : T{1});
   }
