@@ -1,3 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything in eval/.
 #pragma once
+#ifdef __CUDACC__
+#error "espalier/eval.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/eval/answer.hpp>
+#include <espalier/eval/encode_pair.hpp>
+#include <espalier/eval/engine.hpp>
+#include <espalier/eval/fingerprint.hpp>
+#include <espalier/eval/held_out_loss.hpp>
+#include <espalier/eval/journal.hpp>
+#include <espalier/eval/language_model.hpp>
+#include <espalier/eval/lighteval_results.hpp>
+#include <espalier/eval/mmlu_pro.hpp>
+#include <espalier/eval/mmlu_pro_prompt.hpp>
+#include <espalier/eval/mmlu_pro_question.hpp>
+#include <espalier/eval/mmlu_pro_score.hpp>
+#include <espalier/eval/multiple_choice.hpp>
+#include <espalier/eval/python_random.hpp>
+#include <espalier/eval/replay.hpp>
+#include <espalier/eval/requests.hpp>
+#include <espalier/eval/result_table.hpp>
+#include <espalier/eval/session.hpp>
+#include <espalier/eval/statistics.hpp>

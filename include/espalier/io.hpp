@@ -5,6 +5,8 @@
 #error "espalier/io.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <espalier/io/adapter.hpp>
+#include <espalier/io/adapter_config.hpp>
 #include <espalier/io/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/io/config.hpp>
@@ -15,5 +17,6 @@
 #include <espalier/io/jsonl.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/safetensors_writer.hpp>
+#include <espalier/io/sha256.hpp>
 #include <espalier/io/shard_plan.hpp>
 #include <espalier/io/tensor_spec.hpp>
