@@ -3,7 +3,10 @@
 // more skill to fine-tune on, and a byte-level tokenizer. Everything follows from --seed.
 //   OUTPUT/tokenizer/                      tokenizer.json, tokenizer_config.json, config.json
 //   OUTPUT/pretrain.jsonl, held_out.jsonl  {"text": "sort: cab = abc"} of the base skills
-//   OUTPUT/new_skill.jsonl, new_held_out.jsonl   {"prompt": ..., "response": ...} of the new skill
+//   OUTPUT/fine_tune.jsonl                 {"prompt": "shift: abc =", "response": " bcd"}: the new
+//                                          skill, and as many of the base skills, lest they fade
+//   OUTPUT/new_held_out.jsonl              the same, of the new skill alone
+//   OUTPUT/calibration.jsonl               {"text": ...} of all skills, for analyze
 //   OUTPUT/multiple_choice/SKILL.jsonl     {"context": "sort: cab =", "continuation": "abc"}:
 //                                          for evaluate, which counts exact answers
 #include <algorithm>
@@ -180,7 +183,7 @@ void write_text(const std::string& path, const std::string& text) {
 
 struct Options {
   std::string output;
-  int pretrain = 24000, fine_tune = 3000, held_out = 300, questions = 50;
+  int pretrain = 48000, fine_tune = 8000, held_out = 400, questions = 100;
 };
 
 void make(const Options& o, std::uint64_t seed) {
@@ -200,34 +203,39 @@ void make(const Options& o, std::uint64_t seed) {
   tokens["eos_token_id"] = 0;
   write_text(out / "tokenizer/config.json", espalier::io::dump(tokens, 2) + "\n");
 
-  auto text_lines = [&](const char* name, int count, std::uint64_t stream) {
+  std::vector<Skill> all = base_skills();
+  all.push_back(new_skill());
+  const int base = static_cast<int>(base_skills().size());
+
+  // Each line of one of the first `skills` skills.
+  auto text_lines = [&](const char* name, int count, int skills, std::uint64_t stream) {
     Dice dice(seed, stream);
     write_lines(out / name, count, [&](int) {
-      const auto& skills = base_skills();
-      const Item item = skills[dice.below(static_cast<int>(skills.size()))].make(dice);
+      const Item item = all[static_cast<std::size_t>(dice.below(skills))].make(dice);
       Json line = Json::object();
       line["text"] = item.question + item.answer;
       return line;
     });
   };
-  text_lines("pretrain.jsonl", o.pretrain, 1);
-  text_lines("held_out.jsonl", o.held_out, 2);
+  text_lines("pretrain.jsonl", o.pretrain, base, 1);
+  text_lines("held_out.jsonl", o.held_out, base, 2);
+  text_lines("calibration.jsonl", o.held_out, base + 1, 5);
 
-  auto new_lines = [&](const char* name, int count, std::uint64_t stream) {
+  // The new skill in every `of`-th line.
+  auto pair_lines = [&](const char* name, int count, int of, std::uint64_t stream) {
     Dice dice(seed, stream);
-    write_lines(out / name, count, [&](int) {
-      const Item item = new_skill().make(dice);
+    write_lines(out / name, count, [&](int i) {
+      const int skill = i % of == 0 ? base : dice.below(base);
+      const Item item = all[static_cast<std::size_t>(skill)].make(dice);
       Json line = Json::object();
       line["prompt"] = item.question;
       line["response"] = item.answer;
       return line;
     });
   };
-  new_lines("new_skill.jsonl", o.fine_tune, 3);
-  new_lines("new_held_out.jsonl", o.held_out, 4);
+  pair_lines("fine_tune.jsonl", o.fine_tune, 2, 3);
+  pair_lines("new_held_out.jsonl", o.held_out, 1, 4);
 
-  std::vector<Skill> all = base_skills();
-  all.push_back(new_skill());
   for (std::size_t s = 0; s < all.size(); ++s) {
     Dice dice(seed, 100 + s);
     write_lines(out / "multiple_choice" / (std::string(all[s].name) + ".jsonl"), o.questions,
@@ -245,9 +253,10 @@ int main(int argc, char** argv) {
         app.add_option("--output", o.output, "Folder to write")->required();
         app.add_option("--pretrain", o.pretrain, "Lines of the base skills")
             ->check(CLI::PositiveNumber);
-        app.add_option("--fine-tune", o.fine_tune, "Lines of the new skill")
+        app.add_option("--fine-tune", o.fine_tune, "Lines to fine-tune on")
             ->check(CLI::PositiveNumber);
-        app.add_option("--held-out", o.held_out, "Lines of each held-out file")
+        app.add_option("--held-out", o.held_out,
+                       "Lines of each held-out file, and of the calibration file")
             ->check(CLI::PositiveNumber);
         app.add_option("--questions", o.questions, "Questions a skill, for evaluate")
             ->check(CLI::PositiveNumber);
