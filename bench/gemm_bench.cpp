@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <string>
@@ -314,6 +315,7 @@ int main(int argc, char** argv) {
                    : "{:16} {:5} {:6} {:6} {:9.1f} {:8.1f} {:8.1f} {:8.1f} {:7.2f} {:6.2f}\n"),
           c.name, rows, c.n, c.k, best[0] * 1e6, rate(best[0]), rate(best[1]), rate(best[2]), ratio,
           rate(best[0]) / peak);
+      std::fflush(stdout);
     }
   } catch (const Error& e) {
     fmt::print(stderr, "gemm_bench: {}\n", e.what());
