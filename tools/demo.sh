@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The whole flow, from a bare Debian 12 on: fine_tune -> analyze -> prune -> evaluate -> report.
+#   tools/demo.sh                            a world of its own: makes texts of six small skills and
+#                                            a mixture of experts, trains it, teaches it a seventh
+#                                            skill, prunes it by several criteria
+#   tools/demo.sh --model DIR --data FILE    a Hugging Face folder: Mixtral, or dense in Llama's
+#                                            layout (which is upcycled first), and JSONL to tune on
+# Every step prints its command; what it says goes to a log of its own. See --help for the rest.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+usage() {
+  cat <<'TEXT'
+Usage: tools/demo.sh [OPTIONS]
+  --output DIR        Folder for everything that is made; must not exist (demo-output)
+  --model DIR         Start from this checkpoint instead of training one
+  --data FILE         With --model: JSONL with text, or prompt and response
+  --calibration FILE  With --model: JSONL for analyze (the training part of --data)
+  --steps N           Optimizer steps of fine_tune (300; with --model 20)
+  --pretrain-steps N  Optimizer steps of pretrain (700)
+  --batch-size N      Rows per step of fine_tune (32; with --model 2)
+  --max-length N      Tokens per row of fine_tune (256)
+  --max-tokens N      With --model: tokens of calibration (2000)
+  --limit N           With --model: held-out lines to evaluate on (20)
+  --target LIST       LoRA targets (q,k,v,o,gate,w1,w2,w3; with --model q,k,v,o,gate)
+  --criteria LIST     Criteria to prune by (reap,frequency,random)
+  --keep LIST         Experts to keep (6,4)
+  --threads N         CPU threads; 0 takes all cores (0)
+  --seed N            Seed of everything random (0)
+  --skip-build        Take the programs in build/cpu/bin as they are
+TEXT
+}
+
+wrong() { echo "demo.sh: $1; see tools/demo.sh --help" >&2; exit 2; }
+
+output=demo-output model='' data='' calibration='' steps='' batch='' target='' build=1
+pretrain_steps=700 max_length=256 max_tokens=2000 limit=20 criteria=reap,frequency,random keep=6,4
+threads=0 seed=0
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --help) usage; exit 0 ;;
+    --skip-build) build=0; shift; continue ;;
+    --output | --model | --data | --calibration | --steps | --pretrain-steps | --batch-size | \
+      --max-length | --max-tokens | --limit | --target | --criteria | --keep | --threads | --seed)
+      [[ $# -ge 2 ]] || wrong "$1 needs a value" ;;&
+    --output) output=$2 ;;
+    --model) model=$2 ;;
+    --data) data=$2 ;;
+    --calibration) calibration=$2 ;;
+    --steps) steps=$2 ;;
+    --pretrain-steps) pretrain_steps=$2 ;;
+    --batch-size) batch=$2 ;;
+    --max-length) max_length=$2 ;;
+    --max-tokens) max_tokens=$2 ;;
+    --limit) limit=$2 ;;
+    --target) target=$2 ;;
+    --criteria) criteria=$2 ;;
+    --keep) keep=$2 ;;
+    --threads) threads=$2 ;;
+    --seed) seed=$2 ;;
+    *) wrong "unknown option $1" ;;
+  esac
+  shift 2
+done
+[[ -z "$model" || -n "$data" ]] || wrong "--model needs --data"
+[[ -n "$model" || -z "$data$calibration" ]] || wrong "--data and --calibration need --model"
+[[ ! -e "$output" ]] || wrong "$output exists already; remove it or choose another --output"
+[[ -z "$model" || -f "$model/config.json" ]] || wrong "$model has no config.json"
+[[ -z "$data" || -f "$data" ]] || wrong "$data is no file"
+
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait must not slow others down
+bin=$here/build/cpu/bin
+mkdir -p "$output/logs"
+number=0
+
+# step TITLE COMMAND...   One numbered step; its output goes to a log, and to $said.
+step() {
+  local title=$1 begin=$SECONDS log
+  shift
+  number=$((number + 1))
+  log=$(printf '%s/logs/%02d-%s.log' "$output" "$number" "${1##*/}")
+  said=$log.out
+  printf '\n%2d. %s\n    $ %s\n' "$number" "$title" "${*#"$bin"/}"
+  if ! "$@" >"$said" 2>"$log"; then
+    cat "$said" >>"$log"
+    printf '\ndemo.sh: step %d (%s) failed; its log is %s and ends with:\n' "$number" "$title" "$log" >&2
+    tail -n 5 "$log" >&2
+    exit 1
+  fi
+  printf '    done in %d s\n' $((SECONDS - begin))
+}
+show() { sed 's/^/    /' "$said"; }
+common=(--threads "$threads" --seed "$seed")
+
+# measure NAME [OPTIONS...]   evaluate on what this run measures
+measure() {
+  local name=$1
+  shift
+  if [[ -n "$model" ]]; then
+    step "How well does '$name' predict held-out lines?" "$bin/evaluate" --model "$output/$name" \
+      --task loss --text "$output/held_out.jsonl" --max-length "$max_length" \
+      --output "$output/results/$name" "${common[@]}" "$@"
+  else
+    step "What can '$name' do?" "$bin/evaluate" --model "$output/$name" --task "$skills" \
+      --data "$output/skills" --output "$output/results/$name" "${common[@]}" "$@"
+  fi
+  show
+  results+=("$output/results/$name")
+}
+results=()
+begin_all=$SECONDS
+
+if [[ $build -eq 1 ]]; then
+  step "Packages" "$here/tools/install_packages.sh"
+  step "Configure" cmake -S "$here" --preset cpu
+  programs=(make_skills make_checkpoint pretrain upcycle fine_tune merge_adapter analyze prune verify
+    evaluate report)
+  step "Build" cmake --build "$here/build/cpu" --parallel "$(nproc)" --target "${programs[@]}"
+fi
+begin_run=$SECONDS
+
+if [[ -z "$model" ]]; then
+  skills=copy,upper,reverse,sort,add,next,shift
+  step "Texts of six base skills and a new one, shift" "$bin/make_skills" --output "$output/skills" \
+    --seed "$seed"
+  step "A mixture of experts that knows nothing" "$bin/make_checkpoint" \
+    --output "$output/untrained" --tokenizer "$output/skills/tokenizer" --layers 3 --hidden 96 \
+    --intermediate 128 --heads 6 --kv-heads 3 --experts 8 --top-k 2 --max-positions 256 \
+    --initializer-range 0.05 --dtype f32 --seed "$seed"
+  show
+  step "Pretraining of all weights on the base skills" "$bin/pretrain" --model "$output/untrained" \
+    --data "$output/skills/pretrain.jsonl" --eval-data "$output/skills/held_out.jsonl" \
+    --output "$output/base" --steps "$pretrain_steps" --batch-size 64 --lr 3e-3 --warmup 50 \
+    --aux-loss 0.02 "${common[@]}"
+  show
+  train=$output/skills/fine_tune.jsonl calibration=$output/skills/calibration.jsonl
+  learning=(--lr 3e-3 --schedule cosine --warmup 10 --lora-r 8 --lora-alpha 16)
+  : "${steps:=300}" "${batch:=32}" "${target:=q,k,v,o,gate,w1,w2,w3}"
+  max_tokens=0
+else
+  # Every tenth line is held out, as many as are evaluated on; the rest is trained on.
+  train=$output/train.jsonl
+  awk -v limit="$limit" -v held="$output/held_out.jsonl" -v train="$train" '
+    NF && NR % 10 == 0 && n < limit { print > held; ++n; next }
+    NF { print > train }' "$data"
+  [[ -s "$output/held_out.jsonl" ]] || wrong "$data has less than 10 lines"
+  if [[ -z "$calibration" ]]; then
+    ! head -n 1 "$train" | grep -q '"messages"' ||
+      wrong "$data has messages, which analyze cannot calibrate on; give --calibration with texts"
+    calibration=$train
+  fi
+  if grep -q '"num_local_experts"' "$model/config.json"; then
+    ln -s "$(cd "$model" && pwd)" "$output/base"
+  else
+    step "A mixture of experts from a dense model" "$bin/upcycle" --model "$model" \
+      --output "$output/base" --experts 8 --top-k 2 --noise 0.1 --seed "$seed"
+    show
+  fi
+  learning=(--lr 2e-4 --schedule cosine --warmup 2 --lora-r 8 --lora-alpha 16)
+  : "${steps:=20}" "${batch:=2}" "${target:=q,k,v,o,gate}"
+fi
+measure base
+
+step "Fine-tuning with LoRA" "$bin/fine_tune" --model "$output/base" --data "$train" \
+  --output "$output/adapter" --target "$target" --steps "$steps" --batch-size "$batch" \
+  --max-length "$max_length" --save-every 0 "${learning[@]}" "${common[@]}"
+show
+step "The adapter becomes part of the weights" "$bin/merge_adapter" --model "$output/base" \
+  --adapter "$output/adapter" --output "$output/tuned"
+measure tuned
+
+scores=router_norm_drift,router_delta,expert_delta,frequency,reap,random
+for criterion in ${criteria//,/ }; do
+  [[ ",$scores," == *",$criterion,"* ]] || scores+=,$criterion
+done
+step "Scores of every expert" "$bin/analyze" --model "$output/base" --tuned "$output/tuned" \
+  --calibration "$calibration" --max-tokens "$max_tokens" --criteria "$scores" \
+  --output "$output/scores" "${common[@]}"
+show
+for k in ${keep//,/ }; do
+  for criterion in ${criteria//,/ }; do
+    name=$criterion-$k
+    step "Keep $k experts of each layer by $criterion" "$bin/prune" --model "$output/tuned" \
+      --scores "$output/scores/scores.json" --criterion "$criterion" --keep "$k" \
+      --output "$output/$name"
+    step "Is '$name' what the plan says, byte for byte and logit for logit?" "$bin/verify" \
+      --base "$output/tuned" --pruned "$output/$name" --text "$calibration" --max-tokens 256 \
+      --threads "$threads"
+    show
+    measure "$name"
+  done
+done
+
+runs=("$output/adapter")
+[[ -n "$model" ]] || runs=("$output/base" "${runs[@]}")
+step "Report" "$bin/report" "${results[@]}" "${runs[@]}" --output "$output/report" \
+  --title "Espalier: tuned and pruned"
+printf '\n'
+show
+printf '\n%d steps in %d s, %d s of them installing and building.\n' "$number" \
+  $((SECONDS - begin_all)) $((begin_run - begin_all))
+printf 'Page: %s\n' "$(cd "$output/report" && pwd)/index.html"
