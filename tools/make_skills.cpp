@@ -183,7 +183,7 @@ void write_text(const std::string& path, const std::string& text) {
 
 struct Options {
   std::string output;
-  int pretrain = 48000, fine_tune = 8000, held_out = 400, questions = 100;
+  int pretrain = 80000, fine_tune = 8000, held_out = 400, questions = 100;
 };
 
 void make(const Options& o, std::uint64_t seed) {
