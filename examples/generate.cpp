@@ -127,6 +127,7 @@ void run(const Options& o, const CommonOptions& common) {
     fmt::print("{}\n", io::dump(result));
   } else {
     fmt::print("\n");
+    std::fflush(stdout);
     fmt::print(stderr, "{} prompt tokens at {:.1f}/s, {} new tokens at {:.1f}/s\n", prompt.size(),
                prefill_rate, ids.size(), decode_rate);
   }
