@@ -68,6 +68,10 @@ done
 [[ ! -e "$output" ]] || wrong "$output exists already; remove it or choose another --output"
 [[ -z "$model" || -f "$model/config.json" ]] || wrong "$model has no config.json"
 [[ -z "$data" || -f "$data" ]] || wrong "$data is no file"
+[[ -z "$data" || $(grep -c . "$data") -ge 10 ]] || wrong "$data has less than 10 lines"
+if [[ -n "$data" && -z "$calibration" ]] && head -n 1 "$data" | grep -q '"messages"'; then
+  wrong "$data has messages, which analyze cannot calibrate on; give --calibration with texts"
+fi
 
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait must not slow others down
 bin=$here/build/cpu/bin
@@ -160,12 +164,7 @@ else
   awk -v limit="$limit" -v held="$output/held_out.jsonl" -v train="$train" '
     NF && NR % 10 == 0 && n < limit { print > held; ++n; next }
     NF { print > train }' "$data"
-  [[ -s "$output/held_out.jsonl" ]] || wrong "$data has less than 10 lines"
-  if [[ -z "$calibration" ]]; then
-    ! head -n 1 "$train" | grep -q '"messages"' ||
-      wrong "$data has messages, which analyze cannot calibrate on; give --calibration with texts"
-    calibration=$train
-  fi
+  : "${calibration:=$train}"
   if grep -q '"num_local_experts"' "$model/config.json"; then
     ln -s "$(cd "$model" && pwd)" "$output/base"
   else
