@@ -100,9 +100,24 @@ template <class T>
 concept Element = requires {
   dtype_of<T>::value;
 };
-/// What the framework computes in on the CPU.
+/// What activations are held in: f32, bf16 (arithmetic in f32, rounded once where it is stored),
+/// and double to check gradients.
 template <class T>
-concept FloatElement = std::same_as<T, float> || std::same_as<T, double>;
+concept FloatElement = std::floating_point<T> || std::same_as<T, bf16>;
+
+namespace detail {
+template <class T>
+struct accumulator {
+  using type = float;
+};
+template <>
+struct accumulator<double> {
+  using type = double;
+};
+}  // namespace detail
+/// What T is computed and summed in: double for double, float for everything narrower.
+template <class T>
+using acc_t = typename detail::accumulator<T>::type;
 
 [[nodiscard]] constexpr std::size_t size_of(DType t) {
   switch (t) {

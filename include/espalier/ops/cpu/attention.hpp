@@ -17,7 +17,7 @@
 namespace espalier::cpu {
 
 /// Query row i, position kv_rows - q_rows + i, sees the keys up to its own position.
-template <FloatElement T>
+template <std::floating_point T>
 struct AttentionSegment {
   const T* q;  // [q_rows, A, P]
   const T* k;  // [kv_rows, G, P]
@@ -57,7 +57,7 @@ ESP_SIMD_INLINE V softmax_weight(const V& x) {
 /// Turns scores [begin, end) of a row into exp(score - largest), and 0 outside; returns the largest
 /// and the sum. Lane l of the sum takes the keys with index l modulo the width, so later keys of
 /// weight 0 change nothing.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE void softmax_row(T* row, std::int64_t n, std::int64_t begin, std::int64_t end,
                                  T* largest, T* sum) {
   using V = simd::Native<T, W>;
@@ -94,14 +94,14 @@ ESP_SIMD_INLINE void softmax_row(T* row, std::int64_t n, std::int64_t begin, std
 
 /// A panel: query rows [first, first + rows) of one head, or, where a segment has one row, all
 /// heads of one kv head (rows of the panel are then heads).
-template <FloatElement T>
+template <std::floating_point T>
 struct AttentionPanel {
   const AttentionSegment<T>* segment;
   std::int64_t head, first, rows;
   bool rows_are_heads;
 };
 
-template <FloatElement T>
+template <std::floating_point T>
 void forward_panel(const AttentionPanel<T>& panel, const AttentionHeads& h) {
   const AttentionSegment<T>& s = *panel.segment;
   const std::int64_t p = h.head_dim, g = h.kv_head(panel.head);
@@ -140,7 +140,7 @@ void forward_panel(const AttentionPanel<T>& panel, const AttentionHeads& h) {
 }  // namespace detail
 
 /// Attention of every segment, in parallel over segments, heads and panels.
-template <FloatElement T>
+template <std::floating_point T>
 void attention_forward(const std::vector<AttentionSegment<T>>& segments, const AttentionHeads& h) {
   std::vector<detail::AttentionPanel<T>> panels;
   for (const AttentionSegment<T>& s : segments) {
@@ -167,7 +167,7 @@ void attention_forward(const std::vector<AttentionSegment<T>>& segments, const A
 
 /// Gradients of one segment whose queries are its keys' rows (no cache). `y` and `log_sum` are
 /// those of the forward pass.
-template <FloatElement T>
+template <std::floating_point T>
 struct AttentionBackwardSegment {
   const T *q, *k, *v, *y, *dy;  // from the segment's first row on
   const T* log_sum;             // [rows, A]
@@ -179,7 +179,7 @@ namespace detail {
 
 /// In place: scores -> p = exp(score - log_sum), dp -> ds = p (dp - d) for the rows' visible keys,
 /// both 0 elsewhere.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE void backward_row(T* p, T* dp, std::int64_t n, std::int64_t begin, std::int64_t end,
                                   T log_sum, T d) {
   using V = simd::Native<T, W>;
@@ -201,7 +201,7 @@ ESP_SIMD_INLINE void backward_row(T* p, T* dp, std::int64_t n, std::int64_t begi
 }
 
 /// One kv head of a segment: its query heads one after another, so dk and dv have one owner.
-template <FloatElement T>
+template <std::floating_point T>
 void backward_kv_head(const AttentionBackwardSegment<T>& s, const AttentionHeads& h,
                       std::int64_t g) {
   const std::int64_t p = h.head_dim, qs = h.q_stride(), kvs = h.kv_stride();
@@ -238,7 +238,7 @@ void backward_kv_head(const AttentionBackwardSegment<T>& s, const AttentionHeads
 
 }  // namespace detail
 
-template <FloatElement T>
+template <std::floating_point T>
 void attention_backward(const std::vector<AttentionBackwardSegment<T>>& segments,
                         const AttentionHeads& h) {
   const std::int64_t tasks = static_cast<std::int64_t>(segments.size()) * h.kv_heads;

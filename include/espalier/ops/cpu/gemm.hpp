@@ -19,7 +19,7 @@
 
 namespace espalier::cpu {
 
-template <FloatElement T>
+template <std::floating_point T>
 struct GemmProblem {
   std::int64_t m, n, k;
   MatrixView a, b;
@@ -53,7 +53,7 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 struct BlockSizes {
   std::int64_t rows, cols, depth, stride;
 };
-template <FloatElement T>
+template <std::floating_point T>
 BlockSizes block_sizes() {
   return simd::dispatch([&]<int W>() -> BlockSizes {
     using B = Blocking<T, W>;
@@ -62,7 +62,7 @@ BlockSizes block_sizes() {
 }
 
 /// Rows of one problem whose A is packed at the same time.
-template <FloatElement T>
+template <std::floating_point T>
 struct Chunk {
   const GemmProblem<T>* problem;
   std::int64_t row, rows;
@@ -81,7 +81,7 @@ struct PackTask {
 };
 
 /// What one parallel region does: pack every chunk, then work through the tasks.
-template <FloatElement T>
+template <std::floating_point T>
 struct Plan {
   BlockSizes sizes{};
   std::vector<Chunk<T>> chunks;
@@ -97,7 +97,7 @@ struct Plan {
   }
 };
 
-template <FloatElement T>
+template <std::floating_point T>
 void check(const GemmProblem<T>& p) {
   ESP_REQUIRE(p.m >= 0 && p.n >= 0 && p.k >= 0, ShapeError, "gemm: m n k are ", p.m, ' ', p.n, ' ',
               p.k, "; expected none below 0");
@@ -119,7 +119,7 @@ void check(const GemmProblem<T>& p) {
 }
 
 /// k = 0: what is left of the formula.
-template <FloatElement T>
+template <std::floating_point T>
 void scale_c(const GemmProblem<T>& p) {
   for (std::int64_t i = 0; i < p.m; ++i) {
     for (std::int64_t j = 0; j < p.n; ++j) {
@@ -130,7 +130,7 @@ void scale_c(const GemmProblem<T>& p) {
 }
 
 /// Appends rows [row, ...) of `p`, as many as the packed limit leaves room for; returns how many.
-template <FloatElement T>
+template <std::floating_point T>
 std::int64_t add_chunk(Plan<T>& plan, const GemmProblem<T>& p, std::int64_t row) {
   const std::int64_t blocks = ceil_div(p.k, plan.sizes.depth);
   const std::int64_t depth = std::min(ceil_div(ceil_div(p.k, blocks), 16) * 16, p.k);
@@ -148,19 +148,19 @@ std::int64_t add_chunk(Plan<T>& plan, const GemmProblem<T>& p, std::int64_t row)
   return rows;
 }
 
-template <FloatElement T>
+template <std::floating_point T>
 std::int64_t work_of(const Chunk<T>& c) {
   return c.problem->n * c.problem->k * (c.rows + kPackCost);
 }
 
-template <FloatElement T>
+template <std::floating_point T>
 bool streams(std::int64_t rows, std::int64_t k) {
   return rows <= kStreamBytes / (k * std::int64_t{sizeof(T)});
 }
 
 /// Cuts the chunks into tasks: by columns first, since each task packs its own part of B. Nothing
 /// here changes a bit of the result.
-template <FloatElement T>
+template <std::floating_point T>
 void cut(Plan<T>& plan, int threads) {
   std::int64_t total = 0;
   for (const auto& c : plan.chunks) total += work_of(c);
@@ -195,7 +195,7 @@ void cut(Plan<T>& plan, int threads) {
   }
 }
 
-template <FloatElement T>
+template <std::floating_point T>
 void pack_a(const Plan<T>& plan, const PackTask& task, T* packed) {
   const Chunk<T>& c = plan.chunks[task.chunk];
   const std::int64_t k = task.block * c.depth;
@@ -205,7 +205,7 @@ void pack_a(const Plan<T>& plan, const PackTask& task, T* packed) {
 }
 
 /// `scratch` holds one block of B: at least the task's columns times the depth.
-template <FloatElement T>
+template <std::floating_point T>
 void compute(const Plan<T>& plan, const Task& task, const T* packed, T* scratch) {
   const Chunk<T>& c = plan.chunks[task.chunk];
   const GemmProblem<T>& p = *c.problem;
@@ -253,7 +253,7 @@ void compute(const Plan<T>& plan, const Task& task, const T* packed, T* scratch)
   }
 }
 
-template <FloatElement T>
+template <std::floating_point T>
 void run(Plan<T>& plan) {
   std::int64_t work = 0;
   for (const auto& c : plan.chunks) work += work_of(c);
@@ -304,7 +304,7 @@ void run(Plan<T>& plan) {
 
 /// Every problem; they must not write the same element.
 /// @throws ShapeError, DTypeError before anything is written.
-template <FloatElement T>
+template <std::floating_point T>
 void gemm_batch(std::span<const GemmProblem<T>> problems) {
   for (const auto& p : problems) detail::check(p);
   // Kept between calls, so that a call asks the system for no memory.
@@ -330,7 +330,7 @@ void gemm_batch(std::span<const GemmProblem<T>> problems) {
 }
 
 /// C = alpha * A B + beta * C. With `b.transposed`, b is a weight [n, k] and C = A bᵀ.
-template <FloatElement T>
+template <std::floating_point T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView a, MatrixView b, T* c,
           std::int64_t stride_c, T alpha = 1, T beta = 0) {
   const GemmProblem<T> problem{m, n, k, a, b, c, stride_c, alpha, beta};

@@ -12,7 +12,7 @@
 namespace espalier::cpu::detail {
 
 /// One sliver of packed B against rows of packed A.
-template <FloatElement T>
+template <std::floating_point T>
 struct Sweep {
   const T* a;  // [rows, kStride]
   const T* b;  // [depth, kCols]
@@ -26,13 +26,13 @@ struct Sweep {
 };
 
 /// c = alpha * acc + beta * c
-template <FloatElement T, int L>
+template <std::floating_point T, int L>
 ESP_SIMD_INLINE void update(T* c, const simd::Vec<T, L>& acc, const simd::Vec<T, L>& alpha,
                             const simd::Vec<T, L>& beta, bool read) {
   const auto scaled = read ? fma(alpha, acc, beta * simd::Vec<T, L>::load(c)) : alpha * acc;
   scaled.store(c);
 }
-template <FloatElement T, int L>
+template <std::floating_point T, int L>
 ESP_SIMD_INLINE void update_partial(T* c, int cols, const simd::Vec<T, L>& acc,
                                     const simd::Vec<T, L>& alpha, const simd::Vec<T, L>& beta,
                                     bool read) {
@@ -43,7 +43,7 @@ ESP_SIMD_INLINE void update_partial(T* c, int cols, const simd::Vec<T, L>& acc,
 }
 
 /// Rows [row, row + Rows) and the first Vectors vectors of columns.
-template <FloatElement T, int W, int Rows, int Vectors>
+template <std::floating_point T, int W, int Rows, int Vectors>
 ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
   using Block = Blocking<T, W>;
   using V = simd::Native<T, W>;
@@ -106,7 +106,7 @@ ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
 
 /// The rows from `row` on, in tiles of Rows and then of fewer. A single vector of columns leaves
 /// registers for twice the rows.
-template <FloatElement T, int W, int Vectors,
+template <std::floating_point T, int W, int Vectors,
           int Rows = Blocking<T, W>::kRows*(Vectors == 1 ? 2 : 1)>
 ESP_SIMD_INLINE void sweep_rows(const Sweep<T>& s, std::int64_t row = 0) {
   for (; row + Rows <= s.rows; row += Rows) multiply_tile<T, W, Rows, Vectors>(s, row);
@@ -116,7 +116,7 @@ ESP_SIMD_INLINE void sweep_rows(const Sweep<T>& s, std::int64_t row = 0) {
   }
 }
 
-template <int W, FloatElement T, int Vectors = Blocking<T, W>::kVectors>
+template <int W, std::floating_point T, int Vectors = Blocking<T, W>::kVectors>
 ESP_SIMD_INLINE void sweep_columns(const Sweep<T>& s) {
   if constexpr (Vectors > 1) {
     if (s.cols <= (Vectors - 1) * Blocking<T, W>::kLanes) {
@@ -127,23 +127,23 @@ ESP_SIMD_INLINE void sweep_columns(const Sweep<T>& s) {
 }
 
 #if defined(__x86_64__)
-template <FloatElement T>
+template <std::floating_point T>
 ESP_TARGET_AVX512 void sweep_avx512(const Sweep<T>& s) {
   sweep_columns<16>(s);
 }
-template <FloatElement T>
+template <std::floating_point T>
 ESP_TARGET_AVX2 void sweep_avx2(const Sweep<T>& s) {
   sweep_columns<8>(s);
 }
 #endif
-template <FloatElement T>
+template <std::floating_point T>
 void sweep_plain(const Sweep<T>& s) {
   sweep_columns<4>(s);
 }
 
-template <FloatElement T>
+template <std::floating_point T>
 using SweepFunction = void (*)(const Sweep<T>&);
-template <FloatElement T>
+template <std::floating_point T>
 SweepFunction<T> sweep_function() {
 #if defined(__x86_64__)
   if (isa() == Isa::avx512) return sweep_avx512<T>;

@@ -26,7 +26,7 @@ namespace detail {
 
 /// Sizes of the blocks for W floats per vector. The order of summation, and so every bit of the
 /// result, depends on kDepth alone: neither the number of rows nor of threads has a say.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 struct Blocking {
   static constexpr int kLanes = simd::Native<T, W>::kLanes;
   // Of a register tile: 24 accumulators of 32 registers, 12 of 16.
@@ -40,7 +40,7 @@ struct Blocking {
 };
 
 /// Lane I of the result is lane Index::at(I) of the concatenation of a and b.
-template <class Index, FloatElement T, int L, int... I>
+template <class Index, std::floating_point T, int L, int... I>
 ESP_SIMD_INLINE simd::Vec<T, L> shuffle(const simd::Vec<T, L>& a, const simd::Vec<T, L>& b,
                                         std::integer_sequence<int, I...>) {
 #if defined(__clang__)
@@ -50,7 +50,7 @@ ESP_SIMD_INLINE simd::Vec<T, L> shuffle(const simd::Vec<T, L>& a, const simd::Ve
   return simd::Vec<T, L>(__builtin_shuffle(a.v, b.v, Mask{Index::at(I)...}));
 #endif
 }
-template <class Index, FloatElement T, int L>
+template <class Index, std::floating_point T, int L>
 ESP_SIMD_INLINE simd::Vec<T, L> shuffle(const simd::Vec<T, L>& a, const simd::Vec<T, L>& b) {
   return shuffle<Index>(a, b, std::make_integer_sequence<int, L>{});
 }
@@ -73,7 +73,7 @@ struct Exchange {
   }
 };
 
-template <int Step, FloatElement T, int L>
+template <int Step, std::floating_point T, int L>
 ESP_SIMD_INLINE void exchange_blocks(typename simd::Vec<T, L>::Raw (&r)[L]) {
   using V = simd::Vec<T, L>;
   if constexpr (Step < L) {
@@ -89,7 +89,7 @@ ESP_SIMD_INLINE void exchange_blocks(typename simd::Vec<T, L>::Raw (&r)[L]) {
 }
 
 /// Transposes L x L elements: first inside each 16 bytes, then blocks of 16 bytes.
-template <FloatElement T, int L>
+template <std::floating_point T, int L>
 ESP_SIMD_INLINE void transpose(typename simd::Vec<T, L>::Raw (&r)[L]) {
   using V = simd::Vec<T, L>;
   constexpr int kLane = 16 / static_cast<int>(sizeof(T));
@@ -119,7 +119,7 @@ ESP_SIMD_INLINE void transpose(typename simd::Vec<T, L>::Raw (&r)[L]) {
 
 /// Row-major [rows, cols] to its transpose, in squares of L; the rows of `to` are filled up with
 /// zeros to whole vectors.
-template <int L, FloatElement T, class M>
+template <int L, std::floating_point T, class M>
 ESP_SIMD_INLINE void copy_transposed(const M* from, std::int64_t from_stride, std::int64_t rows,
                                      std::int64_t cols, T* to, std::int64_t to_stride) {
   using V = simd::Vec<T, L>;
@@ -155,7 +155,7 @@ ESP_SIMD_INLINE void copy_transposed(const M* from, std::int64_t from_stride, st
 }
 
 /// Row-major [rows, cols], row by row; rows of `to` are filled up with zeros to whole vectors.
-template <int L, FloatElement T, class M>
+template <int L, std::floating_point T, class M>
 ESP_SIMD_INLINE void copy_rows(const M* from, std::int64_t from_stride, std::int64_t rows,
                                std::int64_t cols, T* to, std::int64_t to_stride) {
   using V = simd::Vec<T, L>;
@@ -167,7 +167,7 @@ ESP_SIMD_INLINE void copy_rows(const M* from, std::int64_t from_stride, std::int
 }
 
 /// Rows [row, row + rows), columns [col, col + cols) of the matrix to row-major memory.
-template <FloatElement T>
+template <std::floating_point T>
 void pack(const MatrixView& view, std::int64_t row, std::int64_t rows, std::int64_t col,
           std::int64_t cols, T* to, std::int64_t to_stride) {
   const auto copy = [&]<class M>() {

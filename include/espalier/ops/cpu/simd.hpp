@@ -43,13 +43,13 @@ template <class M, class T>
 concept Memory =
     std::same_as<M, T> || std::same_as<M, float> || std::same_as<M, bf16> || std::same_as<M, f16>;
 
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 struct Mask {
   detail::Raw<detail::IntOf<T>, W> v;  // all ones or zero per lane
 };
 
 /// W lanes of T. A value type of one register; every member is inlined.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 struct Vec {
   using Raw = detail::Raw<T, W>;
   static constexpr int kLanes = W;
@@ -174,33 +174,34 @@ struct Vec {
   }
 };
 
-/// The vector of T in a dispatch over W floats: as many bytes, so half the lanes for double.
-template <FloatElement T, int W>
-using Native = Vec<T, W * 4 / static_cast<int>(sizeof(T))>;
+/// The vector that computes on T in a dispatch over W floats: W lanes of float for f32, bf16 and
+/// f16 in memory, half as many for double.
+template <class T, int W>
+using Native = Vec<acc_t<T>, W * 4 / static_cast<int>(sizeof(acc_t<T>))>;
 
 /// a * b + c; one rounding on avx2 and avx512 (compiled to one instruction by contraction).
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> fma(const Vec<T, W>& a, const Vec<T, W>& b, const Vec<T, W>& c) {
 #ifdef __clang__
 #pragma clang fp contract(fast)
 #endif
   return Vec<T, W>(a.v * b.v + c.v);
 }
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> select(const Mask<T, W>& m, const Vec<T, W>& yes, const Vec<T, W>& no) {
   return Vec<T, W>(m.v ? yes.v : no.v);
 }
 /// a > b ? a : b, so a NaN in `a` is dropped and one in `b` stays.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> max(const Vec<T, W>& a, const Vec<T, W>& b) {
   return Vec<T, W>(a.v > b.v ? a.v : b.v);
 }
 /// a < b ? a : b, so a NaN in `a` is dropped and one in `b` stays.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> min(const Vec<T, W>& a, const Vec<T, W>& b) {
   return Vec<T, W>(a.v < b.v ? a.v : b.v);
 }
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> abs(const Vec<T, W>& a) {
   using Bits = detail::Raw<detail::IntOf<T>, W>;
   constexpr auto kMagnitude = std::numeric_limits<detail::IntOf<T>>::max();
@@ -209,7 +210,7 @@ ESP_SIMD_INLINE Vec<T, W> abs(const Vec<T, W>& a) {
 }
 
 namespace detail {
-template <FloatElement T, int W, class Combine>
+template <std::floating_point T, int W, class Combine>
 ESP_SIMD_INLINE T reduce(const Vec<T, W>& a, Combine combine) {
   if constexpr (W == 2) {
     return combine(a[0], a[1]);
@@ -223,13 +224,13 @@ ESP_SIMD_INLINE T reduce(const Vec<T, W>& a, Combine combine) {
 }  // namespace detail
 
 /// Lane i plus lane i + W/2, then the same again: one order for each W.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE T sum(const Vec<T, W>& a) {
   return detail::reduce(
       a, [](const auto& x, const auto& y) __attribute__((always_inline)) { return x + y; });
 }
 /// Largest lane; NaN lanes may be dropped.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE T max(const Vec<T, W>& a) {
   return detail::reduce(
       a, [](const auto& x, const auto& y) __attribute__((always_inline)) {
@@ -274,20 +275,20 @@ ESP_SIMD_INLINE Vec<float, W> exp(const Vec<float, W>& x) {
   const V scale_2(reinterpret_cast<typename V::Raw>((whole - half + 127) << 23));
   return y * scale_1 * scale_2;
 }
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> log(const Vec<T, W>& x) {
   Vec<T, W> y;
   for (int i = 0; i < W; ++i) y.v[i] = std::log(x.v[i]);
   return y;
 }
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> sqrt(const Vec<T, W>& x) {
   Vec<T, W> y;
   for (int i = 0; i < W; ++i) y.v[i] = std::sqrt(x.v[i]);
   return y;
 }
 /// 1 / (1 + e^-x), from e^-|x| so that both tails keep their relative accuracy.
-template <FloatElement T, int W>
+template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> sigmoid(const Vec<T, W>& x) {
   using V = Vec<T, W>;
   const V e = exp(-abs(x));
