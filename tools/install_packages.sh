@@ -7,6 +7,7 @@ set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config ccache
   libfmt-dev libsimdjson-dev catch2 libcli11-dev        # formatting, JSON, tests, command lines
+  libbenchmark-dev                                      # benches
   libutf8proc-dev libpcre2-dev                          # Unicode and patterns of tokenizers
   libcairo2-dev fonts-dejavu-core)                      # plots
 if [[ "${1:-}" == check ]]; then
