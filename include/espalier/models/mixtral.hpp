@@ -26,8 +26,8 @@ namespace espalier {
 
 template <FloatElement T, Device D = Cpu>
 struct ModelLoss {
-  Var<T, D> loss_sum;  // [1] sum over the targets of -log p
-  Var<T, D> aux;       // [1] load-balancing loss before its coefficient; empty unless asked for
+  Var<acc_t<T>, D> loss_sum;  // [1] sum over the targets of -log p
+  Var<acc_t<T>, D> aux;  // [1] load-balancing loss before its coefficient; empty unless asked for
 };
 
 template <FloatElement T, Device D = Cpu>
@@ -37,7 +37,7 @@ class Mixtral {
   enum class Base { frozen, trainable };
 
   /// `weights` gives each tensor by its name, [out, in] for matrices. Trainable weights are copied
-  /// to T.
+  /// to acc_t<T>.
   /// @throws ShapeError naming the tensor when its shape does not fit the config.
   Mixtral(const MixtralConfig& config, const WeightSource& weights, Base base = Base::frozen)
       : config_(config) {
@@ -169,7 +169,7 @@ class Mixtral {
       ESP_REQUIRE(w.shape() == shape, ShapeError, name, ": shape is ", w.shape(), ", expected ",
                   shape, " by config.json");
       if (base == Base::frozen) return AnyVar(w);
-      return parameter(converted<T>(w));
+      return parameter(converted<acc_t<T>>(w));
     }
     Linear<T, D> linear(const std::string& name, std::int64_t out, std::int64_t in) const {
       return {name, (*this)(name + ".weight", {out, in})};

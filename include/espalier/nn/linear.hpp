@@ -51,14 +51,15 @@ class GroupedLinear {
     return grouped_linear(x, weights_, offsets, pairs_, lora_.scale(), lora_x);
   }
 
-  /// Adds A ~ U(-1/sqrt(in), 1/sqrt(in)) and B = 0, as PEFT initialises them.
+  /// Adds A ~ U(-1/sqrt(in), 1/sqrt(in)) and B = 0, as PEFT initialises them; in f32 where T is
+  /// narrower, as PEFT keeps them.
   void add_lora(const LoraConfig& config, std::uint64_t seed) {
     ESP_REQUIRE(config.r >= 1, Error, "lora: rank is ", config.r, ", expected at least 1");
     lora_ = config;
     pairs_.clear();
     for (std::size_t g = 0; g < weights_.size(); ++g) {
       const std::int64_t out = weights_[g].shape(0), in = weights_[g].shape(1);
-      const Tensor<T, D> a(Shape{config.r, in}), b(Shape{out, config.r}, T{0});
+      const Tensor<acc_t<T>, D> a(Shape{config.r, in}), b(Shape{out, config.r}, acc_t<T>{0});
       const Philox random(seed, stream_of(names_[g]));
       const float bound = 1.0f / std::sqrt(static_cast<float>(in));
       for (std::int64_t i = 0; i < a.numel(); ++i) a[i] = bound * (2 * random.uniform(i) - 1);

@@ -22,9 +22,9 @@ template <FloatElement T, Device D = Cpu>
 struct MoeObservation {
   int layer;
   const Routing& routing;
-  const Tensor<T, D>& logits;   // [N, E]
-  const Tensor<T, D>& weights;  // [N, K] gates, renormalised
-  const Tensor<T, D>& outputs;  // [R, H] of the experts, before the gate, in expert order
+  const Tensor<T, D>& logits;          // [N, E]
+  const Tensor<acc_t<T>, D>& weights;  // [N, K] gates, renormalised
+  const Tensor<T, D>& outputs;         // [R, H] of the experts, before the gate, in expert order
 };
 
 template <FloatElement T, Device D = Cpu>
