@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include <espalier/core/error.hpp>
+#include <espalier/core/dtype.hpp>
 #include <espalier/core/threads.hpp>
 
 namespace espalier::prune {
@@ -27,8 +27,8 @@ class ActivationScores {
   /// Rows of expert e are [offsets[e], offsets[e+1]); `gates` [R] and `outputs` [R, hidden] are in
   /// that order. Calls for one layer add up in the order they are made.
   template <class T>
-  void add(std::int64_t layer, std::span<const std::int64_t> offsets, std::span<const T> gates,
-           std::span<const T> outputs, std::int64_t hidden) {
+  void add(std::int64_t layer, std::span<const std::int64_t> offsets,
+           std::span<const acc_t<T>> gates, std::span<const T> outputs, std::int64_t hidden) {
     auto& experts = sums_.at(static_cast<std::size_t>(layer));
     const auto rows = static_cast<std::int64_t>(gates.size());
     ESP_REQUIRE(offsets.size() == experts.size() + 1 && offsets.back() == rows, ShapeError,
@@ -96,7 +96,7 @@ class ActivationScores {
   static Row measure(const T* x, std::int64_t n) {
     Row row;
     for (std::int64_t i = 0; i < n; ++i) {
-      const double v = static_cast<double>(x[i]);
+      const double v = static_cast<double>(static_cast<acc_t<T>>(x[i]));
       row.squares += v * v;
       const double a = std::abs(v);
       if (!(a <= row.largest)) row.largest = a;

@@ -52,17 +52,17 @@ struct CalibrationSet {
 }
 
 /// `progress` gets the tokens done so far after each sequence, and may throw to stop.
-[[nodiscard]] inline ActivationScores calibrate(const Mixtral<float>& model,
-                                                const CalibrationSet& set,
-                                                const std::function<void(std::int64_t)>& progress) {
+template <FloatElement T>
+[[nodiscard]] ActivationScores calibrate(const Mixtral<T>& model, const CalibrationSet& set,
+                                         const std::function<void(std::int64_t)>& progress) {
   const MixtralConfig& c = model.config();
   ActivationScores scores(c.num_hidden_layers, c.num_local_experts);
-  const MoeObserver<float> observer = [&](const MoeObservation<float>& o) {
+  const MoeObserver<T> observer = [&](const MoeObservation<T>& o) {
     std::vector<float> gates(static_cast<std::size_t>(o.routing.rows()));
     for (std::size_t row = 0; row < gates.size(); ++row) {
       gates[row] = o.weights[o.routing.slot_of_row[static_cast<std::int64_t>(row)]];
     }
-    scores.add<float>(o.layer, o.routing.offsets, gates, o.outputs.span(), c.hidden_size);
+    scores.add<T>(o.layer, o.routing.offsets, gates, o.outputs.span(), c.hidden_size);
   };
   std::int64_t done = 0;
   for (const std::vector<std::int32_t>& sequence : set.sequences) {

@@ -47,27 +47,29 @@ namespace espalier::train {
 
 /// Puts the values of `adapter` into the LoRA parameters that `model` already has.
 /// @throws FormatError when it has other modules than the model.
-inline void load_adapter_values(const Mixtral<float>& model, const io::Adapter& adapter,
-                                const std::string& path) {
+template <FloatElement T>
+void load_adapter_values(const Mixtral<T>& model, const io::Adapter& adapter,
+                         const std::string& path) {
   const auto parameters = model.parameters();
   ESP_REQUIRE(2 * adapter.modules.size() == parameters.size(), FormatError, path,
               ": the adapter has ", adapter.modules.size(), " modules, its targets ",
               parameters.size() / 2,
               " in this model; an adapter on some layers only is not supported yet");
-  load_parameters<float>(parameters,
-                         [&](const std::string& name) { return adapter.parameter(name); });
+  load_parameters<acc_t<T>>(parameters,
+                            [&](const std::string& name) { return adapter.parameter(name); });
 }
 
-/// The model of `checkpoint`, with the adapter in folder `adapter` unless that is empty. The
-/// checkpoint may go: its mapped memory stays as long as the model.
+/// The model of `checkpoint`, computing in T, with the adapter in folder `adapter` unless that is
+/// empty. The checkpoint may go: its mapped memory stays as long as the model.
 /// @throws UsageError for a dense checkpoint, FormatError when the adapter does not fit.
-[[nodiscard]] inline Mixtral<float> load_model(const io::Checkpoint& checkpoint,
-                                               const std::string& adapter = {}) {
+template <FloatElement T = float>
+[[nodiscard]] Mixtral<T> load_model(const io::Checkpoint& checkpoint,
+                                    const std::string& adapter = {}) {
   ESP_REQUIRE(checkpoint.config().num_local_experts > 0, UsageError, checkpoint.folder().string(),
               ": is a dense ", checkpoint.config().model_type,
               " checkpoint; upcycle makes a mixture of it");
-  Mixtral<float> model(checkpoint.config(),
-                       [&](const std::string& name) { return checkpoint.tensor(name); });
+  Mixtral<T> model(checkpoint.config(),
+                   [&](const std::string& name) { return checkpoint.tensor(name); });
   if (!adapter.empty()) {
     const io::Adapter from = io::read_adapter(adapter);
     io::check_adapter_fits(from, checkpoint.config(), adapter);
