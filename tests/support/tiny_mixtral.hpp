@@ -53,17 +53,25 @@ Mixtral<T> tiny_mixtral(typename Mixtral<T>::Base base = Mixtral<T>::Base::froze
   return Mixtral<T>(tiny_mixtral_config(), tiny_mixtral_weights(), base);
 }
 
+/// As stored in a bf16 checkpoint.
+inline std::function<AnyTensor(const std::string&)> tiny_mixtral_bf16_weights() {
+  return [exact = tiny_mixtral_weights()](const std::string& name) -> AnyTensor {
+    return converted<bf16>(exact(name));
+  };
+}
+
 template <class T>
 Mixtral<T> tiny_mixtral_with_adapter(
-    const std::string& file = "adapter/adapter_model.safetensors") {
-  auto model = tiny_mixtral<T>();
+    const std::string& file = "adapter/adapter_model.safetensors",
+    const std::function<AnyTensor(const std::string&)>& weights = tiny_mixtral_weights()) {
+  Mixtral<T> model(tiny_mixtral_config(), weights);
   LoraConfig lora;
   lora.r = 4;
   lora.alpha = 8;
   lora.targets = {"q", "k", "v", "o", "gate", "w1", "w2", "w3"};
   model.add_lora(lora, 0);
   const auto adapter = golden_file(file);
-  load_parameters<T>(model.parameters(), [&](const std::string& name) {
+  load_parameters<acc_t<T>>(model.parameters(), [&](const std::string& name) {
     return adapter.tensor("base_model.model." + name);
   });
   return model;
