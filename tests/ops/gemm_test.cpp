@@ -5,164 +5,16 @@
 #include <string>
 #include <vector>
 
-#include <espalier/core/random.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
 
-#include "support/allclose.hpp"
 #include "support/catch.hpp"
+#include "support/gemm_operand.hpp"
 
 using namespace espalier;
 using namespace espalier::test;
 using Catch::Matchers::Contains;
 using cpu::Isa;
 using cpu::MatrixView;
-
-namespace {
-
-std::vector<Isa> allowed_isas() {
-  std::vector<Isa> isas;
-  for (const Isa isa : {Isa::plain, Isa::avx2, Isa::avx512}) {
-    if (isa <= cpu::best_isa()) isas.push_back(isa);
-  }
-  return isas;
-}
-
-/// A matrix in memory of any type, with a row stride and garbage (NaN) between the rows, beside its
-/// values in double.
-struct Operand {
-  std::int64_t rows, cols, stride;
-  DType dtype;
-  bool transposed;
-  std::vector<double> values;  // [rows, cols]
-  std::vector<std::byte> memory;
-
-  MatrixView view() const { return {memory.data(), dtype, stride, transposed}; }
-  double at(std::int64_t i, std::int64_t j) const { return values[i * cols + j]; }
-};
-
-template <class Draw>
-Operand make_operand(std::int64_t rows, std::int64_t cols, DType dtype, bool transposed,
-                     std::int64_t gap, Draw draw) {
-  const std::int64_t height = transposed ? cols : rows, width = transposed ? rows : cols;
-  Operand o{rows, cols, width + gap, dtype, transposed, {}, {}};
-  o.values.resize(static_cast<std::size_t>(rows * cols));
-  // Exactly as long as needed: reading behind the last element is an error that ASan sees.
-  const std::int64_t length = height == 0 ? 0 : (height - 1) * o.stride + width;
-  o.memory.resize(static_cast<std::size_t>(length) * size_of(dtype));
-  visit_dtype<double, float, bf16, f16>("test", dtype, [&]<class M>() {
-    const auto narrow = [](double x) {
-      if constexpr (sizeof(M) == 2) {
-        return M(static_cast<float>(x));
-      } else {
-        return static_cast<M>(x);
-      }
-    };
-    std::vector<M> memory(static_cast<std::size_t>(length), narrow(std::nan("")));
-    for (std::int64_t i = 0; i < rows; ++i) {
-      for (std::int64_t j = 0; j < cols; ++j) {
-        const M x = narrow(draw(i * cols + j));
-        memory[transposed ? j * o.stride + i : i * o.stride + j] = x;
-        if constexpr (sizeof(M) == 2) {
-          o.values[i * cols + j] = static_cast<double>(static_cast<float>(x));
-        } else {
-          o.values[i * cols + j] = static_cast<double>(x);
-        }
-      }
-    }
-    if (length > 0) std::memcpy(o.memory.data(), memory.data(), o.memory.size());
-  });
-  return o;
-}
-
-auto normals(std::uint64_t seed) {
-  return [philox = Philox(seed)](std::int64_t i) {
-    return static_cast<double>(philox.normal(static_cast<std::uint64_t>(i)));
-  };
-}
-auto small_integers(std::uint64_t seed) {
-  return [philox = Philox(seed)](std::int64_t i) {
-    return static_cast<double>(philox.below(static_cast<std::uint64_t>(i), 9)) - 4.0;
-  };
-}
-
-/// [m, n] without gaps, plus the sum of |terms| of each element: what the error is relative to.
-struct Reference {
-  std::vector<double> c, magnitude;
-};
-Reference reference(const Operand& a, const Operand& b, double alpha, double beta,
-                    const std::vector<double>& c) {
-  Reference r;
-  for (std::int64_t i = 0; i < a.rows; ++i) {
-    for (std::int64_t j = 0; j < b.cols; ++j) {
-      double sum = 0, magnitude = 0;
-      for (std::int64_t k = 0; k < a.cols; ++k) {
-        sum += a.at(i, k) * b.at(k, j);
-        magnitude += std::abs(a.at(i, k) * b.at(k, j));
-      }
-      const double old = c[i * b.cols + j];
-      r.c.push_back(alpha * sum + (beta == 0 ? 0 : beta * old));
-      r.magnitude.push_back(std::abs(alpha) * magnitude + std::abs(beta * old));
-    }
-  }
-  return r;
-}
-
-/// Runs one product with a gap between the rows of C and checks values and gaps.
-template <FloatElement T>
-void check_product(const Operand& a, const Operand& b, double alpha, double beta, bool exact) {
-  const std::int64_t m = a.rows, n = b.cols, k = a.cols, stride = n + 3;
-  const T gap = T{77};
-  std::vector<double> before(static_cast<std::size_t>(m * n));
-  std::vector<T> c(static_cast<std::size_t>(m * stride), gap);
-  for (std::int64_t i = 0; i < m * n; ++i) {
-    before[i] = small_integers(99)(i);
-    c[i / n * stride + i % n] =
-        beta == 0 ? std::numeric_limits<T>::quiet_NaN() : static_cast<T>(before[i]);
-  }
-  cpu::gemm<T>(m, n, k, a.view(), b.view(), c.data(), stride, static_cast<T>(alpha),
-               static_cast<T>(beta));
-  const Reference want = reference(a, b, alpha, beta, before);
-  const double rtol = tol(dtype_of<T>::value, k);
-  std::size_t wrong = 0;
-  std::string first;
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < stride; ++j) {
-      const double got = static_cast<double>(c[i * stride + j]);
-      if (j >= n) {
-        if (got == static_cast<double>(gap)) continue;
-      } else {
-        const double limit = exact ? 0.0 : rtol * want.magnitude[i * n + j];
-        if (std::abs(got - want.c[i * n + j]) <= limit) continue;
-      }
-      if (wrong++ == 0) {
-        first = detail::concat("c[", i, ",", j, "] is ", got, ", want ",
-                               j < n ? want.c[i * n + j] : static_cast<double>(gap));
-      }
-    }
-  }
-  INFO("m n k " << m << ' ' << n << ' ' << k << ", a " << name(a.dtype) << (a.transposed ? "T" : "")
-                << ", b " << name(b.dtype) << (b.transposed ? "T" : "") << ", alpha " << alpha
-                << ", beta " << beta << ": " << wrong << " wrong; " << first);
-  CHECK(wrong == 0);
-}
-
-struct Size {
-  std::int64_t m, n, k;
-};
-
-template <FloatElement T>
-std::vector<T> product(const Operand& a, const Operand& b) {
-  std::vector<T> c(static_cast<std::size_t>(a.rows * b.cols));
-  cpu::gemm<T>(a.rows, b.cols, a.cols, a.view(), b.view(), c.data(), b.cols);
-  return c;
-}
-template <class T>
-bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
-}
-
-}  // namespace
 
 TEMPLATE_TEST_CASE("gemm: integers come out exact for every size, layout and scale", "[ops][gemm]",
                    float, double) {

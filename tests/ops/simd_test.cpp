@@ -13,26 +13,17 @@
 #include <espalier/ops/cpu/simd.hpp>
 
 #include "support/catch.hpp"
+#include "support/each.hpp"
 
 using namespace espalier;
 using Catch::Matchers::Contains;
 using cpu::Isa;
+using espalier::test::for_each_isa;
 
 namespace {
 
 const float kInf = std::numeric_limits<float>::infinity();
 const float kNan = std::numeric_limits<float>::quiet_NaN();
-
-/// Runs `body` under each instruction set that the processor has.
-template <class Body>
-void for_each_isa(Body body) {
-  for (const Isa isa : {Isa::plain, Isa::avx2, Isa::avx512}) {
-    if (isa > cpu::best_isa()) continue;
-    const cpu::IsaOverride forced(isa);
-    CAPTURE(name(isa));
-    body();
-  }
-}
 
 template <class T, class F>
 std::vector<T> map(const std::vector<T>& x, F f) {
@@ -232,12 +223,34 @@ TEMPLATE_TEST_CASE("simd: partial loads and stores touch only what they name", "
   });
 }
 
+TEST_CASE("simd: for_each_vector and sum_over reach every element once", "[ops][simd]") {
+  for_each_isa([] {
+    for (std::int64_t n = 0; n < 150; ++n) {
+      std::vector<float> x(static_cast<std::size_t>(n)), y(x.size(), 0.f);  // ASan sees one more
+      for (std::int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(i + 1);
+      float total = 0;
+      simd::dispatch([&]<int W>() {
+        using V = simd::Native<float, W>;
+        simd::for_each_vector<V>(0, n, [&](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
+          (V::load(x.data() + i, lanes) + V::load(y.data() + i, lanes)).store(y.data() + i, lanes);
+        });
+        total = simd::sum_over<V>(n, [&](std::int64_t i, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+          return sum + V::load(x.data() + i, lanes);
+        });
+      });
+      CAPTURE(n);
+      CHECK(x == y);
+      CHECK(total == static_cast<float>(n * (n + 1) / 2));
+    }
+  });
+}
+
 TEST_CASE("simd: fma rounds once where the processor can", "[ops][simd]") {
   // (1 + e)(1 - e) - 1 = -e^2 is lost when the product is rounded first.
   const float e = 0x1p-13f;
   const std::vector<float> x(16, 1 + e);
-  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
-    if (isa > cpu::best_isa()) continue;
+  for (const Isa isa : cpu::kIsas) {
+    if (isa < Isa::avx2 || isa > cpu::best_isa()) continue;
     const cpu::IsaOverride forced(isa);
     const auto y = map(x, [&](const auto& v) {
       using V = std::remove_cvref_t<decltype(v)>;
@@ -259,12 +272,14 @@ TEST_CASE("isa: only what the processor has can be asked for", "[ops][simd]") {
     CHECK(cpu::isa() == Isa::plain);
     CHECK(simd::dispatch([]<int W>() { return W; }) == 4);
   }
-  CHECK(simd::dispatch([]<int W>() { return W; }) == (cpu::isa() == Isa::avx512 ? 16
+  CHECK(simd::dispatch([]<int W>() { return W; }) == (cpu::isa() >= Isa::avx512 ? 16
                                                       : cpu::isa() == Isa::avx2 ? 8
                                                                                 : 4));
-  if (cpu::best_isa() < Isa::avx512) {
-    CHECK_THROWS_WITH(cpu::IsaOverride(Isa::avx512),
-                      Contains("asks for avx512, but this processor"));
+  CHECK(cpu::fastest_isa() <= cpu::best_isa());
+  for (const Isa isa : cpu::kIsas) {
+    if (isa <= cpu::best_isa()) continue;
+    CHECK_THROWS_WITH(cpu::IsaOverride(isa),
+                      Contains(detail::concat("asks for ", name(isa), ", but this processor")));
   }
 }
 
@@ -273,7 +288,7 @@ TEST_CASE("isa: the environment variable is checked", "[ops][simd]") {
   const std::string kept = before ? before : "";
   setenv("ESPALIER_ISA", "avx1024", 1);
   CHECK_THROWS_WITH(cpu::detail::isa_of_environment(),
-                    "ESPALIER_ISA is 'avx1024'; expected avx512, avx2 or plain");
+                    "ESPALIER_ISA is 'avx1024'; expected amx, avx512_bf16, avx512, avx2 or plain");
   setenv("ESPALIER_ISA", "plain", 1);
   CHECK(cpu::detail::isa_of_environment() == Isa::plain);
   if (before) {

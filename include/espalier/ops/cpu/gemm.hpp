@@ -12,22 +12,10 @@
 #include <span>
 #include <vector>
 
-#include <espalier/core/threads.hpp>
+#include <espalier/ops/cpu/gemm_problem.hpp>
 #include <espalier/ops/cpu/microkernel.hpp>
-#include <espalier/ops/cpu/pack.hpp>
-#include <espalier/tensor/storage.hpp>
 
 namespace espalier::cpu {
-
-template <std::floating_point T>
-struct GemmProblem {
-  std::int64_t m, n, k;
-  MatrixView a, b;
-  T* c;
-  std::int64_t stride_c;
-  T alpha = 1;
-  T beta = 0;  // 0: C is not read, whatever it holds
-};
 
 namespace detail {
 
@@ -44,10 +32,6 @@ inline constexpr std::int64_t kRowsPerTask = 128;
 inline constexpr std::int64_t kPackCost = 12;
 inline constexpr std::int64_t kForkCost = 200'000;
 inline constexpr std::int64_t kTasksPerThread = 8;
-
-inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 /// Blocking<T, W> as numbers.
 struct BlockSizes {
@@ -96,38 +80,6 @@ struct Plan {
     packed = 0;
   }
 };
-
-template <std::floating_point T>
-void check(const GemmProblem<T>& p) {
-  ESP_REQUIRE(p.m >= 0 && p.n >= 0 && p.k >= 0, ShapeError, "gemm: m n k are ", p.m, ' ', p.n, ' ',
-              p.k, "; expected none below 0");
-  const auto check_view = [](const char* which, const MatrixView& v, std::int64_t rows,
-                             std::int64_t cols) {
-    const bool known = v.dtype == DType::f32 || v.dtype == DType::bf16 || v.dtype == DType::f16 ||
-                       v.dtype == dtype_of<T>::value;
-    ESP_REQUIRE(known, DTypeError, "gemm: ", which, " is ", name(v.dtype),
-                "; expected f32, bf16, f16 or the type of C, ", name(dtype_of<T>::value));
-    const std::int64_t width = v.transposed ? rows : cols;
-    const std::int64_t height = v.transposed ? cols : rows;
-    ESP_REQUIRE(height <= 1 || v.stride >= width, ShapeError, "gemm: ", which, " has stride ",
-                v.stride, ", expected at least its row length ", width);
-  };
-  check_view("a", p.a, p.m, p.k);
-  check_view("b", p.b, p.k, p.n);
-  ESP_REQUIRE(p.m <= 1 || p.stride_c >= p.n, ShapeError, "gemm: c has stride ", p.stride_c,
-              ", expected at least its row length ", p.n);
-}
-
-/// k = 0: what is left of the formula.
-template <std::floating_point T>
-void scale_c(const GemmProblem<T>& p) {
-  for (std::int64_t i = 0; i < p.m; ++i) {
-    for (std::int64_t j = 0; j < p.n; ++j) {
-      T& c = p.c[i * p.stride_c + j];
-      c = p.beta == T{0} ? T{0} : p.beta * c;
-    }
-  }
-}
 
 /// Appends rows [row, ...) of `p`, as many as the packed limit leaves room for; returns how many.
 template <std::floating_point T>
@@ -300,39 +252,49 @@ void run(Plan<T>& plan) {
   compute_all(0);
 }
 
-}  // namespace detail
-
-/// Every problem; they must not write the same element.
-/// @throws ShapeError, DTypeError before anything is written.
+/// Operands of any type, widened to T.
 template <std::floating_point T>
-void gemm_batch(std::span<const GemmProblem<T>> problems) {
-  for (const auto& p : problems) detail::check(p);
+void multiply_widened(std::span<const GemmProblem<T>> problems) {
   // Kept between calls, so that a call asks the system for no memory.
-  static thread_local detail::Plan<T> plan;
+  static thread_local Plan<T> plan;
   plan.clear();
-  plan.sizes = detail::block_sizes<T>();
+  plan.sizes = block_sizes<T>();
   for (const auto& p : problems) {
     if (p.m == 0 || p.n == 0) continue;
     if (p.k == 0) {
-      detail::scale_c(p);
+      scale_c(p);
       continue;
     }
     for (std::int64_t row = 0; row < p.m;) {
-      const std::int64_t rows = detail::add_chunk(plan, p, row);
+      const std::int64_t rows = add_chunk(plan, p, row);
       row += rows;
       if (rows == 0 || row < p.m) {
-        detail::run(plan);
+        run(plan);
         plan.clear();
       }
     }
   }
-  if (!plan.chunks.empty()) detail::run(plan);
+  if (!plan.chunks.empty()) run(plan);
+}
+
+}  // namespace detail
+
+/// Every problem; they must not write the same element.
+/// @throws ShapeError, DTypeError before anything is written.
+template <FloatElement T>
+void gemm_batch(std::span<const GemmProblem<T>> problems) {
+  for (const auto& p : problems) detail::check(p);
+  if constexpr (std::same_as<T, bf16>) {
+    detail::multiply_rounded(problems, detail::multiply_widened<float>);
+  } else {
+    detail::multiply_widened(problems);
+  }
 }
 
 /// C = alpha * A B + beta * C. With `b.transposed`, b is a weight [n, k] and C = A bᵀ.
-template <std::floating_point T>
+template <FloatElement T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, MatrixView a, MatrixView b, T* c,
-          std::int64_t stride_c, T alpha = 1, T beta = 0) {
+          std::int64_t stride_c, acc_t<T> alpha = 1, acc_t<T> beta = 0) {
   const GemmProblem<T> problem{m, n, k, a, b, c, stride_c, alpha, beta};
   gemm_batch<T>(std::span<const GemmProblem<T>>(&problem, 1));
 }

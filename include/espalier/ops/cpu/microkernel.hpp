@@ -146,7 +146,7 @@ using SweepFunction = void (*)(const Sweep<T>&);
 template <std::floating_point T>
 SweepFunction<T> sweep_function() {
 #if defined(__x86_64__)
-  if (isa() == Isa::avx512) return sweep_avx512<T>;
+  if (isa() >= Isa::avx512) return sweep_avx512<T>;
   if (isa() == Isa::avx2) return sweep_avx2<T>;
 #endif
   return sweep_plain<T>;

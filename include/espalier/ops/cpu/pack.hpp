@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -20,6 +21,13 @@ struct MatrixView {
   DType dtype;
   std::int64_t stride;
   bool transposed = false;
+
+  MatrixView from_row(std::int64_t row) const {
+    const std::int64_t elements = transposed ? row : row * stride;
+    const auto* bytes = static_cast<const std::byte*>(data);
+    return {bytes + elements * static_cast<std::int64_t>(size_of(dtype)), dtype, stride,
+            transposed};
+  }
 };
 
 namespace detail {

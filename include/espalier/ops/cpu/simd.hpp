@@ -316,7 +316,7 @@ template <class F>
 decltype(auto) dispatch(F&& f) {
 #if defined(__x86_64__)
   const cpu::Isa isa = cpu::isa();
-  if (isa == cpu::Isa::avx512) return detail::run_avx512(f);
+  if (isa >= cpu::Isa::avx512) return detail::run_avx512(f);
   if (isa == cpu::Isa::avx2) return detail::run_avx2(f);
 #endif
   return f.template operator()<4>();
