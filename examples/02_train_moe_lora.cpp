@@ -72,7 +72,7 @@ void train_and_ask() {
   const train::Batch batch =
       train::make_batch(examples, train::one_example_per_row(examples.size()));
   const int steps = 100;
-  train::Trainer<Mixtral<float>> trainer(
+  train::Trainer trainer(
       model, {{train::ScheduleKind::cosine, 1e-2, /*warmup=*/5, steps}, {}, /*clip=*/1.0});
   for (int step = 1; step <= steps; ++step) {
     const train::StepResult r = trainer.step({batch});

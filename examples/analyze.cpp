@@ -113,14 +113,17 @@ prune::ActivationScores measure_activations(const Options& o, const io::Checkpoi
   const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
   const prune::CalibrationSet set = prune::read_calibration(
       o.calibration, o.max_tokens, [&](std::string_view text) { return tokenizer.encode(text); });
-  const auto model = train::load_model(checkpoint, o.adapter);
   provenance["calibration_sha256"] = io::sha256(io::read_text(o.calibration));
   provenance["calibration_sequences"] = set.sequences.size();
   provenance["calibration_tokens"] = set.tokens;
   Progress progress("calibration", set.tokens, "tokens");
-  return prune::calibrate(model, set, [&](std::int64_t done) {
+  provenance["dtype"] = o.dtype;
+  const auto step = [&](std::int64_t done) {
     progress.update(done);
     if (interrupted()) throw Interrupted("interrupted; nothing was written");
+  };
+  return visit_dtype<float>("analyze", dtype_named(o.dtype), [&]<class T>() {
+    return prune::calibrate(train::load_model<T>(checkpoint, o.adapter), set, step);
   });
 }
 
@@ -183,7 +186,6 @@ void report(const Options& o, const CommonOptions& common, const prune::Scores& 
 }
 
 void run(const Options& o, const CommonOptions& common) {
-  ESP_REQUIRE(o.dtype == "f32", UsageError, "--dtype ", o.dtype, ": not supported yet; use f32");
   const std::vector<prune::Criterion> criteria = choose_criteria(o);
   ESP_REQUIRE(!fs::exists(fs::path(o.output) / "scores.json"), IoError, o.output,
               ": has a scores.json already; remove it or choose another output folder");

@@ -174,8 +174,6 @@ class Evaluate {
   void run() {
     const int modes = !o_.replay.empty() + !o_.requests.empty() + !o_.tasks.empty();
     ESP_REQUIRE(modes == 1, UsageError, "give exactly one of --task, --requests and --replay");
-    ESP_REQUIRE(o_.dtype == "f32", UsageError, "--dtype ", o_.dtype,
-                ": not supported yet; use f32");
     if (o_.replay.empty()) {
       ESP_REQUIRE(!o_.model.empty(), UsageError, "--model is required");
     }
@@ -246,10 +244,12 @@ class Evaluate {
   void prepare_model() {
     checkpoint_ = std::make_unique<io::Checkpoint>(o_.model);
     tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(o_.model));
-    model_ = std::make_unique<Mixtral<float>>(train::load_model(*checkpoint_, o_.adapter));
     eval::EngineOptions options;
     options.batch = o_.batch_size;
-    engine_ = std::make_unique<eval::MixtralEngine<float>>(*model_, *tokenizer_, options);
+    visit_dtype<float>("evaluate", dtype_named(o_.dtype), [&]<class T>() {
+      engine_ = std::make_unique<eval::MixtralEngine<T>>(
+          train::load_model<T>(*checkpoint_, o_.adapter), *tokenizer_, options);
+    });
     engine_->on_pass = [this](std::int64_t tokens) {
       tokens_ += tokens;
       stop_if_interrupted();
@@ -458,8 +458,7 @@ class Evaluate {
   std::map<std::string, eval::ChoiceData> choices_;
   std::unique_ptr<io::Checkpoint> checkpoint_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
-  std::unique_ptr<Mixtral<float>> model_;
-  std::unique_ptr<eval::MixtralEngine<float>> engine_;
+  std::unique_ptr<eval::LanguageModel> engine_;
   eval::Session session_;
   std::vector<eval::TaskResult> results_;
   Json summary_ = Json::object();

@@ -292,10 +292,7 @@ class FineTune {
         base_(o.model),
         data_(o, mixture(base_)) {
     read_adapter();
-    model_ = std::make_unique<Mixtral<float>>(
-        base_.config(), [this](const std::string& name) { return base_.tensor(name); });
-    model_->add_lora(lora_, common.seed);
-    parameters_ = model_->parameters();
+    visit_dtype<float>("fine_tune", dtype_named(o.dtype), [this]<class T>() { load<T>(); });
     if (!o.adapter.empty()) load_adapter(o.adapter);
     plan_steps();
   }
@@ -323,12 +320,21 @@ class FineTune {
     lora_ = train::lora_config_of(from, o_.adapter);
     lora_.dropout = o_.lora.dropout;
   }
+  template <FloatElement T>
+  void load() {
+    Mixtral<T> model(base_.config(),
+                     [this](const std::string& name) { return base_.tensor(name); });
+    model.add_lora(lora_, common_.seed);
+    parameters_ = model.parameters();
+    loss_ = [model](const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
+                    const TrainContext* training) { return model.loss(tokens, targets, training); };
+  }
   static std::string module_of(const std::string& target) {
     return std::string("qkvo").find(target) == std::string::npos ? target : target + "_proj";
   }
 
   void load_adapter(const fs::path& folder) {
-    train::load_adapter_values(*model_, io::read_adapter(folder), folder.string());
+    train::load_adapter_values(parameters_, io::read_adapter(folder), folder.string());
   }
 
   void plan_steps() {
@@ -344,8 +350,8 @@ class FineTune {
     state_.arguments = arguments();
     const train::Schedule schedule{train::schedule_named(o_.schedule), o_.lr, o_.warmup,
                                    state_.max_steps};
-    trainer_ = std::make_unique<train::Trainer<Mixtral<float>>>(
-        *model_,
+    trainer_ = std::make_unique<train::Trainer>(
+        parameters_, loss_,
         train::TrainerConfig{
             schedule, {0.9, 0.999, 1e-8, o_.weight_decay}, o_.clip, o_.aux_loss, common_.seed});
   }
@@ -629,10 +635,10 @@ class FineTune {
   io::Checkpoint base_;
   TrainingData data_;
   LoraConfig lora_;
-  std::unique_ptr<Mixtral<float>> model_;
+  LossFunction loss_;
   std::vector<NamedParameter> parameters_;
   std::unique_ptr<train::Sampler> sampler_;
-  std::unique_ptr<train::Trainer<Mixtral<float>>> trainer_;
+  std::unique_ptr<train::Trainer> trainer_;
   std::unique_ptr<train::TrainLog> log_;
   train::RunState state_;
 };
@@ -664,8 +670,5 @@ int main(int argc, char** argv) {
   return run_program(
       argc, argv, "fine_tune", "Trains LoRA adapters on a Mixtral checkpoint.",
       [&](CLI::App& app) { declare(app, o); },
-      [&](const CommonOptions& common) {
-        ESP_REQUIRE(o.dtype == "f32", UsageError, "--dtype bf16 is not supported yet; use f32");
-        FineTune(o, common, resume_command(argc, argv)).run();
-      });
+      [&](const CommonOptions& common) { FineTune(o, common, resume_command(argc, argv)).run(); });
 }

@@ -245,7 +245,7 @@ class Pretrain {
   std::vector<train::Row> rows_;
   Mixtral<float> model_;
   train::Sampler sampler_;
-  train::Trainer<Mixtral<float>> trainer_;
+  train::Trainer trainer_;
 };
 
 }  // namespace

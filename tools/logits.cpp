@@ -36,10 +36,10 @@ std::vector<std::vector<std::int32_t>> read_ids(const std::string& path, std::in
   return lines;
 }
 
+template <FloatElement T>
 void run(const Options& o, const CommonOptions& common) {
-  ESP_REQUIRE(o.dtype == "f32", UsageError, "--dtype ", o.dtype, ": not supported yet; use f32");
   const io::Checkpoint checkpoint(o.model);
-  auto model = train::load_model(checkpoint, o.adapter);
+  auto model = train::load_model<T>(checkpoint, o.adapter);
   const auto& config = model.config();
   if (!o.plan.empty()) {
     const auto plan = prune::read_plan(o.plan);
@@ -93,5 +93,7 @@ int main(int argc, char** argv) {
                        "Plan whose dropped experts get router logits of minus infinity");
         app.add_option("--dtype", o.dtype, "Compute type")->check(CLI::IsMember({"f32", "bf16"}));
       },
-      [&](const CommonOptions& common) { run(o, common); });
+      [&](const CommonOptions& common) {
+        visit_dtype<float>("logits", dtype_named(o.dtype), [&]<class T>() { run<T>(o, common); });
+      });
 }

@@ -97,7 +97,7 @@ void write_generation_config(const MixtralConfig& c, const std::filesystem::path
 void run(Options o, const CommonOptions& common) {
   if (!o.tokenizer.empty()) adopt_tokenizer(o);
   MixtralConfig& c = o.config;
-  const DType dtype = o.dtype == "f32" ? DType::f32 : o.dtype == "f16" ? DType::f16 : DType::bf16;
+  const DType dtype = dtype_named(o.dtype);
   if (c.head_dim == 0 && c.hidden_size % c.num_attention_heads == 0) {
     c.head_dim = c.hidden_size / c.num_attention_heads;
   }

@@ -4,3 +4,4 @@
 
 #include <espalier/models/mixtral.hpp>
 #include <espalier/models/mixtral_config.hpp>
+#include <espalier/models/model_loss.hpp>

@@ -20,7 +20,7 @@ TEST_CASE("forecast: bytes of a step are foreseen within a quarter", "[train][fo
   sizes.vocab_size = 1024;
   const Mixtral<float> model = test::tiny_model(lora, 1, sizes);
   train::TrainerConfig config;
-  train::Trainer<Mixtral<float>> trainer(model, config);
+  train::Trainer trainer(model, config);
   std::int64_t trainable = 0;
   for (const NamedParameter& p : model.parameters()) trainable += p.var.any().numel();
   std::vector<train::Example> examples(20);

@@ -66,7 +66,7 @@ TEST_CASE("trainer: eight micro-batches of one equal one of eight", "[train][tra
   const auto examples = make_examples(8);
   // Weight decay 0 and plain steps: what differs is rounding alone.
   const Model one = test::tiny_model(kEverything), many = test::tiny_model(kEverything);
-  train::Trainer<Model> whole(one, config()), cut(many, config());
+  train::Trainer whole(one, config()), cut(many, config());
   for (int s = 0; s < 3; ++s) {
     const auto a = whole.step(batches(examples, 8)), b = cut.step(batches(examples, 1));
     CAPTURE(s);
@@ -96,7 +96,7 @@ TEST_CASE("trainer: the loss is the mean over targets, not over micro-batches",
       means.push_back(part / static_cast<double>(b.target_count));
     }
   }
-  train::Trainer<Model> trainer(model, config());
+  train::Trainer trainer(model, config());
   const double loss = trainer.step(parts).loss, want = sum / static_cast<double>(targets);
   CHECK(std::abs(loss - want) <= 1e-6 * want);
   CHECK(std::abs(loss - (means[0] + means[1]) / 2) > 1e-3);
@@ -105,7 +105,7 @@ TEST_CASE("trainer: the loss is the mean over targets, not over micro-batches",
 TEST_CASE("trainer: packing into one row changes neither loss nor gradient", "[train][trainer]") {
   const auto examples = make_examples(6);
   const Model a = test::tiny_model(kEverything), b = test::tiny_model(kEverything);
-  train::Trainer<Model> apart(a, config()), packed(b, config());
+  train::Trainer apart(a, config()), packed(b, config());
   train::Row row(examples.size());
   std::iota(row.begin(), row.end(), std::int64_t{0});
   const auto x = apart.step(batches(examples, 1));
@@ -125,7 +125,7 @@ TEST_CASE("trainer: the auxiliary loss is a mean over micro-batches and acts by 
   }
   auto with_aux = config();
   with_aux.aux_coefficient = 0.5;
-  train::Trainer<Model> off(plain, config()), on(balanced, with_aux);
+  train::Trainer off(plain, config()), on(balanced, with_aux);
   const auto a = off.step(parts), b = on.step(parts);
   CHECK(std::abs(a.aux_loss - want) <= 1e-6 * want);
   CHECK(a.aux_loss == b.aux_loss);
@@ -136,7 +136,7 @@ TEST_CASE("trainer: the auxiliary loss is a mean over micro-batches and acts by 
 TEST_CASE("trainer: a few steps on one batch learn it", "[train][trainer]") {
   const auto parts = batches(make_examples(2), 2);
   const Model model = test::tiny_model(kEverything);
-  train::Trainer<Model> trainer(model, config(2e-2));
+  train::Trainer trainer(model, config(2e-2));
   const double first = trainer.step(parts).loss;
   double last = first;
   for (int s = 0; s < 60; ++s) last = trainer.step(parts).loss;
@@ -164,7 +164,7 @@ TEST_CASE("trainer: taken up after any step, a run has the bits of an uninterrup
     return out;
   };
   const Model straight = test::tiny_model(lora);
-  train::Trainer<Model> whole(straight, c);
+  train::Trainer whole(straight, c);
   std::vector<double> losses;
   std::unordered_map<std::string, AnyTensor> weights, moments;
   for (std::int64_t s = 0; s < 9; ++s) {
@@ -177,7 +177,7 @@ TEST_CASE("trainer: taken up after any step, a run has the bits of an uninterrup
   const Model resumed = test::tiny_model(lora, 1);
   load_parameters<float>(resumed.parameters(),
                          [&](const std::string& name) { return weights.at(name); });
-  train::Trainer<Model> rest(resumed, c);
+  train::Trainer rest(resumed, c);
   rest.optimizer().restore(4, moments);
   for (std::int64_t s = 4; s < 9; ++s) {
     const auto r = rest.step(step_batches(s));
@@ -194,7 +194,7 @@ TEST_CASE("trainer: results are the same bits for any number of threads", "[trai
   for (const int threads : {1, 2, 3}) {
     set_num_threads(threads);
     const Model model = test::tiny_model(kEverything);
-    train::Trainer<Model> trainer(model, config());
+    train::Trainer trainer(model, config());
     for (int s = 0; s < 2; ++s) (void)trainer.step(parts);
     results.push_back(values(model));
   }
@@ -208,7 +208,7 @@ TEST_CASE("trainer: dropout acts in training and not in evaluation", "[train][tr
   lora.dropout = 0.5;
   const auto parts = batches(make_examples(3), 3);
   const Model dropped = test::tiny_model(lora), plain = test::tiny_model(kEverything);
-  train::Trainer<Model> with(dropped, config()), without(plain, config());
+  train::Trainer with(dropped, config()), without(plain, config());
   // B is zero at first: only the gradients see the masks.
   const auto a = with.step(parts), b = without.step(parts);
   CHECK(a.loss == b.loss);
@@ -220,7 +220,7 @@ TEST_CASE("trainer: a loss that is not finite stops before anything is updated",
           "[train][trainer]") {
   const auto parts = batches(make_examples(2), 2);
   const Model model = test::tiny_model(kEverything);
-  train::Trainer<Model> trainer(model, config());
+  train::Trainer trainer(model, config());
   (void)trainer.step(parts);
   const AnyVar first = model.parameters().front().var;
   Tensor<float>(first.any())[0] = std::numeric_limits<float>::quiet_NaN();
@@ -233,5 +233,5 @@ TEST_CASE("trainer: a loss that is not finite stops before anything is updated",
 
 TEST_CASE("trainer: without anything to train it says so", "[train][trainer]") {
   const Model model = test::tiny_model({4, 8, 0, false, {}});
-  CHECK_THROWS_WITH(train::Trainer<Model>(model, config()), Catch::Contains("no trainable"));
+  CHECK_THROWS_WITH(train::Trainer(model, config()), Catch::Contains("no trainable"));
 }

@@ -51,7 +51,7 @@ TEST_CASE("trainer: loss, norm and rate of twenty steps equal those of torch wit
   const io::Json golden = io::read_json(kGolden / "trajectory.json");
   const io::Json& o = golden.at("options");
   GoldenModel g;
-  train::Trainer<Mixtral<float>> trainer(
+  train::Trainer trainer(
       g.model, {{train::ScheduleKind::cosine, o.at("lr").as_double(), o.at("warmup").as_int(),
                  o.at("steps").as_int()},
                 {o.at("betas").at(0).as_double(), o.at("betas").at(1).as_double(),

@@ -156,6 +156,15 @@ using acc_t = typename detail::accumulator<T>::type;
   return "?";
 }
 
+/// @throws UsageError listing the known names.
+[[nodiscard]] inline DType dtype_named(std::string_view wanted) {
+  for (int i = 0; i <= static_cast<int>(DType::u8); ++i) {
+    if (name(static_cast<DType>(i)) == wanted) return static_cast<DType>(i);
+  }
+  throw UsageError(detail::concat("unknown element type '", wanted,
+                                  "', expected f64, f32, bf16, f16, i64, i32 or u8"));
+}
+
 /// The only dtype switch: calls `f.template operator()<T>()` for the listed type that `dtype`
 /// names.
 /// @throws DTypeError "rms_norm: unsupported dtype i32; built for f32 bf16"

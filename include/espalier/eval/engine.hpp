@@ -83,9 +83,9 @@ class StoppedText {
 template <FloatElement T>
 class MixtralEngine final : public LanguageModel {
  public:
-  MixtralEngine(const Mixtral<T>& model, text::Tokenizer tokenizer, EngineOptions options = {})
-      : model_(model), tokenizer_(std::move(tokenizer)), options_(options) {
-    end_ = model.config().eos_token_ids;
+  MixtralEngine(Mixtral<T> model, text::Tokenizer tokenizer, EngineOptions options = {})
+      : model_(std::move(model)), tokenizer_(std::move(tokenizer)), options_(options) {
+    end_ = model_.config().eos_token_ids;
     if (const auto eos = tokenizer_.eos_id()) end_.push_back(*eos);
   }
 
@@ -342,7 +342,7 @@ class MixtralEngine final : public LanguageModel {
 
   static constexpr std::int64_t kFirstRoom = 256;  // new tokens before a cache has to grow
 
-  const Mixtral<T>& model_;
+  Mixtral<T> model_;
   text::Tokenizer tokenizer_;
   EngineOptions options_;
   std::vector<std::int32_t> end_;

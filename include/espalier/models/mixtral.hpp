@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <espalier/models/mixtral_config.hpp>
+#include <espalier/models/model_loss.hpp>
 #include <espalier/nn/attention.hpp>
 #include <espalier/nn/embedding.hpp>
 #include <espalier/nn/moe_block.hpp>
@@ -23,12 +24,6 @@
 #include <espalier/ops/load_balancing_loss.hpp>
 
 namespace espalier {
-
-template <FloatElement T, Device D = Cpu>
-struct ModelLoss {
-  Var<acc_t<T>, D> loss_sum;  // [1] sum over the targets of -log p
-  Var<acc_t<T>, D> aux;  // [1] load-balancing loss before its coefficient; empty unless asked for
-};
 
 template <FloatElement T, Device D = Cpu>
 class Mixtral {
@@ -141,12 +136,12 @@ class Mixtral {
   }
 
   /// targets[i] is the token that row i predicts, -1 where it is not trained on.
-  ModelLoss<T, D> loss(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
-                       const TrainContext* training = nullptr) const {
+  ModelLoss<acc_t<T>, D> loss(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
+                              const TrainContext* training = nullptr) const {
     std::vector<Var<T, D>> router_logits;
     const bool want_aux = training && training->want_aux;
     const auto h = run(tokens, training, nullptr, want_aux ? &router_logits : nullptr);
-    ModelLoss<T, D> loss{linear_cross_entropy(h, head(), targets), {}};
+    ModelLoss<acc_t<T>, D> loss{linear_cross_entropy(h, head(), targets), {}};
     if (want_aux) loss.aux = load_balancing_loss(router_logits, config_.num_experts_per_tok);
     return loss;
   }

@@ -45,18 +45,16 @@ namespace espalier::train {
   return lora;
 }
 
-/// Puts the values of `adapter` into the LoRA parameters that `model` already has.
+/// Puts the values of `adapter` into a model's LoRA parameters.
 /// @throws FormatError when it has other modules than the model.
-template <FloatElement T>
-void load_adapter_values(const Mixtral<T>& model, const io::Adapter& adapter,
-                         const std::string& path) {
-  const auto parameters = model.parameters();
+inline void load_adapter_values(const std::vector<NamedParameter>& parameters,
+                                const io::Adapter& adapter, const std::string& path) {
   ESP_REQUIRE(2 * adapter.modules.size() == parameters.size(), FormatError, path,
               ": the adapter has ", adapter.modules.size(), " modules, its targets ",
               parameters.size() / 2,
               " in this model; an adapter on some layers only is not supported yet");
-  load_parameters<acc_t<T>>(parameters,
-                            [&](const std::string& name) { return adapter.parameter(name); });
+  load_parameters<float>(parameters,
+                         [&](const std::string& name) { return adapter.parameter(name); });
 }
 
 /// The model of `checkpoint`, computing in T, with the adapter in folder `adapter` unless that is
@@ -74,7 +72,7 @@ template <FloatElement T = float>
     const io::Adapter from = io::read_adapter(adapter);
     io::check_adapter_fits(from, checkpoint.config(), adapter);
     model.add_lora(lora_config_of(from, adapter), 0);
-    load_adapter_values(model, from, adapter);
+    load_adapter_values(model.parameters(), from, adapter);
   }
   return model;
 }

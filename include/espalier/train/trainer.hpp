@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One optimizer step at a time: micro-batches forward and backward, clipping, AdamW. `Model` offers
-//   std::vector<NamedParameter> parameters() const;
-//   ModelLoss loss(const PackedTokens&, const Tensor<std::int32_t>& targets, const TrainContext*)
-//   const;
+// One optimizer step at a time: micro-batches forward and backward, clipping, AdamW.
 // The objective of a step is   sum of token losses / targets of all its micro-batches
 //                            + aux_coefficient · mean over micro-batches of the auxiliary loss,
 // so how a step is cut into micro-batches changes neither term's weight. Sums over micro-batches
@@ -13,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <espalier/models/model_loss.hpp>
 #include <espalier/ops/add.hpp>
 #include <espalier/ops/scale.hpp>
 #include <espalier/train/adamw.hpp>
@@ -45,14 +43,23 @@ struct StepResult {
   std::int64_t targets = 0;
 };
 
-template <class Model>
 class Trainer {
  public:
-  Trainer(const Model& model, const TrainerConfig& config)
-      : model_(&model), config_(config), optimizer_(model.parameters(), config.adamw) {
+  /// `loss` is a function of `parameters`.
+  Trainer(const std::vector<NamedParameter>& parameters, LossFunction loss,
+          const TrainerConfig& config)
+      : loss_(std::move(loss)), config_(config), optimizer_(parameters, config.adamw) {
     ESP_REQUIRE(!optimizer_.parameters().empty(), Error,
                 "trainer: the model has no trainable parameters; add LoRA targets");
   }
+
+  /// A model with `parameters()` and `loss(tokens, targets, training)`; it must outlive the
+  /// trainer.
+  template <class Model>
+  Trainer(const Model& model, const TrainerConfig& config)
+      : Trainer(
+            model.parameters(),
+            [&model](const auto&... arguments) { return model.loss(arguments...); }, config) {}
 
   /// One update. @throws DivergedError naming the step.
   StepResult step(const std::vector<Batch>& micro_batches) {
@@ -86,7 +93,7 @@ class Trainer {
     double sum = 0;
     std::int64_t targets = 0;
     for (const Batch& b : batches) {
-      sum += model_->loss(b.tokens, b.targets, nullptr).loss_sum.value()[0];
+      sum += loss_(b.tokens, b.targets, nullptr).loss_sum.value()[0];
       targets += b.target_count;
     }
     return targets > 0 ? sum / static_cast<double>(targets) : 0.0;
@@ -103,7 +110,7 @@ class Trainer {
         static_cast<std::uint64_t>(optimizer_.steps()) * kMaxMicroBatches + m;
     const TrainContext context{true, config_.seed, index};
     const Batch& b = micro_batches[m];
-    const auto loss = model_->loss(b.tokens, b.targets, &context);
+    const auto loss = loss_(b.tokens, b.targets, &context);
     loss_sum += loss.loss_sum.value()[0];
     auto objective = scale(loss.loss_sum, 1.0 / static_cast<double>(targets));
     if (loss.aux) {
@@ -123,7 +130,7 @@ class Trainer {
         "broken example");
   }
 
-  const Model* model_;
+  LossFunction loss_;
   TrainerConfig config_;
   AdamW optimizer_;
 };
