@@ -37,6 +37,12 @@ inline double tol(DType dtype, std::int64_t reduction_length) {
   return 4 * epsilon_of(dtype) * std::sqrt(terms);
 }
 
+/// The same for an op that computes in acc_t<T> and rounds its result to T once.
+template <FloatElement T>
+double tol(std::int64_t reduction_length) {
+  return std::max(tol(dtype_of<T>::value, 1), tol(dtype_of<acc_t<T>>::value, reduction_length));
+}
+
 struct Mismatch {
   std::size_t index = 0;  // of the worst
   std::size_t count = 0;

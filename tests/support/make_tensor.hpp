@@ -37,6 +37,16 @@ Tensor<T> make_tensor(Shape shape, const std::vector<double>& values) {
   return t;
 }
 
+/// Standard normal values that a T holds exactly, so that T and double see the same numbers.
+template <FloatElement T>
+std::vector<double> normal_of(std::int64_t n, std::uint64_t seed, double scale = 1.0) {
+  std::vector<double> values = normal(n, seed, scale);
+  if constexpr (sizeof(T) == 2) {
+    for (double& v : values) v = static_cast<float>(T(static_cast<float>(v)));
+  }
+  return values;
+}
+
 /// The values of a floating tensor of any type.
 inline std::vector<double> to_vector(const AnyTensor& t) {
   const Tensor<double> wide = converted<double>(t);

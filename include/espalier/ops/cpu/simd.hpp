@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One generic vector source, compiled once per instruction set and chosen at run time:
 //   simd::dispatch([&]<int W>() { using V = simd::Native<T, W>; ... V::load(x + i) ... });
-// W counts floats: 16 (avx512), 8 (avx2 + fma), 4 (plain, two roundings in fma). The body is
-// inlined into a function of that target; a helper that takes or returns a Vec needs
+// W counts floats: 16 (avx512 and above), 8 (avx2 + fma), 4 (plain, two roundings in fma). The body
+// is inlined into a function of that target; a helper that takes or returns a Vec needs
 // ESP_SIMD_INLINE, and threads go around a dispatch, never inside: an outlined parallel region
 // would be compiled without the target. Keep throwing code out of the body.
 #pragma once
@@ -17,6 +17,8 @@
 #include <espalier/ops/cpu/isa.hpp>
 
 #define ESP_SIMD_INLINE __attribute__((always_inline)) inline
+/// The same for a lambda, between its parameters and its body.
+#define ESP_SIMD_LAMBDA __attribute__((always_inline))
 /// Before a loop over an array of Vec with at most 16 steps known at compile time: keeps the array
 /// in registers.
 #ifdef __CUDACC__
@@ -46,6 +48,12 @@ concept Memory =
 template <std::floating_point T, int W>
 struct Mask {
   detail::Raw<detail::IntOf<T>, W> v;  // all ones or zero per lane
+};
+
+/// Which lanes of a vector a load or store touches; see for_each_vector.
+struct AllLanes {};
+struct FirstLanes {
+  int n;
 };
 
 /// W lanes of T. A value type of one register; every member is inlined.
@@ -84,6 +92,14 @@ struct Vec {
     for (int i = 0; i < n; ++i) lanes[i] = p[i];
     return load(lanes);
   }
+  template <Memory<T> M>
+  static ESP_SIMD_INLINE Vec load(const M* p, AllLanes) {
+    return load(p);
+  }
+  template <Memory<T> M>
+  static ESP_SIMD_INLINE Vec load(const M* p, FirstLanes lanes) {
+    return load_partial(p, lanes.n);
+  }
   /// Rounds to nearest even where M is narrower than T (double goes through float).
   template <Memory<T> M>
   ESP_SIMD_INLINE void store(M* p) const {
@@ -98,6 +114,14 @@ struct Vec {
     alignas(64) M lanes[W];
     store(lanes);
     for (int i = 0; i < n; ++i) p[i] = lanes[i];
+  }
+  template <Memory<T> M>
+  ESP_SIMD_INLINE void store(M* p, AllLanes) const {
+    store(p);
+  }
+  template <Memory<T> M>
+  ESP_SIMD_INLINE void store(M* p, FirstLanes lanes) const {
+    store_partial(p, lanes.n);
   }
 
   ESP_SIMD_INLINE T operator[](int lane) const {
@@ -163,14 +187,25 @@ struct Vec {
   }
   static ESP_SIMD_INLINE void store_float(const RawFloat& raw, bf16* p) {
     const U32 u = reinterpret_cast<U32>(raw);
-    const U32 nan = reinterpret_cast<U32>((u & 0x7fffffffu) > 0x7f800000u);
-    const U32 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    const U32 quiet = (u >> 16) | 0x40u;
-    const U16 h = __builtin_convertvector((quiet & nan) | (rounded & ~nan), U16);
-    __builtin_memcpy(p, &h, sizeof h);
+    const U32 rounded = u + 0x7fffu + ((u >> 16) & 1u);
+    const U32 kept = raw == raw ? rounded : u | 0x400000u;  // a NaN stays one, and quiet
+    store_u16(kept >> 16, p);
   }
+  // As the constructor of f16: each lane is right in one of the four cases.
   static ESP_SIMD_INLINE void store_float(const RawFloat& raw, f16* p) {
-    for (int i = 0; i < W; ++i) p[i] = f16(raw[i]);
+    const U32 u = reinterpret_cast<U32>(raw);
+    const U32 magnitude = u & 0x7fffffffu;
+    const U32 normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+    const RawFloat aligned = reinterpret_cast<RawFloat>(magnitude) + 0.5f;
+    const U32 subnormal = reinterpret_cast<U32>(aligned) - 0x3f000000u;
+    U32 h = magnitude < 0x38800000u ? subnormal : normal;
+    h = magnitude < 0x477ff000u ? h : U32{} + 0x7c00u;
+    h = raw == raw ? h : U32{} + 0x7e00u;
+    store_u16(h | ((u >> 16) & 0x8000u), p);
+  }
+  static ESP_SIMD_INLINE void store_u16(const U32& low, void* p) {
+    const U16 h = __builtin_convertvector(low, U16);
+    __builtin_memcpy(p, &h, sizeof h);
   }
 };
 
@@ -178,6 +213,17 @@ struct Vec {
 /// f16 in memory, half as many for double.
 template <class T, int W>
 using Native = Vec<acc_t<T>, W * 4 / static_cast<int>(sizeof(acc_t<T>))>;
+
+/// Calls body(i, lanes) for the vectors that cover [begin, end), of which the last may be a part:
+///   for_each_vector<V>(0, n, [&](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
+///     (V::load(x + i, lanes) * factor).store(y + i, lanes);
+///   });
+template <class V, class Body>
+ESP_SIMD_INLINE void for_each_vector(std::int64_t begin, std::int64_t end, const Body& body) {
+  std::int64_t i = begin;
+  for (; i + V::kLanes <= end; i += V::kLanes) body(i, AllLanes{});
+  if (i < end) body(i, FirstLanes{static_cast<int>(end - i)});
+}
 
 /// a * b + c; one rounding on avx2 and avx512 (compiled to one instruction by contraction).
 template <std::floating_point T, int W>
@@ -226,20 +272,36 @@ ESP_SIMD_INLINE T reduce(const Vec<T, W>& a, Combine combine) {
 /// Lane i plus lane i + W/2, then the same again: one order for each W.
 template <std::floating_point T, int W>
 ESP_SIMD_INLINE T sum(const Vec<T, W>& a) {
-  return detail::reduce(
-      a, [](const auto& x, const auto& y) __attribute__((always_inline)) { return x + y; });
+  return detail::reduce(a, [](const auto& x, const auto& y) ESP_SIMD_LAMBDA { return x + y; });
 }
 /// Largest lane; NaN lanes may be dropped.
 template <std::floating_point T, int W>
 ESP_SIMD_INLINE T max(const Vec<T, W>& a) {
-  return detail::reduce(
-      a, [](const auto& x, const auto& y) __attribute__((always_inline)) {
-        if constexpr (std::floating_point<std::remove_cvref_t<decltype(x)>>) {
-          return x > y ? x : y;
-        } else {
-          return max(x, y);
-        }
-      });
+  return detail::reduce(a, [](const auto& x, const auto& y) ESP_SIMD_LAMBDA {
+    if constexpr (std::floating_point<std::remove_cvref_t<decltype(x)>>) {
+      return x > y ? x : y;
+    } else {
+      return max(x, y);
+    }
+  });
+}
+
+/// The sum over [0, n) of what `add(i, lanes, sum)` adds to a vector: `sum` with the terms of the
+/// next vector, 0 in lanes that are not asked for. Four vectors take turns, for an addition takes
+/// as long as four loads.
+template <class V, class Add>
+ESP_SIMD_INLINE auto sum_over(std::int64_t n, const Add& add) {
+  V s0, s1, s2, s3;
+  std::int64_t i = 0;
+  for (; i + 4 * V::kLanes <= n; i += 4 * V::kLanes) {
+    s0 = add(i, AllLanes{}, s0);
+    s1 = add(i + V::kLanes, AllLanes{}, s1);
+    s2 = add(i + 2 * V::kLanes, AllLanes{}, s2);
+    s3 = add(i + 3 * V::kLanes, AllLanes{}, s3);
+  }
+  for_each_vector<V>(i, n,
+                     [&](std::int64_t j, auto lanes) ESP_SIMD_LAMBDA { s0 = add(j, lanes, s0); });
+  return sum((s0 + s1) + (s2 + s3));
 }
 
 template <int W>
