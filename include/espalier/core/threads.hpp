@@ -54,4 +54,11 @@ void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   for (std::int64_t c = 0; c < chunks; ++c) body(c * grain, std::min(n, (c + 1) * grain));
 }
 
+/// A grain for loops over rows of `width` elements that are read, computed and written once: large
+/// enough that handing it to another thread costs little beside it.
+[[nodiscard]] inline std::int64_t rows_per_task(std::int64_t width) {
+  constexpr std::int64_t kElements = 1 << 14;
+  return std::max<std::int64_t>(1, kElements / std::max<std::int64_t>(width, 1));
+}
+
 }  // namespace espalier

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = x / sqrt(mean(x²) + eps) · w, per row.        x, y [N, H]   w [H] in any float type
-// Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4. Sums in T over vector lanes, in one order for
-// each width. Saves x, w and the factor of each row. dw sums fixed blocks of 64 rows.
+// Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4. Computed in acc_t, the factors of the rows in
+// double; each result is rounded to T once. Sums run over vector lanes, in one order for each
+// width; dw sums fixed blocks of 64 rows. Saves x, w and the factors. A trained w is acc_t.
 #pragma once
 
 #include <cmath>
@@ -14,25 +15,26 @@ namespace espalier {
 
 struct RmsNormOp {
   static constexpr const char* kName = "rms_norm";
-  static constexpr std::int64_t kRows = 16;
+  static constexpr std::int64_t kBlock = 64;  // rows of a partial sum of dw
   float eps = 1e-5f;
 
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
     static_assert(!D::is_cuda, "rms_norm: no CUDA path");
+    using A = acc_t<T>;
     const Tensor<T, D> x(in[0]);
-    check(x.shape(), in[1], saved.needs[1], dtype_of<T>::value);
-    const Tensor<T, D> w = widened<T>(in[1]);
+    check(x.shape(), in[1], saved.needs[1], dtype_of<A>::value);
+    const Tensor<A, D> w = widened<A>(in[1]);
     const std::int64_t h = x.shape(1);
     Tensor<T, D> y(x.shape());
     const Tensor<double, D> factor(Shape{x.shape(0)});
-    parallel_for(x.shape(0), kRows, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(x.shape(0), rows_per_task(h), [&](std::int64_t begin, std::int64_t end) {
       simd::dispatch([&]<int W>() {
         for (std::int64_t n = begin; n < end; ++n) {
           const T* row = x.data() + n * h;
-          const double mean = dot<T, W>(row, row, h) / static_cast<double>(h);
+          const double mean = square_sum<T, W>(row, h) / static_cast<double>(h);
           factor[n] = 1 / std::sqrt(mean + static_cast<double>(eps));
-          scale_row<T, W>(row, w.data(), static_cast<T>(factor[n]), y.data() + n * h, h);
+          scale_row<T, W>(row, w.data(), static_cast<A>(factor[n]), y.data() + n * h, h);
         }
       });
     });
@@ -40,104 +42,98 @@ struct RmsNormOp {
     return y;
   }
 
-  // dx = r (w dy - x r² / H · <w dy, x>);  dw = sum over rows of dy x r.
+  // dx = r (w dy - x r² / H · <w dy, x>);  dw = sum over rows of dy x r. A row is read twice, the
+  // second time from the cache.
   template <FloatElement T, Device D = Cpu>
   std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
-    const auto x = saved.get<T, D>(0), w = saved.get<T, D>(1);
+    using A = acc_t<T>;
+    const auto x = saved.get<T, D>(0);
+    const auto w = saved.get<A, D>(1);
     const auto factor = saved.get<double, D>(2);
-    const std::int64_t n_rows = x.shape(0), h = x.shape(1);
+    const std::int64_t rows = x.shape(0), h = x.shape(1), blocks = (rows + kBlock - 1) / kBlock;
     std::vector<AnyTensor> grads(2);
-    const Tensor<T, D> dx(x.shape());
-    grads[0] = dx;
-    parallel_for(n_rows, kRows, [&](std::int64_t begin, std::int64_t end) {
+    Tensor<T, D> dx;
+    Tensor<A, D> partial;
+    if (saved.needs[0]) grads[0] = dx = Tensor<T, D>(x.shape());
+    if (saved.needs[1]) partial = Tensor<A, D>(Shape{blocks, h}, A{0});
+    // Whole blocks where dw is wanted, for a block's sum has one owner.
+    const std::int64_t grain = partial ? kBlock : rows_per_task(h);
+    parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
       simd::dispatch([&]<int W>() {
-        using V = simd::Native<T, W>;
         for (std::int64_t n = begin; n < end; ++n) {
           const T *px = x.data() + n * h, *pd = dy.data() + n * h;
-          T* out = dx.data() + n * h;
-          scale_row<T, W>(pd, w.data(), T{1}, out, h);  // w dy
-          // The two terms cancel where a row is near the square root of eps, hence doubles.
-          const double r = factor[n];
-          const double pull = -dot<T, W>(out, px, h) * r * r / static_cast<double>(h);
-          const V vr(static_cast<T>(r)), vpull(static_cast<T>(pull));
-          std::int64_t c = 0;
-          for (; c + V::kLanes <= h; c += V::kLanes) {
-            (vr * fma(vpull, V::load(px + c), V::load(out + c))).store(out + c);
+          if (partial) {
+            const A r = static_cast<A>(factor[n]);
+            add_product<T, W>(pd, px, r, partial.data() + n / kBlock * h, h);
           }
-          for (; c < h; ++c) {
-            out[c] = static_cast<T>(
-                r * (static_cast<double>(out[c]) + pull * static_cast<double>(px[c])));
-          }
+          if (dx) input_gradient<T, W>(px, pd, w.data(), factor[n], dx.data() + n * h, h);
         }
       });
     });
-    if (saved.needs[1]) grads[1] = gain_gradient(x, factor, dy);
+    if (partial) grads[1] = sum_of_rows(partial);
     return grads;
   }
 
  private:
   template <FloatElement T, int W>
-  static ESP_SIMD_INLINE double dot(const T* a, const T* b, std::int64_t h) {
+  static ESP_SIMD_INLINE double square_sum(const T* x, std::int64_t h) {
     using V = simd::Native<T, W>;
-    V even(T{0}), odd(T{0});
-    std::int64_t c = 0;
-    for (; c + 2 * V::kLanes <= h; c += 2 * V::kLanes) {
-      even = fma(V::load(a + c), V::load(b + c), even);
-      odd = fma(V::load(a + c + V::kLanes), V::load(b + c + V::kLanes), odd);
-    }
-    double total = simd::sum(even + odd);
-    for (; c < h; ++c) total += static_cast<double>(a[c]) * static_cast<double>(b[c]);
-    return total;
+    return simd::sum_over<V>(h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+      const V v = V::load(x + c, lanes);
+      return fma(v, v, sum);
+    });
   }
+
   template <FloatElement T, int W>
-  static ESP_SIMD_INLINE void scale_row(const T* x, const T* w, T r, T* y, std::int64_t h) {
+  static ESP_SIMD_INLINE void scale_row(const T* x, const acc_t<T>* w, acc_t<T> r, T* y,
+                                        std::int64_t h) {
     using V = simd::Native<T, W>;
-    std::int64_t c = 0;
-    for (; c + V::kLanes <= h; c += V::kLanes) {
-      (V::load(x + c) * V(r) * V::load(w + c)).store(y + c);
-    }
-    for (; c < h; ++c) y[c] = x[c] * r * w[c];
+    simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+      (V::load(x + c, lanes) * V(r) * V::load(w + c, lanes)).store(y + c, lanes);
+    });
+  }
+
+  // The two terms cancel where a row is near the square root of eps, hence doubles for the factors.
+  template <FloatElement T, int W>
+  static ESP_SIMD_INLINE void input_gradient(const T* x, const T* dy, const acc_t<T>* w, double r,
+                                             T* dx, std::int64_t h) {
+    using V = simd::Native<T, W>;
+    const double dot =
+        simd::sum_over<V>(h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+          return fma(V::load(w + c, lanes) * V::load(dy + c, lanes), V::load(x + c, lanes), sum);
+        });
+    const V vr(static_cast<acc_t<T>>(r));
+    const V pull(static_cast<acc_t<T>>(-dot * r * r / static_cast<double>(h)));
+    simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+      const V wdy = V::load(w + c, lanes) * V::load(dy + c, lanes);
+      (vr * fma(pull, V::load(x + c, lanes), wdy)).store(dx + c, lanes);
+    });
   }
 
   /// sum += a b r
   template <FloatElement T, int W>
-  static ESP_SIMD_INLINE void add_product(const T* a, const T* b, T r, T* sum, std::int64_t h) {
+  static ESP_SIMD_INLINE void add_product(const T* a, const T* b, acc_t<T> r, acc_t<T>* sum,
+                                          std::int64_t h) {
     using V = simd::Native<T, W>;
-    std::int64_t c = 0;
-    for (; c + V::kLanes <= h; c += V::kLanes) {
-      fma(V::load(a + c) * V(r), V::load(b + c), V::load(sum + c)).store(sum + c);
-    }
-    for (; c < h; ++c) sum[c] += a[c] * r * b[c];
-  }
-
-  template <FloatElement T, Device D>
-  static Tensor<T, D> gain_gradient(const Tensor<T, D>& x, const Tensor<double, D>& factor,
-                                    const Tensor<T, D>& dy) {
-    constexpr std::int64_t kBlock = 64;
-    const std::int64_t rows = x.shape(0), h = x.shape(1);
-    const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
-    const Tensor<T, D> partial(Shape{blocks, h}, T{0});
-    parallel_for(blocks, 1, [&](std::int64_t begin, std::int64_t end) {
-      simd::dispatch([&]<int W>() {
-        for (std::int64_t b = begin; b < end; ++b) {
-          const std::int64_t last = rows < (b + 1) * kBlock ? rows : (b + 1) * kBlock;
-          for (std::int64_t n = b * kBlock; n < last; ++n) {
-            add_product<T, W>(dy.data() + n * h, x.data() + n * h, static_cast<T>(factor[n]),
-                              partial.data() + b * h, h);
-          }
-        }
-      });
+    simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+      const V scaled = V::load(a + c, lanes) * V(r);
+      fma(scaled, V::load(b + c, lanes), V::load(sum + c, lanes)).store(sum + c, lanes);
     });
-    const Tensor<T, D> dw(Shape{h}, T{0});
-    for (std::int64_t b = 0; b < blocks; ++b) {
-      for (std::int64_t c = 0; c < h; ++c) dw[c] += partial[b * h + c];
-    }
-    return dw;
   }
 
-  template <FloatElement T>
-  static Tensor<T> widened(const AnyTensor& w) {
-    return w.dtype() == dtype_of<T>::value ? Tensor<T>(w) : converted<T>(w);
+  template <std::floating_point A, Device D>
+  static Tensor<A, D> sum_of_rows(const Tensor<A, D>& partial) {
+    const std::int64_t h = partial.shape(1);
+    const Tensor<A, D> sum(Shape{h}, A{0});
+    for (std::int64_t b = 0; b < partial.shape(0); ++b) {
+      for (std::int64_t c = 0; c < h; ++c) sum[c] += partial[b * h + c];
+    }
+    return sum;
+  }
+
+  template <std::floating_point A>
+  static Tensor<A> widened(const AnyTensor& w) {
+    return w.dtype() == dtype_of<A>::value ? Tensor<A>(w) : converted<A>(w);
   }
   static void check(const Shape& x, const AnyTensor& w, bool train, DType type) {
     ESP_REQUIRE(x.rank() == 2, ShapeError, kName, ": x is ", x, ", expected [rows, hidden]");

@@ -3,11 +3,12 @@
 // position · theta^(-2i/P).    x, y: [N, A, P]   positions: [N]
 // Su et al. 2021, arXiv:2104.09864, eq. 34, in the half-rotation layout of Hugging Face
 // checkpoints. Frequencies and angles are rounded to fp32 for every T, as in the models that were
-// trained so. Saves the cosines and sines, [N, P]; the gradient turns back.
+// trained so; each result is rounded to T once. Saves the cosines and sines, [N, P], which all
+// layers of a model share; the gradient turns back.
 #pragma once
 
 #include <cmath>
-#include <utility>
+#include <mutex>
 #include <vector>
 
 #include <espalier/autograd/var.hpp>
@@ -15,6 +16,61 @@
 #include <espalier/ops/cpu/simd.hpp>
 
 namespace espalier {
+
+namespace detail {
+
+/// Row n: P/2 cosines of the angles of positions[n], then P/2 sines.
+template <std::floating_point A>
+Tensor<A> rope_turns(const Tensor<std::int32_t>& positions, double theta, std::int64_t head_dim) {
+  const std::int64_t half = head_dim / 2, rows = positions.numel();
+  std::vector<float> inv_freq(static_cast<std::size_t>(half));
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    inv_freq[i] = 1.0f / std::pow(static_cast<float>(theta), exponent);
+  }
+  const Tensor<A> table(Shape{rows, head_dim});
+  parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t n = begin; n < end; ++n) {
+      A* row = table.data() + n * head_dim;
+      for (std::int64_t i = 0; i < half; ++i) {
+        const float angle = inv_freq[i] * static_cast<float>(positions[n]);
+        row[i] = std::cos(static_cast<A>(angle));
+        row[half + i] = std::sin(static_cast<A>(angle));
+      }
+    }
+  });
+  return table;
+}
+
+/// The table made last, for the next layer of the same model on the same rows: the cosines take
+/// several times as long as the rotation itself.
+template <std::floating_point A>
+class RopeTables {
+ public:
+  Tensor<A> get(const Tensor<std::int32_t>& positions, double theta, std::int64_t head_dim) {
+    const std::lock_guard lock(mutex_);
+    const auto now = positions.span();
+    if (!table_ || theta != theta_ || table_.shape(1) != head_dim ||
+        !std::equal(now.begin(), now.end(), positions_.begin(), positions_.end())) {
+      table_ = rope_turns<A>(positions, theta, head_dim);
+      positions_.assign(now.begin(), now.end());
+      theta_ = theta;
+    }
+    return table_;
+  }
+  static RopeTables& instance() {
+    static RopeTables* tables = new RopeTables;  // never destroyed, as the pool of tensors
+    return *tables;
+  }
+
+ private:
+  std::mutex mutex_;
+  Tensor<A> table_;
+  std::vector<std::int32_t> positions_;
+  double theta_ = 0;
+};
+
+}  // namespace detail
 
 struct Rope {
   static constexpr const char* kName = "rope";
@@ -30,50 +86,30 @@ struct Rope {
     ESP_REQUIRE(positions.shape() == Shape{x.shape(0)}, ShapeError, kName, ": positions is ",
                 positions.shape(), ", x is ", x.shape(), "; expected [", x.shape(0), "]");
     ESP_REQUIRE(theta > 0, Error, kName, ": theta is ", theta, ", expected a positive number");
-    const Tensor<T, D> table = turns<T>(x.shape(2));
+    const auto table = detail::RopeTables<acc_t<T>>::instance().get(positions, theta, x.shape(2));
     saved.tensors = {table};
-    return rotated<T>(x, table, T{1});
+    return rotated(x, table, acc_t<T>{1});
   }
   template <FloatElement T, Device D>
   std::array<AnyTensor, 1> backward(const Saved& saved, const Tensor<T, D>& dy) const {
-    return {rotated<T>(dy, saved.get<T, D>(0), T{-1})};
+    using A = acc_t<T>;
+    return {rotated(dy, saved.get<A, D>(0), A{-1})};
   }
 
  private:
-  // Row n: P/2 cosines, then P/2 sines.
-  template <FloatElement T>
-  Tensor<T> turns(std::int64_t head_dim) const {
-    const std::int64_t half = head_dim / 2, rows = positions.numel();
-    std::vector<float> inv_freq(static_cast<std::size_t>(half));
-    for (std::int64_t i = 0; i < half; ++i) {
-      const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
-      inv_freq[i] = 1.0f / std::pow(static_cast<float>(theta), exponent);
-    }
-    const Tensor<T> table(Shape{rows, head_dim});
-    parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t n = begin; n < end; ++n) {
-        T* row = table.data() + n * head_dim;
-        for (std::int64_t i = 0; i < half; ++i) {
-          const float angle = inv_freq[i] * static_cast<float>(positions[n]);
-          row[i] = std::cos(static_cast<T>(angle));
-          row[half + i] = std::sin(static_cast<T>(angle));
-        }
-      }
-    });
-    return table;
-  }
-
-  template <FloatElement T>
-  static Tensor<T> rotated(const Tensor<T>& x, const Tensor<T>& table, T direction) {
-    const std::int64_t heads = x.shape(1), dim = x.shape(2), half = dim / 2;
+  template <FloatElement T, std::floating_point A>
+  static Tensor<T> rotated(const Tensor<T>& x, const Tensor<A>& table, A direction) {
+    const std::int64_t heads = x.shape(1), dim = x.shape(2), row = heads * dim;
     Tensor<T> y(x.shape());
-    const T *from = x.data(), *angles = table.data();
+    const T* from = x.data();
+    const A* turns = table.data();
     T* to = y.data();
-    parallel_for(x.shape(0), 32, [=](std::int64_t begin, std::int64_t end) {
+    parallel_for(x.shape(0), rows_per_task(row), [=](std::int64_t begin, std::int64_t end) {
       simd::dispatch([=]<int W>() {
-        for (std::int64_t row = begin * heads; row < end * heads; ++row) {
-          rotate<T, W>(from + row * dim, angles + row / heads * dim, direction, half,
-                       to + row * dim);
+        for (std::int64_t n = begin; n < end; ++n) {
+          for (std::int64_t a = 0; a < row; a += dim) {
+            rotate<T, W>(from + n * row + a, turns + n * dim, direction, dim / 2, to + n * row + a);
+          }
         }
       });
     });
@@ -81,22 +117,15 @@ struct Rope {
   }
 
   template <FloatElement T, int W>
-  static ESP_SIMD_INLINE void rotate(const T* x, const T* cosine, T direction, std::int64_t half,
-                                     T* y) {
+  static ESP_SIMD_INLINE void rotate(const T* x, const acc_t<T>* cosine, acc_t<T> direction,
+                                     std::int64_t half, T* y) {
     using V = simd::Native<T, W>;
-    const T* sine = cosine + half;
-    std::int64_t i = 0;
-    for (; i + V::kLanes <= half; i += V::kLanes) {
-      const V c = V::load(cosine + i), s = V(direction) * V::load(sine + i);
-      const V low = V::load(x + i), high = V::load(x + half + i);
-      (low * c - high * s).store(y + i);
-      (high * c + low * s).store(y + half + i);
-    }
-    for (; i < half; ++i) {
-      const T s = direction * sine[i], low = x[i], high = x[half + i];
-      y[i] = low * cosine[i] - high * s;
-      y[half + i] = high * cosine[i] + low * s;
-    }
+    simd::for_each_vector<V>(0, half, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
+      const V c = V::load(cosine + i, lanes), s = V(direction) * V::load(cosine + half + i, lanes);
+      const V low = V::load(x + i, lanes), high = V::load(x + half + i, lanes);
+      (low * c - high * s).store(y + i, lanes);
+      (high * c + low * s).store(y + half + i, lanes);
+    });
   }
 };
 

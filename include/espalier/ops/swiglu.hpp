@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = silu(gate) · up, elementwise.                                     gate, up, y [R, F]
-// Shazeer 2020, arXiv:2002.05202, eq. 6. Saves gate and up; backward recomputes the sigmoid.
+// Shazeer 2020, arXiv:2002.05202, eq. 6. Saves gate and up; backward recomputes the sigmoid. Each
+// result is rounded to T once.
 #pragma once
 
 #include <espalier/autograd/var.hpp>
@@ -24,13 +25,9 @@ struct SwiGlu {
     parallel_for(y.numel(), kGrain, [=](std::int64_t begin, std::int64_t end) {
       simd::dispatch([=]<int W>() {
         using V = simd::Native<T, W>;
-        std::int64_t i = begin;
-        for (; i + V::kLanes <= end; i += V::kLanes) {
-          value(V::load(pg + i), V::load(pu + i)).store(py + i);
-        }
-        if (const int n = static_cast<int>(end - i); n > 0) {
-          value(V::load_partial(pg + i, n), V::load_partial(pu + i, n)).store_partial(py + i, n);
-        }
+        simd::for_each_vector<V>(begin, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
+          value(V::load(pg + i, lanes), V::load(pu + i, lanes)).store(py + i, lanes);
+        });
       });
     });
     saved.tensors = {gate, up};
@@ -46,20 +43,12 @@ struct SwiGlu {
     parallel_for(dy.numel(), kGrain, [=](std::int64_t begin, std::int64_t end) {
       simd::dispatch([=]<int W>() {
         using V = simd::Native<T, W>;
-        std::int64_t i = begin;
-        for (; i + V::kLanes <= end; i += V::kLanes) {
+        simd::for_each_vector<V>(begin, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
           V dg, du;
-          gradients(V::load(pg + i), V::load(pu + i), V::load(pd + i), dg, du);
-          dg.store(pdg + i);
-          du.store(pdu + i);
-        }
-        if (const int n = static_cast<int>(end - i); n > 0) {
-          V dg, du;
-          gradients(V::load_partial(pg + i, n), V::load_partial(pu + i, n),
-                    V::load_partial(pd + i, n), dg, du);
-          dg.store_partial(pdg + i, n);
-          du.store_partial(pdu + i, n);
-        }
+          gradients(V::load(pg + i, lanes), V::load(pu + i, lanes), V::load(pd + i, lanes), dg, du);
+          dg.store(pdg + i, lanes);
+          du.store(pdu + i, lanes);
+        });
       });
     });
     return {dgate, dup};
