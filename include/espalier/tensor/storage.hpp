@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory of tensors: a caching pool. Blocks are 64-byte aligned, rounded up to one of eight sizes
 // per power of two, and kept for reuse when freed, so a training step stops asking the system for
-// memory after its first iterations. `pool_stats()` says what is held.
+// memory after its first iterations. `pool_stats()` says what is held. `Memory` is what the layers
+// that do not know a device need of it.
 #pragma once
 
 #include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <unordered_map>
 #include <vector>
+
+#include <espalier/core/device.hpp>
 
 namespace espalier {
 
@@ -106,6 +110,32 @@ inline void trim_pool() {
   void* block = pool.allocate(size);
   return {static_cast<std::byte*>(block),
           [size](std::byte* p) { detail::CpuPool::instance().release(p, size); }};
+}
+
+/// What code that does not know a tensor's device at compile time needs of it.
+struct Memory {
+  const char* device;
+  bool on_host;  // may be dereferenced here
+  std::shared_ptr<std::byte> (*allocate)(std::size_t bytes);
+  void (*copy)(std::byte* to, const std::byte* from, std::size_t bytes);        // within the device
+  void (*upload)(std::byte* to, const std::byte* host, std::size_t bytes);      // host -> device
+  void (*download)(std::byte* host, const std::byte* from, std::size_t bytes);  // waits for it
+};
+
+namespace detail {
+inline void copy_host(std::byte* to, const std::byte* from, std::size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+inline constexpr Memory kHostMemory = {"cpu",     true,      allocate_bytes,
+                                       copy_host, copy_host, copy_host};
+}  // namespace detail
+
+/// Specialised where a device is defined.
+template <Device D>
+const Memory& memory_of();
+template <>
+inline const Memory& memory_of<Cpu>() {
+  return detail::kHostMemory;
 }
 
 }  // namespace espalier

@@ -21,19 +21,22 @@ namespace espalier {
 class AnyTensor {
  public:
   AnyTensor() = default;
-  /// Uninitialised memory from the pool.
-  AnyTensor(Shape shape, DType dtype)
-      : bytes_(allocate_bytes(static_cast<std::size_t>(shape.numel()) * size_of(dtype))),
+  /// Uninitialised memory from the pool of a device.
+  AnyTensor(Shape shape, DType dtype, const Memory& memory = memory_of<Cpu>())
+      : bytes_(memory.allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype))),
+        memory_(&memory),
         shape_(shape),
         dtype_(dtype) {}
   /// A tensor over memory that `bytes` owns (a mapped file, another tensor).
-  AnyTensor(std::shared_ptr<std::byte> bytes, Shape shape, DType dtype)
-      : bytes_(std::move(bytes)), shape_(shape), dtype_(dtype) {}
+  AnyTensor(std::shared_ptr<std::byte> bytes, Shape shape, DType dtype,
+            const Memory& memory = memory_of<Cpu>())
+      : bytes_(std::move(bytes)), memory_(&memory), shape_(shape), dtype_(dtype) {}
 
   explicit operator bool() const { return bytes_ != nullptr; }
   const Shape& shape() const { return shape_; }
   std::int64_t shape(int axis) const { return shape_[axis]; }
   DType dtype() const { return dtype_; }
+  const Memory& memory() const { return *memory_; }
   std::int64_t numel() const { return shape_.numel(); }
   std::size_t size_bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }
   std::byte* bytes() const { return bytes_.get(); }
@@ -44,7 +47,7 @@ class AnyTensor {
   AnyTensor reshaped(Shape shape) const {
     ESP_REQUIRE(shape.numel() == numel(), ShapeError, "reshape: ", shape_, " holds ", numel(),
                 " elements, ", shape, " needs ", shape.numel());
-    return {bytes_, shape, dtype_};
+    return {bytes_, shape, dtype_, *memory_};
   }
   /// Rows [begin, end) of the first axis, without a copy.
   AnyTensor rows(std::int64_t begin, std::int64_t end) const {
@@ -57,16 +60,32 @@ class AnyTensor {
       row *= shape_[i];
     }
     std::byte* first = bytes_.get() + static_cast<std::size_t>(begin * row) * size_of(dtype_);
-    return {std::shared_ptr<std::byte>(bytes_, first), part, dtype_};
+    return {std::shared_ptr<std::byte>(bytes_, first), part, dtype_, *memory_};
   }
   AnyTensor clone() const {
+    AnyTensor copy(shape_, dtype_, *memory_);
+    memory_->copy(copy.bytes(), bytes(), size_bytes());
+    return copy;
+  }
+  /// This tensor where the host can read it; itself if it is there already.
+  AnyTensor on_host() const {
+    if (memory_->on_host) return *this;
     AnyTensor copy(shape_, dtype_);
-    std::memcpy(copy.bytes(), bytes(), size_bytes());
+    memory_->download(copy.bytes(), bytes(), size_bytes());
+    return copy;
+  }
+  /// A copy in the memory of a device; itself if it is there already.
+  AnyTensor on(const Memory& memory) const {
+    if (&memory == memory_) return *this;
+    if (!memory_->on_host) return on_host().on(memory);
+    AnyTensor copy(shape_, dtype_, memory);
+    memory.upload(copy.bytes(), bytes(), size_bytes());
     return copy;
   }
 
  private:
   std::shared_ptr<std::byte> bytes_;
+  const Memory* memory_ = &memory_of<Cpu>();
   Shape shape_;
   DType dtype_ = DType::f32;
 };
@@ -79,28 +98,47 @@ class Tensor : public AnyTensor {
 
   Tensor() = default;
   /// Uninitialised.
-  explicit Tensor(Shape shape) : AnyTensor(shape, dtype_of<T>::value) {}
-  Tensor(Shape shape, T fill) : Tensor(shape) { std::fill_n(data(), numel(), fill); }
+  explicit Tensor(Shape shape) : AnyTensor(shape, dtype_of<T>::value, memory_of<D>()) {}
+  Tensor(Shape shape, T fill) : Tensor(shape) {
+    if constexpr (D::is_cuda) {
+      upload(std::vector<T>(static_cast<std::size_t>(numel()), fill));
+    } else {
+      std::fill_n(data(), numel(), fill);
+    }
+  }
   Tensor(Shape shape, const std::vector<T>& values) : Tensor(shape) {
     ESP_REQUIRE(static_cast<std::int64_t>(values.size()) == numel(), ShapeError,
                 "Tensor: ", values.size(), " values for shape ", shape);
-    std::copy(values.begin(), values.end(), data());
+    upload(values);
   }
   /// The only door from run time to compile time.
   explicit Tensor(AnyTensor any) : AnyTensor(std::move(any)) {
     ESP_REQUIRE(!*this || dtype() == dtype_of<T>::value, DTypeError, "Tensor: holds ",
                 name(dtype()), ", asked for ", name(dtype_of<T>::value));
+    ESP_REQUIRE(!*this || &memory() == &memory_of<D>(), DeviceError, "Tensor: lives on ",
+                memory().device, ", asked for on ", memory_of<D>().device);
   }
 
   T* data() const { return reinterpret_cast<T*>(bytes()); }
-  T& operator[](std::int64_t i) const { return data()[i]; }
-  std::span<T> span() const { return {data(), static_cast<std::size_t>(numel())}; }
+  T& operator[](std::int64_t i) const {
+    static_assert(!D::is_cuda, "Tensor: elements on a GPU cannot be read here; use on_host()");
+    return data()[i];
+  }
+  std::span<T> span() const {
+    static_assert(!D::is_cuda, "Tensor: elements on a GPU cannot be read here; use on_host()");
+    return {data(), static_cast<std::size_t>(numel())};
+  }
 
   Tensor reshaped(Shape shape) const { return Tensor(AnyTensor::reshaped(shape)); }
   Tensor rows(std::int64_t begin, std::int64_t end) const {
     return Tensor(AnyTensor::rows(begin, end));
   }
   Tensor clone() const { return Tensor(AnyTensor::clone()); }
+
+ private:
+  void upload(const std::vector<T>& values) {
+    memory().upload(bytes(), reinterpret_cast<const std::byte*>(values.data()), size_bytes());
+  }
 };
 
 /// A copy in element type `T`, whatever floating type `from` holds.
