@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stands in for the CUDA runtime where the device layer runs on the CPU: memory, streams, copies.
+// Device memory is unreadable for the host outside of kernels and copies, so code that follows a
+// device pointer where it must not dies at that line. A stream does its work at once.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <new>
+
+#include "launch.hpp"
+
+namespace espalier::simulator {
+
+/// The GPU's memory: one range of addresses, opened while a kernel or a copy runs.
+class DeviceMemory {
+ public:
+  static constexpr std::size_t kBytes = std::size_t{1} << 30;
+  static constexpr std::size_t kAlignment = 256;
+
+  static DeviceMemory& instance() {
+    static DeviceMemory memory;
+    return memory;
+  }
+
+  void* allocate(std::size_t bytes) {
+    bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment + kAlignment;  // and a gap
+    for (auto it = free_.begin(); it != free_.end(); ++it) {                  // first fit
+      const auto [at, size] = *it;
+      if (size < bytes) continue;
+      free_.erase(it);
+      if (size > bytes) free_[at + bytes] = size - bytes;
+      used_[at] = bytes;
+      Open open(*this);
+      std::memset(base_ + at, 0xff, bytes);  // reads of what was never written give NaN
+      return base_ + at;
+    }
+    return nullptr;
+  }
+  void release(void* p) {
+    const std::size_t at = static_cast<std::size_t>(static_cast<char*>(p) - base_);
+    const auto found = used_.find(at);
+    if (found == used_.end()) throw Error("cudaFreeAsync: not a pointer that was allocated");
+    auto it = free_.emplace(at, found->second).first;
+    used_.erase(found);
+    if (const auto next = std::next(it);
+        next != free_.end() && it->first + it->second == next->first) {
+      it->second += next->second;
+      free_.erase(next);
+    }
+    if (it != free_.begin()) {
+      if (const auto before = std::prev(it); before->first + before->second == it->first) {
+        before->second += it->second;
+        free_.erase(it);
+      }
+    }
+  }
+  std::size_t blocks_in_use() const { return used_.size(); }
+
+  /// The memory may be touched while one of these lives.
+  class Open {
+   public:
+    explicit Open(DeviceMemory& memory) : memory_(memory) {
+      if (memory_.depth_++ == 0) memory_.protect(PROT_READ | PROT_WRITE);
+    }
+    ~Open() {
+      if (--memory_.depth_ == 0) memory_.protect(PROT_NONE);
+    }
+    Open(const Open&) = delete;
+    Open& operator=(const Open&) = delete;
+
+   private:
+    DeviceMemory& memory_;
+  };
+
+ private:
+  DeviceMemory() {
+    void* p = mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) throw std::bad_alloc();
+    base_ = static_cast<char*>(p);
+    free_[0] = kBytes;
+  }
+  void protect(int access) {
+    // Up to the last block that was ever handed out: less for the kernel to look at.
+    if (mprotect(base_, kBytes, access) != 0) throw Error("mprotect of the device memory failed");
+  }
+
+  char* base_ = nullptr;
+  std::map<std::size_t, std::size_t> free_, used_;  // offset -> bytes
+  int depth_ = 0;
+};
+
+}  // namespace espalier::simulator
+
+struct CUevent_st;
+using cudaEvent_t = CUevent_st*;
+struct CUmemPoolHandle_st;
+using cudaMemPool_t = CUmemPoolHandle_st*;
+enum cudaMemcpyKind {
+  cudaMemcpyHostToDevice = 1,
+  cudaMemcpyDeviceToHost = 2,
+  cudaMemcpyDeviceToDevice = 3
+};
+enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
+inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  return *count = 1, cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
+  return *s = nullptr, cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  return *pool = nullptr, cudaSuccess;
+}
+inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
+  return *e = nullptr, cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaMallocAsync(void** p, std::size_t bytes, cudaStream_t) {
+  *p = espalier::simulator::DeviceMemory::instance().allocate(bytes);
+  return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFreeAsync(void* p, cudaStream_t) {
+  espalier::simulator::DeviceMemory::instance().release(p);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
+  *p = ::operator new(bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  const espalier::simulator::DeviceMemory::Open open(espalier::simulator::DeviceMemory::instance());
+  std::memmove(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+  const espalier::simulator::DeviceMemory::Open open(espalier::simulator::DeviceMemory::instance());
+  std::memset(to, value, bytes);
+  return cudaSuccess;
+}
