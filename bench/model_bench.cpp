@@ -6,6 +6,7 @@
 #include <functional>
 
 #include <espalier/io/json.hpp>
+#include <espalier/ops/cpu/ceilings.hpp>
 #include <espalier/ops/scale.hpp>
 #include <espalier/train/adamw.hpp>
 #include <espalier/train/load_model.hpp>
@@ -40,19 +41,10 @@ double median_seconds(int repeats, const std::function<void()>& work) {
 }
 
 void print_trace(const char* title, const std::function<void()>& work) {
+  const trace::Ceilings ceilings = cpu::measure_ceilings();
   trace::start();
-  const double total = seconds_of(work);
-  Table table({title, "calls", "ms", "share"});
-  double covered = 0;
-  for (const trace::Row& row : trace::stop()) {
-    covered += row.seconds;
-    table.add_row({row.name, std::to_string(row.calls), fmt::format("{:.1f}", 1e3 * row.seconds),
-                   fmt::format("{:.1f} %", 100 * row.seconds / total)});
-  }
-  table.add_row({"outside ops", "", fmt::format("{:.1f}", 1e3 * (total - covered)),
-                 fmt::format("{:.1f} %", 100 * (total - covered) / total)});
-  fmt::print("{}", table.text());
-  fmt::print("\n");
+  work();
+  fmt::print("{}\n{}\n", title, trace::table(trace::stop(), ceilings));
 }
 
 void run(const Options& o, const CommonOptions& common) {

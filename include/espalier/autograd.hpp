@@ -2,4 +2,8 @@
 // Everything in autograd/.
 #pragma once
 
+#include <espalier/autograd/accumulate.hpp>
+#include <espalier/autograd/checkpoint.hpp>
+#include <espalier/autograd/node.hpp>
+#include <espalier/autograd/sweep.hpp>
 #include <espalier/autograd/var.hpp>

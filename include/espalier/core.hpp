@@ -9,3 +9,4 @@
 #include <espalier/core/shape.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/core/trace.hpp>
+#include <espalier/core/trace_report.hpp>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/core/random.hpp>
 #include <espalier/core/threads.hpp>
-#include <espalier/core/trace.hpp>
 
 #include <stdexcept>
 #include <vector>
@@ -50,20 +49,4 @@ TEST_CASE("parallel_for: every index once, and an exception reaches the caller",
                       std::runtime_error);
   }
   set_num_threads(2);
-}
-
-TEST_CASE("trace: scopes are counted once, inner time is taken off the outer row",
-          "[core][trace]") {
-  { const trace::Scope ignored("before"); }
-  trace::start();
-  for (int i = 0; i < 3; ++i) {
-    const trace::Scope outer("outer", " x", 10);
-    const trace::Scope inner("inner");
-  }
-  const auto rows = trace::stop();
-  REQUIRE(rows.size() == 2);
-  for (const auto& row : rows) REQUIRE(row.calls == 3);
-  const auto& outer = rows[0].name == "outer x" ? rows[0] : rows[1];
-  REQUIRE(outer.flops == 30);
-  REQUIRE(!trace::enabled());
 }

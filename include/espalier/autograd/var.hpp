@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reverse-mode differentiation. The graph is erased: a `Node` is not a template and its edges carry
-// `AnyTensor`, so bf16 weights, f32 activations and a double check live in one graph. Typed code is
-// only in an op's forward and backward.
-//
-// An op is a struct with
+// Reverse-mode differentiation: values with a place in a graph, operations on them, and backward.
+// Typed code is only in an op's forward and backward. An op is a struct with
 //   static constexpr const char* kName;
 //   Tensor<T, D> forward(Saved& saved, const Input&... values) const;
 //   std::array<AnyTensor, n> backward(const Saved& saved, const Tensor<T, D>& dy) const;
@@ -13,42 +10,14 @@
 #pragma once
 
 #include <array>
-#include <functional>
 #include <memory>
-#include <unordered_map>
-#include <unordered_set>
+#include <optional>
 #include <utility>
 #include <vector>
 
-#include <espalier/core/trace.hpp>
-#include <espalier/tensor/tensor.hpp>
+#include <espalier/autograd/sweep.hpp>
 
 namespace espalier {
-
-struct Node {
-  const char* op = "leaf";
-  std::vector<std::shared_ptr<Node>> inputs;  // null where an input needs no gradient
-  std::function<std::vector<AnyTensor>(const AnyTensor& dy)> backward;
-  AnyTensor grad;  // leaves only; empty until the first backward
-};
-
-namespace detail {
-inline thread_local bool grad_enabled = true;
-/// `sum += term`, elementwise in the type of `sum`.
-inline void add_in_place(AnyTensor& sum, const AnyTensor& term);
-}  // namespace detail
-
-/// While one of these lives, operations of this thread build no graph.
-class NoGrad {
- public:
-  NoGrad() : before_(std::exchange(detail::grad_enabled, false)) {}
-  ~NoGrad() { detail::grad_enabled = before_; }
-  NoGrad(const NoGrad&) = delete;
-  NoGrad& operator=(const NoGrad&) = delete;
-
- private:
-  bool before_;
-};
 
 /// A value and its place in the graph. A handle: copies share both.
 class AnyVar {
@@ -64,11 +33,18 @@ class AnyVar {
   const Shape& shape() const { return value_.shape(); }
   std::int64_t shape(int axis) const { return value_.shape(axis); }
   const std::shared_ptr<Node>& node() const { return node_; }
-  bool requires_grad() const { return node_ != nullptr; }
+  bool requires_grad() const { return node_ && node_->mode != GradMode::ignore; }
   /// Gradient of a leaf; an empty tensor before the first backward.
   AnyTensor grad() const { return node_ ? node_->grad : AnyTensor(); }
   void zero_grad() const {
     if (node_) node_->grad = AnyTensor();
+  }
+  /// What sweeps do with this parameter's gradient, whatever their own mode; empty: as they say.
+  /// While it is `ignore`, the parameter is frozen: operations take it for a constant.
+  /// @throws Error when the value is no parameter.
+  void set_grad_mode(std::optional<GradMode> mode) const {
+    ESP_REQUIRE(node_ && node_->is_leaf(), Error, "set_grad_mode: the value is no parameter");
+    node_->mode = mode;
   }
 
  protected:
@@ -93,7 +69,9 @@ template <Element T, Device D>
 
 struct Saved {
   std::vector<AnyTensor> tensors;
-  std::vector<bool> needs;  // per input: is its gradient wanted? set before forward
+  // Per input: is its gradient wanted? Set before forward, and before backward anew: a sweep may
+  // want fewer.
+  std::vector<bool> needs;
   template <Element T, Device D = Cpu>
   Tensor<T, D> get(std::size_t i) const {
     return Tensor<T, D>(tensors.at(i));
@@ -101,13 +79,67 @@ struct Saved {
 };
 
 namespace detail {
-inline bool wants_graph(const std::vector<AnyVar>& inputs) {
-  if (!grad_enabled) return false;
-  for (const AnyVar& v : inputs) {
-    if (v.requires_grad()) return true;
-  }
-  return false;
+
+inline double bytes_of(const std::vector<AnyTensor>& tensors) {
+  double bytes = 0;
+  for (const AnyTensor& t : tensors) bytes += t ? static_cast<double>(t.size_bytes()) : 0;
+  return bytes;
 }
+inline double bytes_of(const std::vector<AnyVar>& vars) {
+  double bytes = 0;
+  for (const AnyVar& v : vars) bytes += v ? static_cast<double>(v.any().size_bytes()) : 0;
+  return bytes;
+}
+
+/// Where the output of an op on `inputs` goes in the graph: nowhere when none needs a gradient.
+struct Recorded {
+  std::vector<std::shared_ptr<Node>> edges;
+  bool graph = false;
+
+  explicit Recorded(const std::vector<AnyVar>& inputs) {
+    if (detail::graph.recording == Recording::off) return;
+    for (const AnyVar& v : inputs) {
+      edges.push_back(v.requires_grad() ? v.node() : nullptr);
+      graph = graph || edges.back();
+    }
+  }
+  bool saves() const { return graph && detail::graph.recording == Recording::full; }
+  std::vector<bool> needs(std::size_t inputs) const {
+    std::vector<bool> wanted(inputs, false);
+    for (std::size_t i = 0; saves() && i < inputs; ++i) wanted[i] = edges[i] != nullptr;
+    return wanted;
+  }
+};
+
+/// The output `y` of an op, with its node.
+template <class Op, Element T, Device D>
+Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
+  if (!place.graph) return Var<T, D>(std::move(y));
+  const bool saves = place.saves();
+  auto node = new_node(Op::kName, std::move(place.edges));
+  if (saves) {
+    node->backward = [op, saved = std::move(saved)](const AnyTensor& dy,
+                                                    const std::vector<bool>& needs) mutable {
+      saved.needs = needs;
+      auto grads = op.backward(saved, Tensor<T, D>(dy));
+      std::vector<AnyTensor> list(std::make_move_iterator(grads.begin()),
+                                  std::make_move_iterator(grads.end()));
+      if (trace::enabled()) {
+        trace::estimate_bytes(bytes_of(saved.tensors) + bytes_of(list) +
+                              static_cast<double>(dy.size_bytes()));
+      }
+      return list;
+    };
+  } else {
+    node->backward = [](const AnyTensor&, const std::vector<bool>&) -> std::vector<AnyTensor> {
+      throw Error(concat("backward: '", Op::kName,
+                         "' was computed inside checkpoint(); return its value from the function "
+                         "to use it outside"));
+    };
+  }
+  return Var<T, D>(AnyVar(std::move(y), std::move(node)));
+}
+
 }  // namespace detail
 
 /// Runs `op` on a list of inputs of any element types; forward and backward see the whole list:
@@ -115,128 +147,59 @@ inline bool wants_graph(const std::vector<AnyVar>& inputs) {
 ///   std::vector<AnyTensor> backward(const Saved&, const Tensor<T, D>& dy) const;
 template <Element T, Device D, class Op>
 [[nodiscard]] Var<T, D> apply_list(const Op& op, const std::vector<AnyVar>& inputs) {
-  Saved saved;
+  detail::Recorded place(inputs);
+  Saved saved{{}, place.needs(inputs.size())};
   std::vector<AnyTensor> values;
-  const bool graph = detail::wants_graph(inputs);
-  for (const AnyVar& v : inputs) {
-    values.push_back(v.any());
-    saved.needs.push_back(graph && v.requires_grad());
+  for (const AnyVar& v : inputs) values.push_back(v.any());
+  const trace::Scope scope(Op::kName);
+  Tensor<T, D> y = op.template forward<T, D>(saved, values);
+  if (trace::enabled()) {
+    trace::estimate_bytes(detail::bytes_of(inputs) + static_cast<double>(y.size_bytes()));
   }
-  Tensor<T, D> y = [&] {
-    const trace::Scope scope(Op::kName);
-    return op.template forward<T, D>(saved, values);
-  }();
-  if (!graph) return Var<T, D>(std::move(y));
-  auto node = std::make_shared<Node>();
-  node->op = Op::kName;
-  for (const AnyVar& v : inputs) node->inputs.push_back(v.node());
-  node->backward = [op, saved = std::move(saved)](const AnyTensor& dy) {
-    return op.backward(saved, Tensor<T, D>(dy));
-  };
-  return Var<T, D>(AnyVar(std::move(y), std::move(node)));
+  return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
 }
 
 /// Runs `op` on inputs of one element type.
 template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
 [[nodiscard]] Var<T, D> apply(const Op& op, const Var<T, D>& first, const Rest&... rest) {
-  Saved saved;
   const std::vector<AnyVar> inputs = {first, rest...};
-  const bool graph = detail::wants_graph(inputs);
-  for (const AnyVar& v : inputs) saved.needs.push_back(graph && v.requires_grad());
-  Tensor<T, D> y = [&] {
-    const trace::Scope scope(Op::kName);
-    return op.forward(saved, first.value(), rest.value()...);
-  }();
-  if (!graph) return Var<T, D>(std::move(y));
-  using Grads = decltype(op.backward(saved, y));
-  static_assert(std::tuple_size_v<Grads> == 1 + sizeof...(Rest),
+  detail::Recorded place(inputs);
+  Saved saved{{}, place.needs(inputs.size())};
+  const trace::Scope scope(Op::kName);
+  Tensor<T, D> y = op.forward(saved, first.value(), rest.value()...);
+  static_assert(std::tuple_size_v<decltype(op.backward(saved, y))> == 1 + sizeof...(Rest),
                 "Op::backward must return one gradient per input");
-  auto node = std::make_shared<Node>();
-  node->op = Op::kName;
-  for (const AnyVar& v : inputs) node->inputs.push_back(v.node());
-  node->backward = [op, saved = std::move(saved)](const AnyTensor& dy) {
-    Grads grads = op.backward(saved, Tensor<T, D>(dy));
-    return std::vector<AnyTensor>(grads.begin(), grads.end());
-  };
-  return Var<T, D>(AnyVar(std::move(y), std::move(node)));
+  if (trace::enabled()) {
+    trace::estimate_bytes(detail::bytes_of(inputs) + static_cast<double>(y.size_bytes()));
+  }
+  return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
 }
 
-/// Backward from `root`, whose gradient is `seed` (empty: ones). Gradients of leaves are added to
-/// what they hold. Saved tensors are freed as the sweep passes, so a graph can be swept once.
-inline void backward(const AnyVar& root, AnyTensor seed = {}) {
-  ESP_REQUIRE(root.requires_grad(), Error, "backward: the value does not depend on any parameter");
+struct BackwardOptions {
+  GradMode mode = GradMode::accumulate;  // for leaves without a mode of their own
+  AnyTensor seed = {};                   // gradient of the root; empty: ones
+};
+
+/// Backward from `root` to the leaves. Saved tensors are freed as the sweep passes, so a graph can
+/// be swept once.
+inline void backward(const AnyVar& root, const BackwardOptions& options) {
+  ESP_REQUIRE(root.node() != nullptr, Error,
+              "backward: the value does not depend on any parameter");
+  AnyTensor seed = options.seed;
   if (!seed) {
-    visit_dtype<float, double>("backward", root.any().dtype(),
-                               [&]<class T>() { seed = Tensor<T>(root.shape(), T{1}); });
+    visit_dtype<float, bf16, double>("backward", root.any().dtype(), [&]<class T>() {
+      seed = Tensor<T>(root.shape(), static_cast<T>(1.0f)).on(root.any().memory());
+    });
   }
   ESP_REQUIRE(seed.shape() == root.shape(), ShapeError, "backward: the value is ", root.shape(),
               ", its gradient ", seed.shape());
-
-  // Reverse topological order without recursion: a graph is as deep as a model.
-  std::vector<Node*> order;
-  std::unordered_set<Node*> seen = {root.node().get()};
-  std::vector<std::pair<Node*, std::size_t>> stack = {{root.node().get(), 0}};
-  while (!stack.empty()) {
-    auto& [node, next] = stack.back();
-    if (next == node->inputs.size()) {
-      order.push_back(node);
-      stack.pop_back();
-      continue;
-    }
-    Node* child = node->inputs[next++].get();
-    if (child && seen.insert(child).second) stack.emplace_back(child, 0);
-  }
-
-  std::unordered_map<Node*, AnyTensor> grads;
-  grads[root.node().get()] = std::move(seed);
-  auto accumulate = [](AnyTensor& sum, AnyTensor term) {
-    if (!sum) {
-      sum = std::move(term);
-    } else {
-      if (sum.use_count() > 1) sum = sum.clone();  // another edge may hold the same memory
-      detail::add_in_place(sum, term);
-    }
-  };
-  for (auto it = order.rbegin(); it != order.rend(); ++it) {
-    Node* node = *it;
-    const auto found = grads.find(node);
-    if (found == grads.end()) continue;
-    AnyTensor dy = std::move(found->second);
-    grads.erase(found);
-    if (!node->backward) {
-      if (node->inputs.empty() && node->op == std::string_view("leaf")) {
-        accumulate(node->grad, std::move(dy));
-        continue;
-      }
-      throw Error(detail::concat("backward: the graph through '", node->op,
-                                 "' was already swept; run the forward again"));
-    }
-    std::vector<AnyTensor> input_grads;
-    {
-      const trace::Scope scope(node->op, " backward");
-      input_grads = node->backward(dy);
-    }
-    node->backward = nullptr;
-    dy = AnyTensor();
-    for (std::size_t i = 0; i < node->inputs.size(); ++i) {
-      if (!node->inputs[i] || !input_grads[i]) continue;
-      accumulate(grads[node->inputs[i].get()], std::move(input_grads[i]));
-    }
-  }
+  ESP_REQUIRE(seed.dtype() == root.any().dtype(), DTypeError, "backward: the value is ",
+              name(root.any().dtype()), ", its gradient ", name(seed.dtype()));
+  detail::Sweep(options.mode).run(root.node(), std::move(seed));
 }
-
-namespace detail {
-inline void add_in_place(AnyTensor& sum, const AnyTensor& term) {
-  ESP_REQUIRE(sum.shape() == term.shape() && sum.dtype() == term.dtype(), ShapeError,
-              "backward: gradients of one value are ", name(sum.dtype()), sum.shape(), " and ",
-              name(term.dtype()), term.shape());
-  visit_dtype<float, double>("backward", sum.dtype(), [&]<class T>() {
-    T* a = reinterpret_cast<T*>(sum.bytes());
-    const T* b = reinterpret_cast<const T*>(term.bytes());
-    const std::int64_t n = sum.numel();
-    for (std::int64_t i = 0; i < n; ++i) a[i] += b[i];
-  });
+/// The same, adding to what the leaves hold.
+inline void backward(const AnyVar& root, AnyTensor seed = {}) {
+  backward(root, BackwardOptions{GradMode::accumulate, std::move(seed)});
 }
-}  // namespace detail
 
 }  // namespace espalier

@@ -1,87 +1,174 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the time goes: switch tracing on, run, print the table.
-//   espalier::trace::start();  step();  for (const auto& row : espalier::trace::stop()) ...
-// Every op records its forward and its backward; a scope inside another is counted in its own row
-// and taken off the outer one, so the rows add up to the traced time.
+// Where the time goes: switch tracing on, run, look (core/trace_report.hpp prints it).
+//   espalier::trace::start();  step();  const auto report = espalier::trace::stop();
+// Every op records its forward and its backward, with the bytes that it reads and writes and the
+// floating-point operations that it counts. A scope inside another has a row of its own and is
+// taken off the outer one, so the rows add up to the traced time. Off, it costs a branch.
 #pragma once
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace espalier::trace {
 
-struct Row {
+/// What a scope did, or all scopes of one name together; without the scopes inside.
+struct Work {
+  double seconds = 0;
+  double bytes = 0;         // read and written
+  double flops = 0;         // a multiply-add counts as two
+  double narrow_flops = 0;  // those of `flops` done with 2-byte operands
+};
+struct Row : Work {
   std::string name;
   std::int64_t calls = 0;
-  double seconds = 0;  // without the scopes inside
-  double flops = 0;
-  double bytes = 0;
+};
+struct Event {
+  const char *name, *suffix;
+  double begin, seconds;  // since the start, with the scopes inside
+  double bytes, flops;
+};
+struct Report {
+  double seconds = 0;         // from start to stop
+  std::vector<Row> rows;      // longest first
+  std::vector<Event> events;  // in the order in which they ended
+  std::int64_t dropped = 0;   // events after the first kMaxEvents; the rows have them
 };
 
+inline constexpr std::size_t kMaxEvents = 1 << 20;
+
+class Scope;
+
 namespace detail {
-struct State {
-  bool on = false;
-  std::vector<Row> rows;
-  double inner_seconds = 0;  // time of finished scopes inside the current one
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+struct Recorder {
+  struct Total {
+    const char *name, *suffix;
+    std::int64_t calls = 0;
+    Work work;
+  };
+  Clock::time_point begin = Clock::now();
+  std::vector<Total> totals;
+  std::vector<Event> events;
+  std::int64_t dropped = 0;
+  Scope* scope = nullptr;  // the innermost open one
+
+  void add(const char* name, const char* suffix, const Work& work) {
+    auto total = std::find_if(totals.begin(), totals.end(), [&](const Total& t) {
+      return std::strcmp(t.name, name) == 0 && std::strcmp(t.suffix, suffix) == 0;
+    });
+    if (total == totals.end()) total = totals.insert(totals.end(), {name, suffix, 0, {}});
+    ++total->calls;
+    total->work.seconds += work.seconds;
+    total->work.bytes += work.bytes;
+    total->work.flops += work.flops;
+    total->work.narrow_flops += work.narrow_flops;
+  }
 };
-inline thread_local State state;
+inline constinit thread_local Recorder* recorder = nullptr;
 }  // namespace detail
 
 inline bool enabled() {
-  return detail::state.on;
-}
-/// For the calling thread, which is the one that runs the ops.
-inline void start() {
-  detail::state = {};
-  detail::state.on = true;
-}
-/// The rows, longest first.
-[[nodiscard]] inline std::vector<Row> stop() {
-  std::vector<Row> rows = std::move(detail::state.rows);
-  detail::state = {};
-  std::stable_sort(rows.begin(), rows.end(),
-                   [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
-  return rows;
+  return detail::recorder != nullptr;
 }
 
+/// Times a piece of code. `name` and `suffix` must outlive the tracing (string literals do).
 class Scope {
  public:
-  explicit Scope(const char* name, const char* suffix = "", double flops = 0, double bytes = 0)
-      : on_(enabled()) {
-    if (!on_) return;
-    name_ = name;
-    name_ += suffix;
-    flops_ = flops;
-    bytes_ = bytes;
-    outer_inner_ = std::exchange(detail::state.inner_seconds, 0.0);
-    begin_ = Clock::now();
+  explicit Scope(const char* name, const char* suffix = "") {
+    if (enabled()) [[unlikely]]
+      open(name, suffix);
   }
   ~Scope() {
-    if (!on_) return;
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
-    auto& rows = detail::state.rows;
-    auto row =
-        std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.name == name_; });
-    if (row == rows.end()) row = rows.insert(rows.end(), Row{name_, 0, 0, 0, 0});
-    ++row->calls;
-    row->seconds += seconds - detail::state.inner_seconds;
-    row->flops += flops_;
-    row->bytes += bytes_;
-    detail::state.inner_seconds = outer_inner_ + seconds;
+    if (recorder_ != nullptr) [[unlikely]]
+      close();
   }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
  private:
-  using Clock = std::chrono::steady_clock;
-  bool on_;
-  std::string name_;
-  double flops_ = 0, bytes_ = 0, outer_inner_ = 0;
-  Clock::time_point begin_;
+  friend void count(double flops, double bytes, bool narrow);
+  friend void estimate_bytes(double bytes);
+
+  void open(const char* name, const char* suffix) {
+    recorder_ = detail::recorder;
+    name_ = name;
+    suffix_ = suffix;
+    outer_ = std::exchange(recorder_->scope, this);
+    begin_ = detail::Clock::now();
+  }
+  void close() {
+    const double seconds = detail::seconds_since(begin_);
+    // Tracing may have ended, or begun anew, inside the scope.
+    if (recorder_ != detail::recorder || recorder_->scope != this) return;
+    recorder_->scope = outer_;
+    if (outer_ != nullptr) outer_->inner_seconds_ += seconds;
+    if (work_.bytes == 0) work_.bytes = estimated_bytes_;
+    work_.seconds = seconds - inner_seconds_;
+    recorder_->add(name_, suffix_, work_);
+    if (recorder_->events.size() < kMaxEvents) {
+      const double begin = std::chrono::duration<double>(begin_ - recorder_->begin).count();
+      recorder_->events.push_back({name_, suffix_, begin, seconds, work_.bytes, work_.flops});
+    } else {
+      ++recorder_->dropped;
+    }
+  }
+
+  detail::Recorder* recorder_ = nullptr;
+  const char *name_ = nullptr, *suffix_ = nullptr;
+  Scope* outer_ = nullptr;
+  double inner_seconds_ = 0, estimated_bytes_ = 0;
+  Work work_;
+  detail::Clock::time_point begin_;
 };
+
+/// Adds to what the innermost open scope of this thread did. `narrow`: on 2-byte operands.
+inline void count(double flops, double bytes, bool narrow = false) {
+  if (!enabled()) [[likely]]
+    return;
+  if (Scope* scope = detail::recorder->scope) {
+    scope->work_.flops += flops;
+    scope->work_.bytes += bytes;
+    if (narrow) scope->work_.narrow_flops += flops;
+  }
+}
+/// Its bytes, should nobody `count` them.
+inline void estimate_bytes(double bytes) {
+  if (!enabled()) [[likely]]
+    return;
+  if (Scope* scope = detail::recorder->scope) scope->estimated_bytes_ = bytes;
+}
+
+/// Ends tracing; an empty report when it was off.
+[[nodiscard]] inline Report stop() {
+  Report report;
+  const std::unique_ptr<detail::Recorder> recorder(std::exchange(detail::recorder, nullptr));
+  if (!recorder) return report;
+  report.seconds = detail::seconds_since(recorder->begin);
+  for (const auto& t : recorder->totals) {
+    report.rows.push_back({t.work, std::string(t.name) + t.suffix, t.calls});
+  }
+  std::stable_sort(report.rows.begin(), report.rows.end(),
+                   [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
+  report.events = std::move(recorder->events);
+  report.dropped = recorder->dropped;
+  return report;
+}
+/// Traces the calling thread, which is the one that runs the ops, from here on. What was traced
+/// before is dropped.
+inline void start() {
+  (void)stop();
+  detail::recorder = new detail::Recorder;
+}
 
 }  // namespace espalier::trace

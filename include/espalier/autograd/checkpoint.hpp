@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// Activation checkpointing (Chen et al. 2016, arXiv:1604.06174): a part of a graph keeps its inputs
+// and its outputs alone; backward computes what lies between once more.
+//   const auto [h2, logits] = checkpoint([layer](const Var<float>& h) {
+//     ...; return std::pair{h2, logits}; }, h);
+// Gradients of inputs and of whatever the function captures (parameters, other values) are the same
+// bits as without: the recomputed nodes take the place in the sweep of those they stand for. Random
+// ops here are functions of counters, so they draw the same again. Calls may be nested.
+#pragma once
+
+#include <functional>
+#include <tuple>
+#include <type_traits>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <espalier/autograd/var.hpp>
+
+namespace espalier {
+
+namespace detail {
+
+using CheckpointFunction = std::function<std::vector<AnyVar>()>;
+
+/// The nodes that existed when the clock stood at `last` and that `outputs` depend on.
+inline std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<AnyVar>& outputs,
+                                                        std::uint64_t last) {
+  std::vector<std::shared_ptr<Node>> earlier, stack;
+  std::unordered_set<Node*> seen;
+  for (const AnyVar& v : outputs) stack.push_back(v.node());
+  while (!stack.empty()) {
+    const std::shared_ptr<Node> node = std::move(stack.back());
+    stack.pop_back();
+    if (!node || !seen.insert(node.get()).second) continue;
+    if (node->order <= last) {
+      earlier.push_back(node);
+    } else {
+      stack.insert(stack.end(), node->inputs.begin(), node->inputs.end());
+    }
+  }
+  return earlier;
+}
+
+/// Runs `f` again as it ran when the clock stood at `first`, with everything recorded.
+inline std::vector<AnyVar> run_again(const CheckpointFunction& f, std::uint64_t first) {
+  struct Rewind {
+    std::uint64_t before;
+    explicit Rewind(std::uint64_t to) : before(std::exchange(graph.clock, to)) {}
+    ~Rewind() { graph.clock = before; }
+  };
+  const Rewind rewind(first);
+  const RecordingScope full(Recording::full);
+  return f();
+}
+
+/// One node "checkpoint" behind the inputs computes all gradients at once. Each output has a node
+/// in front of it that leaves its gradient here.
+struct CheckpointGradients {
+  std::vector<AnyTensor> of_outputs;
+  std::vector<Shape> shapes;
+};
+
+inline std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f, std::uint64_t first,
+                                                CheckpointGradients& gradients) {
+  const std::vector<AnyVar> outputs = run_again(f, first);
+  ESP_REQUIRE(outputs.size() == gradients.shapes.size(), Error, "checkpoint: the function gave ",
+              gradients.shapes.size(), " values, and ", outputs.size(), " when run again");
+  std::vector<Node::Root> roots;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!gradients.of_outputs[i]) continue;
+    ESP_REQUIRE(outputs[i].shape() == gradients.shapes[i], Error, "checkpoint: value ", i,
+                " of the function was ", gradients.shapes[i], ", and ", outputs[i].shape(),
+                " when run again; it must compute the same each time");
+    if (!outputs[i].requires_grad()) continue;  // its parameters were frozen in between
+    roots.push_back({outputs[i].node(), std::exchange(gradients.of_outputs[i], AnyTensor())});
+  }
+  return roots;
+}
+
+inline std::vector<AnyVar> checkpointed(CheckpointFunction f) {
+  const std::uint64_t first = graph.clock;
+  std::vector<AnyVar> outputs;
+  {
+    const RecordingScope edges(Recording::edges);
+    outputs = f();
+  }
+  auto inputs = earlier_nodes(outputs, first);
+  const bool saves = graph.recording == Recording::full;
+  const auto hub = new_node("checkpoint", std::move(inputs));
+  const auto gradients = std::make_shared<CheckpointGradients>();
+  gradients->of_outputs.resize(outputs.size());
+  for (const AnyVar& v : outputs) gradients->shapes.push_back(v ? v.shape() : Shape{});
+  if (saves) {
+    hub->recompute = [f = std::move(f), first, gradients] {
+      return recomputed_roots(f, first, *gradients);
+    };
+  }
+  std::unordered_map<Node*, std::shared_ptr<Node>> fronts;  // one for a value that comes twice
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const std::shared_ptr<Node> inner = outputs[i].node();
+    if (!inner || inner->order <= first) continue;  // a constant, or a value from outside
+    auto& front = fronts[inner.get()];
+    if (!front) {
+      front = new_node("checkpoint", {hub});
+      front->backward = [gradients, i](const AnyTensor& dy, const std::vector<bool>&) {
+        gradients->of_outputs[i] = dy;
+        // The hub must only learn that something reached it.
+        return std::vector<AnyTensor>{AnyTensor(Shape{0}, DType::f32)};
+      };
+    }
+    outputs[i] = AnyVar(outputs[i].any(), front);
+  }
+  return outputs;
+}
+
+template <class T>
+inline constexpr bool is_var = std::is_base_of_v<AnyVar, T>;
+
+}  // namespace detail
+
+/// f(inputs...), which returns a Var or a tuple, pair or array of them. Backward calls `f` once
+/// more: it must compute the same, and what it captures by reference must live that long.
+template <class F, class... Inputs>
+[[nodiscard]] auto checkpoint(F f, const Inputs&... inputs) {
+  using Result = std::remove_cvref_t<std::invoke_result_t<const F&, const Inputs&...>>;
+  if (detail::graph.recording == detail::Recording::off) return Result(std::as_const(f)(inputs...));
+  auto list = detail::checkpointed([f = std::move(f), inputs...] {
+    if constexpr (detail::is_var<Result>) {
+      return std::vector<AnyVar>{f(inputs...)};
+    } else {
+      return std::apply([](const auto&... vars) { return std::vector<AnyVar>{vars...}; },
+                        f(inputs...));
+    }
+  });
+  if constexpr (detail::is_var<Result>) {
+    return Result(std::move(list[0]));
+  } else {
+    return [&]<std::size_t... i>(std::index_sequence<i...>) {
+      return Result{std::tuple_element_t<i, Result>(std::move(list[i]))...};
+    }
+    (std::make_index_sequence<std::tuple_size_v<Result>>{});
+  }
+}
+
+}  // namespace espalier

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The graph, erased: a `Node` is not a template and its edges carry `AnyTensor`, so bf16
+// activations, f32 adapters and a double check live in one graph. Nodes carry the order of their
+// creation, and a sweep goes through them backwards: any two programs that compute the same values
+// in the same order add up their gradients in the same order, to the last bit.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <espalier/tensor/tensor.hpp>
+
+namespace espalier {
+
+/// What a sweep does with the gradient of a leaf: compute none, put it in the place of what the
+/// leaf holds, or add it to that.
+enum class GradMode : std::uint8_t { ignore, overwrite, accumulate };
+
+struct Node {
+  struct Root {
+    std::shared_ptr<Node> node;
+    AnyTensor grad;
+  };
+
+  const char* op = "leaf";
+  std::uint64_t order = 0;                    // greater than that of any input; 0 for leaves
+  std::vector<std::shared_ptr<Node>> inputs;  // null where an input needs no gradient
+  /// One gradient per input; may leave those empty that `needs` does not ask for.
+  std::function<std::vector<AnyTensor>(const AnyTensor& dy, const std::vector<bool>& needs)>
+      backward;
+  /// Instead of `backward`: a graph to go on with (autograd/checkpoint.hpp).
+  std::function<std::vector<Root>()> recompute;
+
+  // Leaves only.
+  AnyTensor grad;                // empty until the first sweep
+  std::optional<GradMode> mode;  // goes before the mode of the sweep
+
+  Node() = default;
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+  // Not by recursion: a graph may be longer than the stack.
+  ~Node() {
+    std::vector<std::shared_ptr<Node>> orphans = std::move(inputs);
+    while (!orphans.empty()) {
+      const std::shared_ptr<Node> node = std::move(orphans.back());
+      orphans.pop_back();
+      if (!node || node.use_count() > 1) continue;
+      std::move(node->inputs.begin(), node->inputs.end(), std::back_inserter(orphans));
+      node->inputs.clear();
+    }
+  }
+
+  bool is_leaf() const { return order == 0; }
+  bool swept() const { return !is_leaf() && !backward && !recompute; }
+};
+
+namespace detail {
+
+/// What operations of a thread leave behind: nothing, edges alone (to learn what a value depends
+/// on), or everything that a sweep needs.
+enum class Recording : std::uint8_t { off, edges, full };
+
+struct GraphState {
+  Recording recording = Recording::full;
+  std::uint64_t clock = 0;  // order of the newest node
+};
+inline thread_local GraphState graph;
+
+/// A node behind `inputs`, later than each of them even where another thread made one.
+inline std::shared_ptr<Node> new_node(const char* op, std::vector<std::shared_ptr<Node>> inputs) {
+  auto node = std::make_shared<Node>();
+  for (const auto& input : inputs) {
+    if (input) graph.clock = std::max(graph.clock, input->order);
+  }
+  node->op = op;
+  node->order = ++graph.clock;
+  node->inputs = std::move(inputs);
+  return node;
+}
+
+class RecordingScope {
+ public:
+  explicit RecordingScope(Recording recording)
+      : before_(std::exchange(graph.recording, recording)) {}
+  ~RecordingScope() { graph.recording = before_; }
+  RecordingScope(const RecordingScope&) = delete;
+  RecordingScope& operator=(const RecordingScope&) = delete;
+
+ private:
+  Recording before_;
+};
+
+}  // namespace detail
+
+/// While one of these lives, operations of this thread build no graph.
+class NoGrad {
+ public:
+  NoGrad() = default;
+
+ private:
+  detail::RecordingScope off_{detail::Recording::off};
+};
+
+}  // namespace espalier

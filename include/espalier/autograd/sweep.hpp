@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine of backward: goes through the nodes in the reverse order of their creation, adds up
+// the gradients that reach each, and hands leaves theirs as soon as the last has arrived. Branches
+// that lead to no wanted leaf are not computed. What a node saved is freed once it is swept.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include <espalier/autograd/accumulate.hpp>
+#include <espalier/autograd/node.hpp>
+#include <espalier/core/trace.hpp>
+
+namespace espalier::detail {
+
+class Sweep {
+ public:
+  explicit Sweep(GradMode mode) : mode_(mode) {}
+
+  /// @throws Error, before any gradient is touched, where a part of the graph was swept already.
+  void run(const std::shared_ptr<Node>& root, AnyTensor seed) {
+    discover(root.get());
+    accept(root.get(), std::move(seed));
+    if (root->is_leaf()) deliver(root.get());
+    while (!heap_.empty()) {
+      std::pop_heap(heap_.begin(), heap_.end(), earlier);
+      Node* node = heap_.back();
+      heap_.pop_back();
+      if (node->recompute) {
+        expand(node);
+      } else {
+        differentiate(node);
+      }
+      for (const auto& input : node->inputs) {
+        if (input && --states_[input.get()].consumers == 0 && input->is_leaf()) {
+          deliver(input.get());
+        }
+      }
+    }
+  }
+
+ private:
+  struct State {
+    AnyTensor grad;
+    int consumers = 0;  // wanted nodes that are not swept yet
+    bool wanted = false;
+  };
+
+  static bool earlier(const Node* a, const Node* b) { return a->order < b->order; }
+  GradMode mode_of(const Node* leaf) const { return leaf->mode.value_or(mode_); }
+
+  /// Takes up the nodes behind `root` that are not known yet. No recursion: a graph is as deep as
+  /// a model is long.
+  void discover(Node* root) {
+    std::vector<Node*> found, stack = {root};
+    while (!stack.empty()) {
+      Node* node = stack.back();
+      stack.pop_back();
+      if (!states_.emplace(node, State{}).second) continue;
+      found.push_back(node);
+      for (const auto& input : node->inputs) {
+        if (input) stack.push_back(input.get());
+      }
+    }
+    std::stable_sort(found.begin(), found.end(), earlier);  // inputs first
+    for (Node* node : found) {
+      State& state = states_[node];
+      if (node->is_leaf()) {
+        state.wanted = mode_of(node) != GradMode::ignore;
+        continue;
+      }
+      for (const auto& input : node->inputs) {
+        state.wanted = state.wanted || (input && states_[input.get()].wanted);
+      }
+      ESP_REQUIRE(!state.wanted || !node->swept(), Error, "backward: the graph through '", node->op,
+                  "' was already swept; run the forward again");
+    }
+    for (Node* node : found) {
+      if (node->is_leaf() || !states_[node].wanted) continue;
+      for (const auto& input : node->inputs) {
+        if (input) ++states_[input.get()].consumers;
+      }
+      heap_.push_back(node);
+      std::push_heap(heap_.begin(), heap_.end(), earlier);
+    }
+  }
+
+  void accept(Node* node, AnyTensor grad) {
+    State& state = states_[node];
+    if (state.wanted && grad) accumulate(state.grad, std::move(grad));
+  }
+
+  void differentiate(Node* node) {
+    const AnyTensor dy = std::exchange(states_[node].grad, AnyTensor());
+    const auto backward = std::exchange(node->backward, nullptr);
+    if (!dy) return;  // no gradient reached it, which means zero
+    std::vector<bool> needs;
+    for (const auto& input : node->inputs) {
+      needs.push_back(input && states_[input.get()].wanted);
+    }
+    std::vector<AnyTensor> grads;
+    {
+      const trace::Scope scope(node->op, " backward");
+      grads = backward(dy, needs);
+    }
+    for (std::size_t i = 0; i < needs.size(); ++i) {
+      if (needs[i]) accept(node->inputs[i].get(), std::move(grads[i]));
+    }
+  }
+
+  void expand(Node* node) {
+    const AnyTensor reached = std::exchange(states_[node].grad, AnyTensor());
+    const auto recompute = std::exchange(node->recompute, nullptr);
+    if (!reached) return;
+    for (Node::Root& root : recompute()) {
+      discover(root.node.get());
+      accept(root.node.get(), std::move(root.grad));
+      kept_.push_back(std::move(root.node));
+    }
+  }
+
+  void deliver(Node* leaf) {
+    AnyTensor grad = std::exchange(states_[leaf].grad, AnyTensor());
+    switch (mode_of(leaf)) {
+      case GradMode::ignore:
+        return;
+      case GradMode::overwrite:
+        leaf->grad = std::move(grad);
+        return;
+      case GradMode::accumulate:
+        if (grad) accumulate(leaf->grad, std::move(grad));
+        return;
+    }
+  }
+
+  GradMode mode_;
+  std::unordered_map<Node*, State> states_;
+  std::vector<Node*> heap_;                  // of wanted nodes, the latest first
+  std::vector<std::shared_ptr<Node>> kept_;  // what was recomputed, until the sweep ends
+};
+
+}  // namespace espalier::detail
