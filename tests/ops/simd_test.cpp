@@ -79,6 +79,20 @@ TEST_CASE("simd: exp is within 2 ulp of every kind of float", "[ops][simd]") {
   });
 }
 
+TEST_CASE("simd: exp_normal is within 2 ulp where it is defined", "[ops][simd]") {
+  std::vector<float> x = floats_of_every_kind();
+  std::erase_if(x, [](float v) { return v < -87 || v > 88; });
+  for_each_isa([&] {
+    const auto y = map(x, [](const auto& v) { return exp_normal(v); });
+    double worst = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double error = ulps(y[i], std::exp(static_cast<double>(x[i])));
+      if (!(error <= worst)) worst = error;
+    }
+    CHECK(worst <= 2);
+  });
+}
+
 TEST_CASE("simd: sigmoid keeps its relative accuracy in both tails", "[ops][simd]") {
   const std::vector<float> x = floats_of_every_kind();
   for_each_isa([&] {

@@ -3,92 +3,22 @@
 //   x [N, H]   w [V, H] in any float type   targets [N], -1: the row does not count
 // Works through chunks of rows, so N x V is never held; rows that do not count are never computed.
 // When a gradient is wanted, dx and dw are computed with the logits at hand and scaled in backward
-// (Liger kernels, Hsu et al. 2024, arXiv:2410.10989, do the same). Sums of exp and of the loss are
-// in double.
+// (Liger kernels, Hsu et al. 2024, arXiv:2410.10989, do the same). Logits are acc_t, sums of exp
+// and of the loss double. Where x and w are bf16, so is the gradient of the logits: all products
+// are of bf16 and summed in f32. dx and dw are kept in acc_t, and rounded to the types of x and w
+// once.
 #pragma once
-
-#include <cmath>
-#include <limits>
 
 #include <espalier/autograd/var.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
-#include <espalier/ops/cpu/simd.hpp>
-#include <espalier/ops/scale.hpp>
+#include <espalier/ops/cpu/softmax.hpp>
 
 namespace espalier {
 
 namespace detail {
 
 inline constexpr std::int64_t kLogitChunk = 1 << 23;  // elements of a chunk of logits: 32 MB in f32
-
-/// Of one row of logits z [V].
-struct LogSoftmax {
-  double largest;
-  double log_sum;  // log of sum exp(z - largest)
-};
-
-template <FloatElement T, int W>
-ESP_SIMD_INLINE LogSoftmax log_softmax(const T* z, std::int64_t v) {
-  using V = simd::Native<T, W>;
-  constexpr std::int64_t kBlock = 1024;  // summed in T, then in double
-  T top = z[0];
-  std::int64_t i = 0;
-  if (v >= V::kLanes) {
-    V m = V::load(z);
-    for (i = V::kLanes; i + V::kLanes <= v; i += V::kLanes) m = max(m, V::load(z + i));
-    const T all = max(m);
-    top = all > top ? all : top;
-  }
-  for (; i < v; ++i) top = z[i] > top ? z[i] : top;
-  double total = 0;
-  for (std::int64_t block = 0; block < v; block += kBlock) {
-    const std::int64_t end = block + kBlock < v ? block + kBlock : v;
-    V sum(T{0});
-    for (i = block; i + V::kLanes <= end; i += V::kLanes) sum += exp(V::load(z + i) - V(top));
-    total += static_cast<double>(simd::sum(sum));
-    for (; i < end; ++i) total += std::exp(static_cast<double>(z[i]) - static_cast<double>(top));
-  }
-  return {static_cast<double>(top), std::log(total)};
-}
-
-/// z <- softmax(z), then 1 less at the target. Probabilities below 2^-100 (in f32) become 0:
-/// products with them would be subnormal numbers, which slow the gradient's GEMM down a
-/// hundredfold.
-template <FloatElement T, int W>
-ESP_SIMD_INLINE void softmax_minus_one_hot(T* z, std::int64_t v, const LogSoftmax& s,
-                                           std::int64_t target) {
-  using V = simd::Native<T, W>;
-  const T shift = static_cast<T>(s.largest + s.log_sum);
-  std::int64_t i = 0;
-  const V zero(T{0}), least(std::numeric_limits<T>::min() * T{1 << 26});
-  for (; i + V::kLanes <= v; i += V::kLanes) {
-    const V p = exp(V::load(z + i) - V(shift));
-    select(p < least, zero, p).store(z + i);
-  }
-  for (; i < v; ++i) {
-    const T p = std::exp(z[i] - shift);
-    z[i] = p < least[0] ? T{0} : p;
-  }
-  z[target] -= 1;
-}
-
-/// Index of the largest of z [V], the lowest of equals; 0 where that is NaN.
-template <FloatElement T, int W>
-ESP_SIMD_INLINE std::int64_t first_largest(const T* z, std::int64_t v, T largest) {
-  using V = simd::Native<T, W>;
-  constexpr std::int64_t kBlock = 16 * V::kLanes;
-  std::int64_t i = 0;
-  for (; i + kBlock <= v; i += kBlock) {
-    V m = V::load(z + i);
-    for (std::int64_t j = V::kLanes; j < kBlock; j += V::kLanes) m = max(m, V::load(z + i + j));
-    if (max(m) >= largest) break;
-  }
-  for (; i < v; ++i) {
-    if (z[i] >= largest) return i;
-  }
-  return 0;
-}
 
 inline void check_head(const char* op, const Shape& x, const Shape& w,
                        const Tensor<std::int32_t>& targets) {
@@ -106,16 +36,39 @@ inline std::int64_t rows_a_chunk(std::int64_t vocab) {
   return std::max<std::int64_t>(16, kLogitChunk / std::max<std::int64_t>(vocab, 1));
 }
 
+inline cpu::MatrixView matrix(const AnyTensor& m, bool transposed = false) {
+  return {m.bytes(), m.dtype(), m.shape(1), transposed};
+}
+
+/// factor · x, rounded to To.
+template <Element To, std::floating_point A>
+Tensor<To> scaled(const Tensor<A>& x, A factor) {
+  Tensor<To> y(x.shape());
+  const A* from = x.data();
+  To* to = y.data();
+  parallel_for(x.numel(), rows_per_task(1), [=](std::int64_t begin, std::int64_t end) {
+    simd::dispatch([=]<int W>() {
+      using V = simd::Native<A, W>;
+      simd::for_each_vector<V>(begin, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
+        (V(factor) * V::load(from + i, lanes)).store(to + i, lanes);
+      });
+    });
+  });
+  return y;
+}
+
 }  // namespace detail
 
+/// X is the type of x; the loss is acc_t<X>.
+template <FloatElement X>
 struct LinearCrossEntropy {
   static constexpr const char* kName = "linear_cross_entropy";
   Tensor<std::int32_t> targets;
 
-  template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
+  template <std::floating_point A, Device D = Cpu>
+  Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
     static_assert(!D::is_cuda, "linear_cross_entropy: no CUDA path");
-    const Tensor<T, D> x(in[0]);
+    const Tensor<X, D> x(in[0]);
     const AnyTensor& w = in[1];
     detail::check_head(kName, x.shape(), w.shape(), targets);
     const std::int64_t h = x.shape(1), v = w.shape(0);
@@ -123,73 +76,95 @@ struct LinearCrossEntropy {
     for (std::int64_t n = 0; n < targets.numel(); ++n) {
       if (targets[n] >= 0) kept.push_back(n);
     }
-    Tensor<T, D> dx, dw;
-    if (saved.needs[0]) dx = Tensor<T, D>(x.shape(), T{0});
-    if (saved.needs[1]) dw = Tensor<T, D>(w.shape(), T{0});
+    Tensor<A, D> dx, dw;
+    if (saved.needs[0]) dx = Tensor<A, D>(x.shape(), A{0});
+    if (saved.needs[1]) dw = Tensor<A, D>(w.shape(), A{0});
     double loss = 0;
     const std::int64_t count = static_cast<std::int64_t>(kept.size());
     const std::int64_t chunk = std::min(detail::rows_a_chunk(v), std::max<std::int64_t>(count, 1));
-    const Tensor<T, D> rows(Shape{chunk, h}), z(Shape{chunk, v});
-    std::vector<double> losses(chunk);
+    const Tensor<X, D> rows(Shape{chunk, h});
+    const Tensor<A, D> z(Shape{chunk, v}), row_grads(Shape{dx ? chunk : 0, h});
     for (std::int64_t begin = 0; begin < count; begin += chunk) {
       const std::int64_t m = std::min(chunk, count - begin);
       for (std::int64_t r = 0; r < m; ++r) {
         std::copy_n(x.data() + kept[begin + r] * h, h, rows.data() + r * h);
       }
-      cpu::gemm<T>(m, v, h, view(rows), {w.bytes(), w.dtype(), h, true}, z.data(), v);
-      parallel_for(m, 4, [&](std::int64_t first, std::int64_t last) {
-        simd::dispatch([&]<int W>() {
-          for (std::int64_t r = first; r < last; ++r) {
-            T* row = z.data() + r * v;
-            const std::int64_t target = targets[kept[begin + r]];
-            const auto s = detail::log_softmax<T, W>(row, v);
-            losses[r] = s.largest + s.log_sum - static_cast<double>(row[target]);
-            if (dx || dw) detail::softmax_minus_one_hot<T, W>(row, v, s, target);
-          }
-        });
-      });
-      for (std::int64_t r = 0; r < m; ++r) loss += losses[r];
-      if (dw) {
-        cpu::gemm<T>(v, h, m, {z.data(), z.dtype(), v, true}, view(rows), dw.data(), h, T{1}, T{1});
-      }
+      cpu::gemm<A>(m, v, h, detail::matrix(rows), detail::matrix(w, true), z.data(), v);
+      const bool narrow = std::same_as<X, bf16> && w.dtype() == DType::bf16;
+      loss += losses(z, std::span(kept).subspan(begin, m), dx || dw, narrow);
+      cpu::MatrixView dz = detail::matrix(z);
+      if (narrow) dz = {z.data(), DType::bf16, 2 * v};
       if (dx) {
-        cpu::gemm<T>(m, h, v, view(z), {w.bytes(), w.dtype(), h}, rows.data(), h);
+        cpu::gemm<A>(m, h, v, dz, detail::matrix(w), row_grads.data(), h);
         for (std::int64_t r = 0; r < m; ++r) {
-          std::copy_n(rows.data() + r * h, h, dx.data() + kept[begin + r] * h);
+          std::copy_n(row_grads.data() + r * h, h, dx.data() + kept[begin + r] * h);
         }
       }
+      dz.transposed = true;
+      if (dw) cpu::gemm<A>(v, h, m, dz, detail::matrix(rows), dw.data(), h, A{1}, A{1});
     }
-    saved.tensors = {dx, dw};
-    return Tensor<T, D>(Shape{1}, static_cast<T>(loss));
+    // An empty tensor of w's type says what its gradient is to be.
+    saved.tensors = {dx, dw, AnyTensor(Shape{0}, w.dtype())};
+    return Tensor<A, D>(Shape{1}, static_cast<A>(loss));
   }
 
-  template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  template <std::floating_point A, Device D = Cpu>
+  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<A, D>& dy) const {
     std::vector<AnyTensor> grads(2);
-    const Scale by{static_cast<double>(dy[0])};
-    Saved none;
-    for (std::size_t i = 0; i < 2; ++i) {
-      if (saved.needs[i]) grads[i] = by.forward(none, saved.get<T, D>(i));
+    if (saved.needs[0]) grads[0] = detail::scaled<X>(saved.get<A, D>(0), dy[0]);
+    if (saved.needs[1]) {
+      visit_dtype<A, bf16, f16>(kName, saved.tensors[2].dtype(), [&]<class M>() {
+        grads[1] = detail::scaled<M>(saved.get<A, D>(1), dy[0]);
+      });
     }
     return grads;
   }
 
  private:
-  template <FloatElement T, Device D>
-  static cpu::MatrixView view(const Tensor<T, D>& m) {
-    return {m.data(), m.dtype(), m.shape(1)};
+  /// The sum of the losses of the rows of logits z. With `gradient` a row of z becomes softmax(z),
+  /// less 1 at the target: in A, or (`narrow`) in bf16 from the row's begin on.
+  template <std::floating_point A, Device D>
+  double losses(const Tensor<A, D>& z, std::span<const std::int64_t> kept, bool gradient,
+                bool narrow) const {
+    const std::int64_t v = z.shape(1), m = static_cast<std::int64_t>(kept.size());
+    std::vector<double> loss(kept.size());
+    parallel_for(m, rows_per_task(v), [&](std::int64_t first, std::int64_t last) {
+      simd::dispatch([&]<int W>() {
+        for (std::int64_t r = first; r < last; ++r) {
+          A* row = z.data() + r * v;
+          const std::int64_t target = targets[kept[r]];
+          const A top = cpu::largest<A, W>(row, v).value;
+          const double shift = static_cast<double>(top) + cpu::log_sum_exp<A, W>(row, v, top);
+          const double log_p = static_cast<double>(row[target]) - shift;
+          loss[r] = -log_p;
+          if (!gradient) continue;
+          const A at_target = static_cast<A>(std::expm1(log_p));
+          if (narrow) {
+            bf16* grads = reinterpret_cast<bf16*>(row);
+            cpu::softmax<A, bf16, W>(row, v, static_cast<A>(shift), grads);
+            grads[target] = bf16(static_cast<float>(at_target));
+          } else {
+            cpu::softmax<A, A, W>(row, v, static_cast<A>(shift), row);
+            row[target] = at_target;
+          }
+        }
+      });
+    });
+    double total = 0;
+    for (const double l : loss) total += l;
+    return total;
   }
 };
 
 /// Shape [1]; divide by the number of targets for the mean.
 /// @throws ShapeError when x, w and targets do not fit or a target is no row of w.
 template <FloatElement T, Device D>
-[[nodiscard]] Var<T, D> linear_cross_entropy(const Var<T, D>& x, const AnyVar& w,
-                                             const Tensor<std::int32_t>& targets) {
-  return apply_list<T, D>(LinearCrossEntropy{targets}, {x, w});
+[[nodiscard]] Var<acc_t<T>, D> linear_cross_entropy(const Var<T, D>& x, const AnyVar& w,
+                                                    const Tensor<std::int32_t>& targets) {
+  return apply_list<acc_t<T>, D>(LinearCrossEntropy<T>{targets}, {x, w});
 }
 
-template <FloatElement T>
+template <std::floating_point T>
 struct TokenLogProbs {
   Tensor<T> log_prob;           // [N] of the target; 0 where it is -1
   Tensor<std::int32_t> argmax;  // [N] most likely id, the lowest of equals; -1 where it is -1
@@ -198,33 +173,32 @@ struct TokenLogProbs {
 /// log softmax(x wᵀ)[target] of every row, without a graph and without holding N x V.
 /// @throws ShapeError as linear_cross_entropy.
 template <FloatElement T, Device D>
-[[nodiscard]] TokenLogProbs<T> linear_log_probs(const Tensor<T, D>& x, const AnyTensor& w,
-                                                const Tensor<std::int32_t>& targets) {
+[[nodiscard]] TokenLogProbs<acc_t<T>> linear_log_probs(const Tensor<T, D>& x, const AnyTensor& w,
+                                                       const Tensor<std::int32_t>& targets) {
+  using A = acc_t<T>;
   detail::check_head("linear_log_probs", x.shape(), w.shape(), targets);
   const trace::Scope scope("linear_log_probs");
   const std::int64_t n = x.shape(0), h = x.shape(1), v = w.shape(0);
-  TokenLogProbs<T> out{Tensor<T>(Shape{n}, T{0}), Tensor<std::int32_t>(Shape{n}, -1)};
+  TokenLogProbs<A> out{Tensor<A>(Shape{n}, A{0}), Tensor<std::int32_t>(Shape{n}, -1)};
   const std::int64_t chunk = std::min(detail::rows_a_chunk(v), std::max<std::int64_t>(n, 1));
-  const Tensor<T, D> z(Shape{chunk, v});
+  const Tensor<A, D> z(Shape{chunk, v});
   for (std::int64_t begin = 0; begin < n; begin += chunk) {
     const std::int64_t m = std::min(chunk, n - begin);
-    cpu::gemm<T>(m, v, h, {x.data() + begin * h, x.dtype(), h}, {w.bytes(), w.dtype(), h, true},
+    cpu::gemm<A>(m, v, h, detail::matrix(x.rows(begin, begin + m)), detail::matrix(w, true),
                  z.data(), v);
-    parallel_for(m, 4, [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t r = first; r < last; ++r) {
-        const T* row = z.data() + r * v;
-        const std::int32_t target = targets[begin + r];
-        if (target < 0) continue;
-        detail::LogSoftmax s{};
-        std::int64_t best = 0;
-        simd::dispatch([&]<int W>() {
-          s = detail::log_softmax<T, W>(row, v);
-          best = detail::first_largest<T, W>(row, v, static_cast<T>(s.largest));
-        });
-        out.log_prob[begin + r] =
-            static_cast<T>(static_cast<double>(row[target]) - s.largest - s.log_sum);
-        out.argmax[begin + r] = static_cast<std::int32_t>(best);
-      }
+    parallel_for(m, rows_per_task(v), [&](std::int64_t first, std::int64_t last) {
+      simd::dispatch([&]<int W>() {
+        for (std::int64_t r = first; r < last; ++r) {
+          const A* row = z.data() + r * v;
+          const std::int32_t target = targets[begin + r];
+          if (target < 0) continue;
+          const auto top = cpu::largest<A, W>(row, v);
+          const double relative = static_cast<double>(row[target]) - static_cast<double>(top.value);
+          out.log_prob[begin + r] =
+              static_cast<A>(relative - cpu::log_sum_exp<A, W>(row, v, top.value));
+          out.argmax[begin + r] = static_cast<std::int32_t>(cpu::first_index(row, v, top));
+        }
+      });
     });
   }
   return out;

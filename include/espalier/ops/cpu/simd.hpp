@@ -310,32 +310,59 @@ ESP_SIMD_INLINE Vec<double, W> exp(const Vec<double, W>& x) {
   for (int i = 0; i < W; ++i) y.v[i] = std::exp(x.v[i]);
   return y;
 }
-/// At most 2 ulp over all floats; subnormal results, 0, infinity and NaN as std::exp gives them.
+namespace detail {
+/// exp(x) = mantissa · 2^n for |x| < 110, the mantissa in [0.7, 1.42].
 template <int W>
-ESP_SIMD_INLINE Vec<float, W> exp(const Vec<float, W>& x) {
+struct ExpParts {
+  Vec<float, W> mantissa;
+  Raw<std::int32_t, W> n;  // in the low bits; above them 0x4b400000
+};
+template <int W>
+ESP_SIMD_INLINE ExpParts<W> exp_parts(const Vec<float, W>& x) {
   using V = Vec<float, W>;
-  using Int = detail::Raw<std::int32_t, W>;
-  // Both bounds round to 0 and infinity; the operand order lets NaN through.
-  const V clamped = max(V(-104.0f), min(V(89.0f), x));
   // Adding 1.5 * 2^23 leaves round(x / ln 2) in the low bits.
   const V shifter(0x1.8p23f);
-  const V shifted = fma(clamped, V(0x1.715476p0f), shifter);
+  const V shifted = fma(x, V(0x1.715476p0f), shifter);
   const V n = shifted - shifter;
   // ln 2 in two parts, the first with nine trailing zero bits, so that n * part is exact.
-  V r = fma(n, V(-0x1.62ep-1f), clamped);
+  V r = fma(n, V(-0x1.62ep-1f), x);
   r = fma(n, V(-0x1.0bfbe8p-15f), r);
   // (e^r - 1 - r) / r^2, minimax on |r| <= ln(2) / 2: relative error of e^r 3e-9.
   V q = fma(r, V(0x1.6a2432p-10f), V(0x1.1239e4p-7f));
   q = fma(q, r, V(0x1.5558f2p-5f));
   q = fma(q, r, V(0x1.555492p-3f));
   q = fma(q, r, V(0x1.fffffcp-2f));
-  const V y = fma(q, r * r, r) + V(1.0f);
+  return {fma(q, r * r, r) + V(1.0f), reinterpret_cast<Raw<std::int32_t, W>>(shifted.v)};
+}
+}  // namespace detail
+
+/// At most 2 ulp over all floats; subnormal results, 0, infinity and NaN as std::exp gives them.
+template <int W>
+ESP_SIMD_INLINE Vec<float, W> exp(const Vec<float, W>& x) {
+  using V = Vec<float, W>;
+  using Int = detail::Raw<std::int32_t, W>;
+  // Both bounds round to 0 and infinity; the operand order lets NaN through.
+  const auto parts = detail::exp_parts<W>(max(V(-104.0f), min(V(89.0f), x)));
   // 2^n in two factors, for n from -150 to 128 is beyond one float.
-  const Int whole = reinterpret_cast<Int>(shifted.v) - 0x4b400000;
+  const Int whole = parts.n - 0x4b400000;
   const Int half = whole >> 1;
   const V scale_1(reinterpret_cast<typename V::Raw>((half + 127) << 23));
   const V scale_2(reinterpret_cast<typename V::Raw>((whole - half + 127) << 23));
-  return y * scale_1 * scale_2;
+  return parts.mantissa * scale_1 * scale_2;
+}
+/// exp where neither x nor the result is extreme, -87 <= x <= 88, for two thirds of the price; NaN
+/// stays NaN.
+template <int W>
+ESP_SIMD_INLINE Vec<float, W> exp_normal(const Vec<float, W>& x) {
+  using V = Vec<float, W>;
+  using Int = detail::Raw<std::int32_t, W>;
+  const auto parts = detail::exp_parts<W>(x);
+  const Int bits = reinterpret_cast<Int>(parts.mantissa.v) + (parts.n << 23);  // exponent + n
+  return V(reinterpret_cast<typename V::Raw>(bits));
+}
+template <int W>
+ESP_SIMD_INLINE Vec<double, W> exp_normal(const Vec<double, W>& x) {
+  return exp(x);
 }
 template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> log(const Vec<T, W>& x) {
