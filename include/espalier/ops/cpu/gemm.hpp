@@ -284,6 +284,7 @@ void multiply_widened(std::span<const GemmProblem<T>> problems) {
 template <FloatElement T>
 void gemm_batch(std::span<const GemmProblem<T>> problems) {
   for (const auto& p : problems) detail::check(p);
+  detail::count(problems);
   if constexpr (std::same_as<T, bf16>) {
     detail::multiply_rounded(problems, detail::multiply_widened<float>);
   } else {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <espalier/core/threads.hpp>
+#include <espalier/core/trace.hpp>
 #include <espalier/ops/cpu/pack.hpp>
 #include <espalier/tensor/storage.hpp>
 
@@ -51,6 +52,21 @@ void check(const GemmProblem<T>& p) {
   check_view("b", p.b, p.k, p.n);
   ESP_REQUIRE(p.m <= 1 || p.stride_c >= p.n, ShapeError, "gemm: c has stride ", p.stride_c,
               ", expected at least its row length ", p.n);
+}
+
+/// Tells a trace what the products read, write and multiply, each operand once.
+template <FloatElement T>
+void count(std::span<const GemmProblem<T>> problems) {
+  if (!trace::enabled()) return;
+  for (const GemmProblem<T>& p : problems) {
+    if (p.m == 0 || p.n == 0) continue;
+    const auto m = static_cast<double>(p.m), n = static_cast<double>(p.n),
+               k = static_cast<double>(p.k);
+    const auto a = static_cast<double>(size_of(p.a.dtype)),
+               b = static_cast<double>(size_of(p.b.dtype));
+    trace::count(2 * m * n * k, m * k * a + k * n * b + m * n * sizeof(T) * (p.beta == 0 ? 1 : 2),
+                 p.a.dtype == DType::bf16 && p.b.dtype == DType::bf16);
+  }
 }
 
 /// k = 0: what is left of the formula.
