@@ -12,7 +12,7 @@
 #include <espalier/autograd/var.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
-#include <espalier/ops/cpu/softmax.hpp>
+#include <espalier/ops/cpu/log_softmax.hpp>
 
 namespace espalier {
 

@@ -357,8 +357,8 @@ ESP_SIMD_INLINE Vec<float, W> exp_normal(const Vec<float, W>& x) {
   using V = Vec<float, W>;
   using Int = detail::Raw<std::int32_t, W>;
   const auto parts = detail::exp_parts<W>(x);
-  const Int bits = reinterpret_cast<Int>(parts.mantissa.v) + (parts.n << 23);  // exponent + n
-  return V(reinterpret_cast<typename V::Raw>(bits));
+  const Int scale = (parts.n + (127 - 0x4b400000)) << 23;
+  return parts.mantissa * V(reinterpret_cast<typename V::Raw>(scale));
 }
 template <int W>
 ESP_SIMD_INLINE Vec<double, W> exp_normal(const Vec<double, W>& x) {

@@ -1,93 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of a softmax: the exponential for arguments of at most 0, the largest element, and the log
-// of the sum. What is below 2^-100 of the largest (in f32) becomes 0: it changes no sum, but
-// products with it would be subnormal numbers, which slow a matrix product down a hundredfold.
+// The softmax of one row, of any float type, computed in acc_t.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <limits>
-#include <type_traits>
-
-#include <espalier/ops/cpu/simd.hpp>
+#include <espalier/ops/cpu/log_softmax.hpp>
+#include <espalier/ops/cpu/map.hpp>
 
 namespace espalier::cpu {
 
-/// log of the least weight: 2^-100 in f32, 2^-996 in double.
+/// What the exponentials of a row were divided by: log() of them all is largest + log(sum).
 template <std::floating_point A>
-inline constexpr A kLeastLogWeight = std::same_as<A, double> ? A(-690.3755918) : A(-69.31472);
-
-/// exp(x) for x <= 0, within 2 ulp; 0 below the least weight; NaN stays.
-template <class V>
-ESP_SIMD_INLINE V softmax_weight(const V& x) {
-  using A = std::remove_cvref_t<decltype(x[0])>;
-  const V least(kLeastLogWeight<A>);
-  return select(x < least, V(A{0}), exp_normal(max(least, x)));
-}
-
-/// Of z [n], n > 0. NaN elements may be dropped.
-template <std::floating_point A>
-struct Largest {
-  A value;
-  std::int64_t block;  // the first kSoftmaxBlock elements with it begin here
+struct RowSum {
+  A largest, sum;
+  double log() const { return static_cast<double>(largest) + std::log(static_cast<double>(sum)); }
 };
-inline constexpr std::int64_t kSoftmaxBlock = 1024;
 
-template <std::floating_point A, int W>
-ESP_SIMD_INLINE Largest<A> largest(const A* z, std::int64_t n) {
-  using V = simd::Native<A, W>;
-  Largest<A> top{-std::numeric_limits<A>::infinity(), 0};
-  for (std::int64_t begin = 0; begin < n; begin += kSoftmaxBlock) {
-    const std::int64_t end = std::min(n, begin + kSoftmaxBlock);
-    V m0(top.value), m1 = m0, m2 = m0, m3 = m0;
-    std::int64_t i = begin;
-    for (; i + 4 * V::kLanes <= end; i += 4 * V::kLanes) {
-      m0 = max(V::load(z + i), m0);
-      m1 = max(V::load(z + i + V::kLanes), m1);
-      m2 = max(V::load(z + i + 2 * V::kLanes), m2);
-      m3 = max(V::load(z + i + 3 * V::kLanes), m3);
-    }
-    for (; i + V::kLanes <= end; i += V::kLanes) m0 = max(V::load(z + i), m0);
-    A value = max(max(max(m0, m1), max(m2, m3)));
-    for (; i < end; ++i) value = z[i] > value ? z[i] : value;
-    if (value > top.value) top = {value, begin};
-  }
-  return top;
-}
-
-/// Index of the largest, the lowest of equals; 0 where all are NaN.
-template <std::floating_point A>
-std::int64_t first_index(const A* z, std::int64_t n, const Largest<A>& top) {
-  for (std::int64_t i = top.block; i < n; ++i) {
-    if (z[i] == top.value) return i;
-  }
-  return 0;
-}
-
-/// log of the sum of exp(z - top), summed in blocks of A and then in double.
-template <std::floating_point A, int W>
-ESP_SIMD_INLINE double log_sum_exp(const A* z, std::int64_t n, A top) {
-  using V = simd::Native<A, W>;
-  double total = 0;
-  for (std::int64_t begin = 0; begin < n; begin += kSoftmaxBlock) {
-    const std::int64_t end = std::min(n, begin + kSoftmaxBlock);
-    V sum;
-    std::int64_t i = begin;
-    for (; i + V::kLanes <= end; i += V::kLanes) sum += softmax_weight(V::load(z + i) - V(top));
-    total += static_cast<double>(simd::sum(sum));
-    for (; i < end; ++i) total += std::exp(static_cast<double>(z[i]) - static_cast<double>(top));
-  }
-  return std::log(total);
-}
-
-/// p = exp(z - shift), rounded to G. p may lie where z does, for G no wider than A.
-template <std::floating_point A, FloatElement G, int W>
-ESP_SIMD_INLINE void softmax(const A* z, std::int64_t n, A shift, G* p) {
-  static_assert(sizeof(G) <= sizeof(A));
-  using V = simd::Native<A, W>;
+/// p = softmax(z), n > 0. A NaN makes the whole row NaN.
+template <int W, FloatElement T>
+ESP_SIMD_INLINE RowSum<acc_t<T>> softmax_row(const T* z, std::int64_t n, acc_t<T>* p) {
+  using V = simd::Native<T, W>;
   simd::for_each_vector<V>(0, n, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
-    softmax_weight(V::load(z + i, lanes) - V(shift)).store(p + i, lanes);
+    V::load(z + i, lanes).store(p + i, lanes);
+  });
+  const acc_t<T> top = largest<acc_t<T>, W>(p, n).value;
+  softmax<acc_t<T>, acc_t<T>, W>(p, n, top, p);
+  const acc_t<T> sum =
+      simd::sum_over<V>(n, [=](std::int64_t i, auto lanes, const V& s)
+                               ESP_SIMD_LAMBDA { return s + V::load(p + i, lanes); });
+  simd::for_each_vector<V>(0, n, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
+    (V::load(p + i, lanes) / V(sum)).store(p + i, lanes);
+  });
+  return {top, sum};
+}
+
+/// <a, b>
+template <int W, std::floating_point A, FloatElement T>
+ESP_SIMD_INLINE A dot_row(const A* a, const T* b, std::int64_t n) {
+  using V = simd::Native<A, W>;
+  return simd::sum_over<V>(n, [=](std::int64_t i, auto lanes, const V& s) ESP_SIMD_LAMBDA {
+    return fma(V::load(a + i, lanes), V::load(b + i, lanes), s);
   });
 }
 
