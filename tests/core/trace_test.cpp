@@ -62,6 +62,19 @@ TEST_CASE("trace: inner time and work are taken off the outer row", "[core][trac
   REQUIRE(trace::stop().rows.empty());
 }
 
+TEST_CASE("trace: a declared amount is all there is", "[core][trace]") {
+  trace::start();
+  {
+    const trace::Scope scope("op");
+    trace::declare(100, 0, true);
+    trace::count(7, 7);
+    trace::estimate_bytes(50);
+  }
+  const trace::Report report = trace::stop();
+  const trace::Row& row = row_of(report, "op");
+  REQUIRE((row.flops == 100 && row.narrow_flops == 100 && row.bytes == 50));
+}
+
 TEST_CASE("trace: one that ends within a scope, or of another thread, is left alone",
           "[core][trace]") {
   trace::start();

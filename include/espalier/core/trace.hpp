@@ -86,18 +86,17 @@ inline bool enabled() {
 class Scope {
  public:
   explicit Scope(const char* name, const char* suffix = "") {
-    if (enabled()) [[unlikely]]
-      open(name, suffix);
+    if (enabled()) open(name, suffix);
   }
   ~Scope() {
-    if (recorder_ != nullptr) [[unlikely]]
-      close();
+    if (recorder_ != nullptr) close();
   }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
  private:
   friend void count(double flops, double bytes, bool narrow);
+  friend void declare(double flops, double bytes, bool narrow);
   friend void estimate_bytes(double bytes);
 
   void open(const char* name, const char* suffix) {
@@ -128,24 +127,30 @@ class Scope {
   const char *name_ = nullptr, *suffix_ = nullptr;
   Scope* outer_ = nullptr;
   double inner_seconds_ = 0, estimated_bytes_ = 0;
+  bool declared_ = false;
   Work work_;
   detail::Clock::time_point begin_;
 };
 
 /// Adds to what the innermost open scope of this thread did. `narrow`: on 2-byte operands.
 inline void count(double flops, double bytes, bool narrow = false) {
-  if (!enabled()) [[likely]]
-    return;
-  if (Scope* scope = detail::recorder->scope) {
+  if (!enabled()) return;
+  if (Scope* scope = detail::recorder->scope; scope != nullptr && !scope->declared_) {
     scope->work_.flops += flops;
     scope->work_.bytes += bytes;
     if (narrow) scope->work_.narrow_flops += flops;
   }
 }
+/// The same for all that the scope does: what its parts count, of which some may run on other
+/// threads, is not added. Without `bytes` their estimate holds.
+inline void declare(double flops, double bytes = 0, bool narrow = false) {
+  if (!enabled()) return;
+  count(flops, bytes, narrow);
+  if (Scope* scope = detail::recorder->scope) scope->declared_ = true;
+}
 /// Its bytes, should nobody `count` them.
 inline void estimate_bytes(double bytes) {
-  if (!enabled()) [[likely]]
-    return;
+  if (!enabled()) return;
   if (Scope* scope = detail::recorder->scope) scope->estimated_bytes_ = bytes;
 }
 
