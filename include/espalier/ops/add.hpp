@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// y = a + b, elementwise, equal shapes.
+// y = a + b, elementwise, equal shapes. Rounded to T once.
 #pragma once
 
 #include <espalier/autograd/var.hpp>
-#include <espalier/core/threads.hpp>
+#include <espalier/ops/cpu/map.hpp>
 
 namespace espalier {
 
@@ -16,11 +16,9 @@ struct Add {
     ESP_REQUIRE(a.shape() == b.shape(), ShapeError, kName, ": a is ", a.shape(), ", b is ",
                 b.shape());
     Tensor<T, D> y(a.shape());
-    const T *pa = a.data(), *pb = b.data();
-    T* py = y.data();
-    parallel_for(y.numel(), 1 << 15, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) py[i] = pa[i] + pb[i];
-    });
+    cpu::map(
+        y.numel(), [](const auto& u, const auto& v) ESP_SIMD_LAMBDA { return u + v; }, y.data(),
+        a.data(), b.data());
     return y;
   }
   template <FloatElement T, Device D>
@@ -29,6 +27,7 @@ struct Add {
   }
 };
 
+/// @throws ShapeError when a and b differ.
 template <FloatElement T, Device D>
 [[nodiscard]] Var<T, D> add(const Var<T, D>& a, const Var<T, D>& b) {
   return apply(Add{}, a, b);

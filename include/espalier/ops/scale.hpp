@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// y = factor · x, with a factor that is no variable.
+// y = factor · x, with a factor that is no variable. The factor is rounded to acc_t, y to T.
 #pragma once
 
 #include <espalier/autograd/var.hpp>
-#include <espalier/core/threads.hpp>
+#include <espalier/ops/cpu/map.hpp>
 
 namespace espalier {
 
@@ -15,12 +15,11 @@ struct Scale {
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
     static_assert(!D::is_cuda, "scale: no CUDA path");
     Tensor<T, D> y(x.shape());
-    const T f = static_cast<T>(factor);
-    const T* px = x.data();
-    T* py = y.data();
-    parallel_for(y.numel(), 1 << 15, [=](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t i = begin; i < end; ++i) py[i] = f * px[i];
-    });
+    const auto f = static_cast<acc_t<T>>(factor);
+    cpu::map(
+        y.numel(),
+        [f](const auto& v) ESP_SIMD_LAMBDA { return std::remove_cvref_t<decltype(v)>(f) * v; },
+        y.data(), x.data());
     return y;
   }
   template <FloatElement T, Device D>

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The softmax of one row, of any float type, computed in acc_t.
+// The softmax of one row of any float type, p_c = exp(z_c - largest) / sum, and products with it.
+// Computed in acc_t, summed in blocks and then in double. A NaN, a plus infinity or a row of minus
+// infinities make all of p NaN; single minus infinities, and what is below 2^-100 of the largest
+// (see log_softmax.hpp), get 0.
 #pragma once
 
 #include <espalier/ops/cpu/log_softmax.hpp>
@@ -7,37 +10,40 @@
 
 namespace espalier::cpu {
 
-/// What the exponentials of a row were divided by: log() of them all is largest + log(sum).
-template <std::floating_point A>
-struct RowSum {
-  A largest, sum;
-  double log() const { return static_cast<double>(largest) + std::log(static_cast<double>(sum)); }
+/// sum exp(z_c) = total · exp(largest).
+struct ExpSum {
+  double largest, total;
+
+  double log() const { return largest + std::log(total); }
 };
 
-/// p = softmax(z), n > 0. A NaN makes the whole row NaN.
+/// p [n] from z [n], n > 0.
 template <int W, FloatElement T>
-ESP_SIMD_INLINE RowSum<acc_t<T>> softmax_row(const T* z, std::int64_t n, acc_t<T>* p) {
+ESP_SIMD_INLINE ExpSum softmax_row(const T* z, std::int64_t n, acc_t<T>* p) {
+  using A = acc_t<T>;
   using V = simd::Native<T, W>;
-  simd::for_each_vector<V>(0, n, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
-    V::load(z + i, lanes).store(p + i, lanes);
-  });
-  const acc_t<T> top = largest<acc_t<T>, W>(p, n).value;
-  softmax<acc_t<T>, acc_t<T>, W>(p, n, top, p);
-  const acc_t<T> sum =
-      simd::sum_over<V>(n, [=](std::int64_t i, auto lanes, const V& s)
-                               ESP_SIMD_LAMBDA { return s + V::load(p + i, lanes); });
-  simd::for_each_vector<V>(0, n, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
-    (V::load(p + i, lanes) / V(sum)).store(p + i, lanes);
-  });
-  return {top, sum};
+  map_row<W>(n, Identity{}, p, z);
+  const A top = largest<A, W>(p, n).value;
+  softmax<A, A, W>(p, n, top, p);
+  double total = 0;
+  for (std::int64_t begin = 0; begin < n; begin += kSoftmaxBlock) {
+    const A* block = p + begin;
+    total += simd::sum_over<V>(std::min(n - begin, kSoftmaxBlock),
+                               [=](std::int64_t i, auto lanes, const V& sum)
+                                   ESP_SIMD_LAMBDA { return sum + V::load(block + i, lanes); });
+  }
+  const V factor(static_cast<A>(1 / total));
+  map_row<W>(
+      n, [=](const V& v) ESP_SIMD_LAMBDA { return v * factor; }, p, p);
+  return {static_cast<double>(top), total};
 }
 
-/// <a, b>
-template <int W, std::floating_point A, FloatElement T>
-ESP_SIMD_INLINE A dot_row(const A* a, const T* b, std::int64_t n) {
-  using V = simd::Native<A, W>;
-  return simd::sum_over<V>(n, [=](std::int64_t i, auto lanes, const V& s) ESP_SIMD_LAMBDA {
-    return fma(V::load(a + i, lanes), V::load(b + i, lanes), s);
+/// sum over c of a_c · b_c, in acc_t of the wider.
+template <int W, class A, class B>
+ESP_SIMD_INLINE auto dot_row(const A* a, const B* b, std::int64_t n) {
+  using V = simd::Native<detail::widest_acc_t<A, B>, W>;
+  return simd::sum_over<V>(n, [=](std::int64_t i, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+    return fma(V::load(a + i, lanes), V::load(b + i, lanes), sum);
   });
 }
 
