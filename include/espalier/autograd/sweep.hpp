@@ -75,11 +75,12 @@ class Sweep {
       for (const auto& input : node->inputs) {
         state.wanted = state.wanted || (input && states_[input.get()].wanted);
       }
-      ESP_REQUIRE(!state.wanted || !node->swept(), Error, "backward: the graph through '", node->op,
-                  "' was already swept; run the forward again");
     }
-    for (Node* node : found) {
+    for (auto it = found.rbegin(); it != found.rend(); ++it) {
+      Node* node = *it;
       if (node->is_leaf() || !states_[node].wanted) continue;
+      ESP_REQUIRE(!node->swept(), Error, "backward: the graph through '", node->op,
+                  "' was already swept; run the forward again");
       for (const auto& input : node->inputs) {
         if (input) ++states_[input.get()].consumers;
       }

@@ -22,7 +22,7 @@ namespace espalier {
 
 struct PoolStats {
   std::size_t in_use_bytes = 0;
-  std::size_t peak_bytes = 0;    // largest in_use_bytes so far
+  std::size_t peak_bytes = 0;    // largest in_use_bytes so far, or since reset_pool_peak()
   std::size_t cached_bytes = 0;  // freed, waiting for reuse
   std::size_t system_allocations = 0;
 };
@@ -87,6 +87,10 @@ class CpuPool {
     const std::lock_guard lock(mutex_);
     return stats_;
   }
+  void reset_peak() {
+    const std::lock_guard lock(mutex_);
+    stats_.peak_bytes = stats_.in_use_bytes;
+  }
 
  private:
   std::mutex mutex_;
@@ -99,6 +103,10 @@ class CpuPool {
 [[nodiscard]] inline PoolStats pool_stats() {
   return detail::CpuPool::instance().stats();
 }
+inline void reset_pool_peak() {
+  detail::CpuPool::instance().reset_peak();
+}
+/// Gives the memory that waits for reuse back to the system.
 inline void trim_pool() {
   detail::CpuPool::instance().trim();
 }
