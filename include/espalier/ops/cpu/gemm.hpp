@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-#include <espalier/ops/cpu/gemm_problem.hpp>
+#include <espalier/ops/cpu/gemm_bf16.hpp>
 #include <espalier/ops/cpu/microkernel.hpp>
 
 namespace espalier::cpu {
@@ -285,6 +285,9 @@ template <FloatElement T>
 void gemm_batch(std::span<const GemmProblem<T>> problems) {
   for (const auto& p : problems) detail::check(p);
   detail::count(problems);
+  if constexpr (!std::same_as<T, double>) {
+    problems = detail::multiply_where_bf16(problems);
+  }
   if constexpr (std::same_as<T, bf16>) {
     detail::multiply_rounded(problems, detail::multiply_widened<float>);
   } else {
