@@ -59,16 +59,12 @@ struct SwiGlu {
   static ESP_SIMD_INLINE V value(const V& gate, const V& up) {
     return gate * sigmoid(gate) * up;
   }
-  // silu' = s (1 + g (1 - s)) with s = sigmoid(g). Both s and 1 - s come from e^-|g|, without a
-  // difference that would cancel far out.
+  // silu' = s (1 + g (1 - s)) with s = sigmoid(g).
   template <class V>
   static ESP_SIMD_INLINE void gradients(const V& g, const V& up, const V& dy, V& dgate, V& dup) {
-    const V e = exp(-abs(g));
-    const V large = V(1) / (V(1) + e), small = e * large;
-    const auto negative = g < V(0);
-    const V s = select(negative, small, large), rest = select(negative, large, small);
-    dgate = dy * up * s * fma(g, rest, V(1));
-    dup = dy * (g * s);
+    const auto s = sigmoid_and_rest(g);
+    dgate = dy * up * s.value * fma(g, s.rest, V(1));
+    dup = dy * (g * s.value);
   }
 };
 

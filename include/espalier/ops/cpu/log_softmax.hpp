@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 
 #include <espalier/ops/cpu/simd.hpp>
 
@@ -19,11 +18,9 @@ template <std::floating_point A>
 inline constexpr A kLeastLogWeight = std::same_as<A, double> ? A(-690.3755918) : A(-69.31472);
 
 /// exp(x) for x <= 0, within 2 ulp; 0 below the least weight; NaN stays.
-template <class V>
-ESP_SIMD_INLINE V softmax_weight(const V& x) {
-  using A = std::remove_cvref_t<decltype(x[0])>;
-  const V least(kLeastLogWeight<A>);
-  return select(x < least, V(A{0}), exp_normal(max(least, x)));
+template <std::floating_point A, int L>
+ESP_SIMD_INLINE simd::Vec<A, L> softmax_weight(const simd::Vec<A, L>& x) {
+  return exp_or_zero(x, kLeastLogWeight<A>);
 }
 
 /// Of z [n], n > 0. NaN elements may be dropped.
