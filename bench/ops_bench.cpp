@@ -1,196 +1,279 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forward and backward of the ops around the matrix products, at the sizes of a layer:
-//   ops_bench [--tokens 512] [--hidden 576] [--heads 9] [--kv-heads 3] [--head-dim 64]
-//             [--ffn 1536] [--vocab 49152] [--reps 15]
-// Each is set beside what bounds it, measured in the same run: a copy that moves as many bytes, or
-// the best matrix product of the run. The cases take turns, and the best of the repetitions counts.
-#include <algorithm>
-#include <chrono>
+// Forward and backward of the ops around the matrix products, on f32 and bf16:
+//   ops_bench [--set small,large] [--type f32,bf16] [--isa avx2] [--only NAME] [--reps 15]
+// `small` is a layer of SmolLM2-135M on 512 tokens, most of whose tensors stay in the caches;
+// `large` is one of Mixtral 8x7B, whose tensors come from memory. An op that is bounded by memory
+// is set beside a copy that reads and writes as many bytes in all; one that is bounded by
+// arithmetic beside the best matrix product of its type. Bytes are those of operands and results,
+// each once.
 #include <cli/program.hpp>
-#include <cstring>
-#include <functional>
 
 #include <espalier/ops/attention.hpp>
+#include <espalier/ops/cpu/ceilings.hpp>
 #include <espalier/ops/dropout.hpp>
 #include <espalier/ops/linear_cross_entropy.hpp>
+#include <espalier/ops/reference/rms_norm.hpp>
+#include <espalier/ops/reference/rope.hpp>
+#include <espalier/ops/reference/swiglu.hpp>
 #include <espalier/ops/rms_norm.hpp>
 #include <espalier/ops/rope.hpp>
 #include <espalier/ops/swiglu.hpp>
 
+#include "bench.hpp"
+
 namespace {
 
 using namespace espalier;
+using Numbers = std::vector<double>;
 
 struct Options {
-  std::int64_t tokens = 512, hidden = 576, heads = 9, kv_heads = 3, head_dim = 64, ffn = 1536,
-               vocab = 49152;
-  int reps = 15;
-  std::string only;
+  bench::Options common;
+  std::vector<std::string> sets = {"small", "large"}, types = {"f32", "bf16"};
 };
 
-struct Case {
+struct Sizes {
   std::string name;
-  double work;                    // bytes, or multiply-adds counted as two
-  bool bytes;                     // bounded by the memory, not by arithmetic
-  std::function<void()> prepare;  // not timed
-  std::function<void()> run;
-  double best_us = 1e30;
+  std::int64_t tokens, hidden, heads, kv_heads, head_dim, ffn, vocab, head_tokens;
 };
 
-double seconds(const std::function<void()>& f) {
-  const auto begin = std::chrono::steady_clock::now();
-  f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-}
-
-Tensor<float> random(Shape shape, std::uint64_t seed) {
-  constexpr std::int64_t kPeriod = 65537;  // drawing more would take longer than the bench
-  Tensor<float> t(shape);
-  const Philox philox(seed);
-  for (std::int64_t i = 0; i < t.numel(); ++i) {
-    t[i] = i < kPeriod ? philox.normal(static_cast<std::uint64_t>(i)) : t[i - kPeriod];
+std::vector<Sizes> sizes(const Options& o) {
+  std::vector<Sizes> wanted;
+  for (const Sizes& s : {Sizes{"small", 512, 576, 9, 3, 64, 1536, 49152, 512},
+                         Sizes{"large", 4096, 4096, 32, 8, 128, 14336, 32000, 256}}) {
+    if (std::count(o.sets.begin(), o.sets.end(), s.name) > 0) wanted.push_back(s);
   }
-  return t;
+  return wanted;
 }
 
-using V = Var<float>;
+constexpr std::int64_t kVerified = 2;  // rows
 
-/// A pair of cases: the op without a graph, and the sweep back through it. Gradients are dropped
-/// between the repetitions, or the sweep would also add up those of `leaves`.
-void add_op(std::vector<Case>& cases, const std::string& name, bool bytes, double forward_work,
-            double backward_work, const std::vector<V>& leaves, std::function<V()> op) {
-  cases.push_back({name, forward_work, bytes, [] {},
-                   [op] {
-                     const NoGrad no_grad;
-                     (void)op();
-                   }});
-  const auto y = std::make_shared<V>();
-  const auto seed = std::make_shared<Tensor<float>>();
-  cases.push_back({name + " backward", backward_work, bytes,
-                   [=] {
-                     for (const V& leaf : leaves) leaf.zero_grad();
-                     *y = op();
-                     if (!*seed) *seed = random(y->shape(), 9);
-                   },
-                   [y, seed] { backward(*y, *seed); }});
+Numbers first_rows(const AnyTensor& t) {
+  const std::int64_t rows = std::min(kVerified, t.shape(0));
+  const Tensor<double> wide = converted<double>(t.rows(0, rows));
+  return {wide.data(), wide.data() + wide.numel()};
 }
 
-void add_copy(std::vector<Case>& cases, double bytes) {
-  const auto n = static_cast<std::int64_t>(bytes / 8);
-  const auto from = random({n}, 1), to = random({n}, 2);
-  cases.push_back({fmt::format("copy {:.1f} MB", bytes * 1e-6), bytes, true, [] {},
-                   [=] {
-                     parallel_for(n, 1 << 15, [&](std::int64_t begin, std::int64_t end) {
-                       std::memcpy(to.data() + begin, from.data() + begin, (end - begin) * 4);
-                     });
-                   }});
+/// The largest error relative to the largest number.
+double error_of(const AnyTensor& got, const Numbers& want) {
+  const Numbers numbers = first_rows(got);
+  double worst = 0, largest = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double error = std::abs(numbers[i] - want[i]);
+    if (!(error <= worst)) worst = error;
+    largest = std::max(largest, std::abs(want[i]));
+  }
+  return worst / largest;
 }
 
-void add_gemm(std::vector<Case>& cases, std::int64_t m, std::int64_t n, std::int64_t k) {
-  const auto a = random({m, k}, 1), b = random({n, k}, 2), c = random({m, n}, 3);
-  cases.push_back({fmt::format("gemm {}x{}x{}", m, n, k), 2.0 * static_cast<double>(m * n * k),
-                   false, [] {},
-                   [=] {
-                     cpu::gemm<float>(m, n, k, {a.data(), DType::f32, k},
-                                      {b.data(), DType::f32, k, true}, c.data(), n);
-                   }});
-}
+template <FloatElement T>
+class Ops {
+ public:
+  using V = Var<T>;
 
-std::vector<Case> make_cases(const Options& o) {
-  std::vector<Case> cases;
-  const std::int64_t n = o.tokens;
-  const double wide = 4.0 * static_cast<double>(n * o.ffn);
-  const double normal = 4.0 * static_cast<double>(n * o.hidden);
-  const double q_bytes = 4.0 * static_cast<double>(n * o.heads * o.head_dim);
-  add_copy(cases, 3 * wide);
-  add_copy(cases, 2 * normal);
-  add_gemm(cases, n, o.ffn, o.hidden);
-  add_gemm(cases, n, o.hidden, o.ffn);
+  Ops(bench::Suite& suite, const Sizes& s, double product_ceiling)
+      : suite_(suite), s_(s), product_ceiling_(product_ceiling) {}
 
-  const V x = parameter(random({n, o.hidden}, 1)), w = parameter(random({o.hidden}, 2));
-  add_op(cases, "rms_norm", true, 2 * normal, 3 * normal, {x, w},
-         [=] { return rms_norm(x, w, 1e-5f); });
-  const V gate = parameter(random({n, o.ffn}, 3)), up = parameter(random({n, o.ffn}, 4));
-  add_op(cases, "swiglu", true, 3 * wide, 5 * wide, {gate, up}, [=] { return swiglu(gate, up); });
-  const V q = parameter(random({n, o.heads, o.head_dim}, 5));
-  const V k = parameter(random({n, o.kv_heads, o.head_dim}, 6));
-  const V v = parameter(random({n, o.kv_heads, o.head_dim}, 7));
-  Tensor<std::int32_t> positions(Shape{n});
-  for (std::int64_t i = 0; i < n; ++i) positions[i] = static_cast<std::int32_t>(i);
-  add_op(cases, "rope", true, 2 * q_bytes, 2 * q_bytes, {q},
-         [=] { return rope(q, positions, 1e4); });
-  add_op(cases, "dropout", true, 2 * normal, 2 * normal, {x},
-         [=] { return dropout(x, 0.1f, 1, 2); });
+  void run() {
+    norm();
+    gate();
+    turn();
+    drop();
+    attend();
+    decode();
+    head();
+  }
+
+ private:
+  static constexpr double kTolerance = sizeof(T) == 2 ? 1e-2 : 1e-5;
+  static constexpr double kBytes = sizeof(T);
+
+  std::string title(const std::string& op) const {
+    return fmt::format("{} {} {}", op, name(dtype_of<T>::value), s_.name);
+  }
+  double ceiling(double work, bench::Unit unit) {
+    return unit == bench::Unit::bytes ? suite_.copy_ceiling(work) : product_ceiling_;
+  }
+  bool wants(const std::string& op) const {
+    return suite_.wants(title(op)) || suite_.wants(title(op + " backward"));
+  }
+
+  /// The op without a graph, and the sweep back through it. `want` gives the first rows of y and of
+  /// the gradient of leaves[0] for the gradient `dy` of y.
+  struct Want {
+    Numbers y, dx;
+  };
+  void pair(const std::string& op, bench::Unit unit, double forward, double backward_work,
+            const std::vector<AnyVar>& leaves, const std::function<V()>& f,
+            const std::function<Want(const Numbers& dy)>& want = nullptr) {
+    V y = f();
+    const Tensor<T> dy = bench::random<T>(y.shape(), 9);
+    const auto error = [&](bool of_gradient) -> std::function<double(const std::string&)> {
+      if (!want) return nullptr;
+      return [&, of_gradient](const std::string&) {
+        const Want w = want(first_rows(dy));
+        return of_gradient ? error_of(leaves[0].grad(), w.dx) : error_of(y.any(), w.y);
+      };
+    };
+    const auto alone = [&] {
+      const NoGrad no_grad;
+      y = f();
+    };
+    suite_.run({title(op),
+                forward,
+                unit,
+                ceiling(forward, unit),
+                {{"espalier", alone, [&] { y = V(); }}},
+                error(false),
+                kTolerance});
+    const auto again = [&] {
+      for (const AnyVar& leaf : leaves) leaf.zero_grad();
+      y = f();
+    };
+    suite_.run({title(op + " backward"),
+                backward_work,
+                unit,
+                ceiling(backward_work, unit),
+                {{"espalier", [&] { backward(y, dy); }, again}},
+                error(true),
+                kTolerance});
+  }
+
+  V leaf(const Shape& shape, std::uint64_t seed) const {
+    return parameter(bench::random<T>(shape, seed));
+  }
+
+  void norm() {
+    if (!wants("rms_norm")) return;
+    const V x = leaf({s_.tokens, s_.hidden}, 1);
+    const auto w = parameter(bench::random<acc_t<T>>({s_.hidden}, 2));
+    const double bytes = kBytes * static_cast<double>(x.any().numel());
+    pair(
+        "rms_norm", bench::Unit::bytes, 2 * bytes, 3 * bytes, {x, w},
+        [=] { return rms_norm(x, w, 1e-5f); },
+        [=](const Numbers& dy) -> Want {
+          const Numbers xs = first_rows(x.any()), ws = [&] {
+            const auto wide = converted<double>(w.any());
+            return Numbers(wide.data(), wide.data() + wide.numel());
+          }();
+          return {reference::rms_norm(xs, ws, 1e-5),
+                  reference::rms_norm_backward(dy, xs, ws, 1e-5).dx};
+        });
+  }
+
+  void gate() {
+    if (!wants("swiglu")) return;
+    const V g = leaf({s_.tokens, s_.ffn}, 3), up = leaf({s_.tokens, s_.ffn}, 4);
+    const double bytes = kBytes * static_cast<double>(g.any().numel());
+    pair(
+        "swiglu", bench::Unit::bytes, 3 * bytes, 5 * bytes, {g, up}, [=] { return swiglu(g, up); },
+        [=](const Numbers& dy) -> Want {
+          const Numbers gs = first_rows(g.any()), us = first_rows(up.any());
+          return {reference::swiglu(gs, us), reference::swiglu_backward(dy, gs, us).dgate};
+        });
+  }
+
+  void turn() {
+    if (!wants("rope")) return;
+    const V q = leaf({s_.tokens, s_.heads, s_.head_dim}, 5);
+    Tensor<std::int32_t> positions(Shape{s_.tokens});
+    for (std::int64_t i = 0; i < s_.tokens; ++i) positions[i] = static_cast<std::int32_t>(i);
+    const double bytes = kBytes * static_cast<double>(q.any().numel());
+    const std::vector<std::int32_t> first(positions.data(), positions.data() + kVerified);
+    pair(
+        "rope", bench::Unit::bytes, 2 * bytes, 2 * bytes, {q},
+        [=] { return rope(q, positions, 1e4); },
+        [=, this](const Numbers& dy) -> Want {
+          const auto turned = [&](const Numbers& from, double direction) {
+            return reference::rope(from, first, s_.heads, s_.head_dim, 1e4, direction);
+          };
+          return {turned(first_rows(q.any()), 1), turned(dy, -1)};
+        });
+  }
+
+  void drop() {
+    if constexpr (std::same_as<T, float>) {
+      if (!wants("dropout")) return;
+      const V x = leaf({s_.tokens, s_.hidden}, 1);
+      const double bytes = kBytes * static_cast<double>(x.any().numel());
+      pair("dropout", bench::Unit::bytes, 2 * bytes, 2 * bytes, {x},
+           [=] { return dropout(x, 0.1f, 1, 2); });
+    }
+  }
+
   // Keys that a row does not see are not counted: 2 products forward, 5 backward.
-  const double product = static_cast<double>(n * (n + 1) * o.heads * o.head_dim);
-  add_op(cases, "attention", false, 2 * product, 5 * product, {q, k, v}, [=] {
-    return attention(q, k, v, {0, n});
-  });
+  void attend() {
+    if constexpr (std::same_as<T, float>) {
+      if (!wants("attention")) return;
+      const std::int64_t n = std::min<std::int64_t>(s_.tokens, 2048);
+      const V q = leaf({n, s_.heads, s_.head_dim}, 5), k = leaf({n, s_.kv_heads, s_.head_dim}, 6),
+              v = leaf({n, s_.kv_heads, s_.head_dim}, 7);
+      const double product = static_cast<double>(n * (n + 1) * s_.heads * s_.head_dim);
+      pair("attention", bench::Unit::flops, 2 * product, 5 * product, {q, k, v}, [=] {
+        return attention(q, k, v, {0, n});
+      });
+    }
+  }
 
-  const auto cache_k = random({4096, o.kv_heads, o.head_dim}, 8);
-  const auto cache_v = random({4096, o.kv_heads, o.head_dim}, 9);
-  const auto one = random({1, o.heads, o.head_dim}, 10), y = random({1, o.heads, o.head_dim}, 11);
-  const cpu::AttentionHeads heads{o.heads, o.kv_heads, o.head_dim};
-  cases.push_back(
-      {"attention, 1 row of 4096", 8.0 * static_cast<double>(cache_k.numel()), true, [] {},
-       [=] {
-         cpu::attention_forward<float>(
-             {{one.data(), cache_k.data(), cache_v.data(), y.data(), 1, 4096, nullptr}}, heads);
-       }});
+  void decode() {
+    if constexpr (std::same_as<T, float>) {
+      if (!suite_.wants(title("attention of 1 row"))) return;
+      const std::int64_t n = 4096;
+      const auto k = bench::random<T>({n, s_.kv_heads, s_.head_dim}, 8), v = k.clone();
+      const auto q = bench::random<T>({1, s_.heads, s_.head_dim}, 10);
+      const Tensor<T> y(q.shape());
+      const double bytes = 2 * kBytes * static_cast<double>(k.numel());
+      const cpu::AttentionHeads heads{s_.heads, s_.kv_heads, s_.head_dim};
+      const auto attend_one = [&] {
+        cpu::attention_forward<T>({{q.data(), k.data(), v.data(), y.data(), 1, n, nullptr}}, heads);
+      };
+      suite_.run({title("attention of 1 row"),
+                  bytes,
+                  bench::Unit::bytes,
+                  suite_.copy_ceiling(bytes),
+                  {{"espalier", attend_one}}});
+    }
+  }
 
-  const AnyVar frozen(random({o.vocab, o.hidden}, 12));
-  Tensor<std::int32_t> targets(Shape{n});
-  for (std::int64_t i = 0; i < n; ++i) targets[i] = static_cast<std::int32_t>(i * 7919 % o.vocab);
-  const double head = 2.0 * static_cast<double>(n * o.hidden) * static_cast<double>(o.vocab);
-  cases.push_back({"cross entropy", head, false, [] {},
-                   [=] {
-                     const NoGrad no_grad;
-                     (void)linear_cross_entropy(x, frozen, targets);
-                   }});
-  cases.push_back({"cross entropy with dx", 2 * head, false, [] {},
-                   [=] { (void)linear_cross_entropy(x, frozen, targets); }});
-  cases.push_back({"log probs", head, false, [] {},
-                   [=] { (void)linear_log_probs(x.value(), frozen.any(), targets); }});
-  return cases;
-}
-
-void run(const Options& o, const CommonOptions& common) {
-  std::vector<Case> cases = make_cases(o);
-  if (!o.only.empty()) {
-    std::erase_if(cases, [&](const Case& c) {
-      const bool baseline = c.name.rfind("copy", 0) == 0 || c.name.rfind("gemm", 0) == 0;
-      return !baseline && c.name.find(o.only) == std::string::npos;
+  void head() {
+    const std::int64_t n = s_.head_tokens;
+    const V x = leaf({n, s_.hidden}, 1);
+    const AnyVar w(bench::random<T>({s_.vocab, s_.hidden}, 12));
+    Tensor<std::int32_t> targets(Shape{n});
+    for (std::int64_t i = 0; i < n; ++i)
+      targets[i] = static_cast<std::int32_t>(i * 7919 % s_.vocab);
+    const double flops = 2.0 * static_cast<double>(n * s_.hidden) * static_cast<double>(s_.vocab);
+    const auto add = [&](const std::string& op, double products, const std::function<void()>& f) {
+      if (!suite_.wants(title(op))) return;
+      suite_.run(
+          {title(op), products * flops, bench::Unit::flops, product_ceiling_, {{"espalier", f}}});
+    };
+    add("cross entropy", 1, [&] {
+      const NoGrad no_grad;
+      (void)linear_cross_entropy(x, w, targets);
+    });
+    add("cross entropy with dx", 2, [&] { (void)linear_cross_entropy(x, w, targets); });
+    add("log probs", 1, [&] { (void)linear_log_probs(x.value(), w.any(), targets); });
+    const Tensor<acc_t<T>> logits(Shape{n, s_.vocab});
+    add("  their product alone", 1, [&] {
+      cpu::gemm<acc_t<T>>(n, s_.vocab, s_.hidden, detail::matrix(x.any()),
+                          detail::matrix(w.any(), true), logits.data(), s_.vocab);
     });
   }
-  for (int rep = 0; rep < o.reps; ++rep) {
-    for (Case& c : cases) {
-      c.prepare();
-      c.best_us = std::min(c.best_us, seconds(c.run) * 1e6);
-    }
-  }
-  double copy = 0, product = 0;  // the best rates, in work per us
-  for (const Case& c : cases) {
-    if (c.name.rfind("copy", 0) == 0) copy = std::max(copy, c.work / c.best_us);
-    if (c.name.rfind("gemm", 0) == 0) product = std::max(product, c.work / c.best_us);
-  }
-  if (common.json) {
-    fmt::print("{{\"threads\": {}, \"isa\": \"{}\", \"cases\": [", num_threads(),
-               cpu::name(cpu::isa()));
-    for (const Case& c : cases) {
-      fmt::print("{}{{\"case\": \"{}\", \"us\": {:.1f}, \"{}\": {:.2f}, \"share\": {:.3f}}}",
-                 &c == cases.data() ? "" : ", ", c.name, c.best_us, c.bytes ? "gb_per_s" : "gflops",
-                 c.work / c.best_us * 1e-3, c.work / c.best_us / (c.bytes ? copy : product));
-    }
-    fmt::print("]}}\n");
-    return;
-  }
-  fmt::print("{} threads, {}, best of {}; share: of the copy or of the product\n", num_threads(),
-             cpu::name(cpu::isa()), o.reps);
-  fmt::print("{:26} {:>10} {:>10} {:>8}\n", "case", "us", "rate", "share");
-  for (const Case& c : cases) {
-    fmt::print("{:26} {:10.1f} {:10.1f} {:8} {:5.2f}\n", c.name, c.best_us,
-               c.work / c.best_us * 1e-3, c.bytes ? "GB/s" : "GFLOP/s",
-               c.work / c.best_us / (c.bytes ? copy : product));
+
+  bench::Suite& suite_;
+  Sizes s_;
+  double product_ceiling_;
+};
+
+void run(const Options& o, const CommonOptions& common) {
+  bench::Suite suite("ops_bench", {}, o.common, common.json);
+  const auto wants = [&](const char* type) {
+    return std::count(o.types.begin(), o.types.end(), type) > 0;
+  };
+  const trace::Ceilings best = cpu::measure_ceilings();
+  for (const Sizes& s : sizes(o)) {
+    if (wants("f32")) Ops<float>(suite, s, best.flops).run();
+    if (wants("bf16")) Ops<bf16>(suite, s, best.narrow_flops).run();
   }
 }
 
@@ -198,19 +281,19 @@ void run(const Options& o, const CommonOptions& common) {
 
 int main(int argc, char** argv) {
   Options o;
-  return espalier::run_program(
+  return run_program(
       argc, argv, "ops_bench", "Times the ops around the matrix products of a layer.",
       [&](CLI::App& app) {
-        const auto size = CLI::Range(std::int64_t{1}, std::int64_t{1} << 30);
-        app.add_option("--tokens", o.tokens, "Rows")->check(size);
-        app.add_option("--hidden", o.hidden, "Width of the residual stream")->check(size);
-        app.add_option("--heads", o.heads, "Query heads")->check(size);
-        app.add_option("--kv-heads", o.kv_heads, "Key and value heads")->check(size);
-        app.add_option("--head-dim", o.head_dim, "Width of a head")->check(size);
-        app.add_option("--ffn", o.ffn, "Width inside an expert")->check(size);
-        app.add_option("--vocab", o.vocab, "Tokens in the vocabulary")->check(size);
-        app.add_option("--reps", o.reps, "Repetitions")->check(size);
-        app.add_option("--only", o.only, "Cases whose name contains this, and the baselines");
+        bench::add_options(app, o.common);
+        app.add_option("--set", o.sets, "Sizes: small, large")
+            ->delimiter(',')
+            ->check(CLI::IsMember({"small", "large"}));
+        app.add_option("--type", o.types, "Element types: f32, bf16")
+            ->delimiter(',')
+            ->check(CLI::IsMember({"f32", "bf16"}));
       },
-      [&](const espalier::CommonOptions& common) { run(o, common); });
+      [&](const CommonOptions& common) {
+        bench::force_isa(o.common.isa);
+        run(o, common);
+      });
 }
