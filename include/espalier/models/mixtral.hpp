@@ -11,8 +11,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <espalier/autograd/checkpoint.hpp>
 #include <espalier/models/mixtral_config.hpp>
 #include <espalier/models/model_loss.hpp>
 #include <espalier/nn/attention.hpp>
@@ -135,7 +137,8 @@ class Mixtral {
     return linear_log_probs(rows, head().any(), targets);
   }
 
-  /// targets[i] is the token that row i predicts, -1 where it is not trained on.
+  /// targets[i] is the token that row i predicts, -1 where it is not trained on. With
+  /// `recompute_layers` the model must stay where it is until backward.
   ModelLoss<acc_t<T>, D> loss(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
                               const TrainContext* training = nullptr) const {
     std::vector<Var<T, D>> router_logits;
@@ -225,17 +228,36 @@ class Mixtral {
     return positions;
   }
 
+  using LayerOutput = std::pair<Var<T, D>, Var<T, D>>;  // hidden states, router logits
+
+  LayerOutput run_layer(std::size_t l, const Var<T, D>& x, const Tensor<std::int32_t>& positions,
+                        const std::vector<std::int64_t>& segments, const TrainContext* training,
+                        const MoeObserver<T, D>* observer) const {
+    const Layer& layer = layers_[l];
+    const auto h = add(x, layer.attention(layer.input_norm(x), positions, segments, training));
+    const auto moe = layer.moe(layer.post_norm(h), training, observer, static_cast<int>(l));
+    return {add(h, moe.y), moe.logits};
+  }
+
   Var<T, D> run(const PackedTokens& tokens, const TrainContext* training,
                 const MoeObserver<T, D>* observer, std::vector<Var<T, D>>* router_logits) const {
     check(tokens);
     const auto positions = positions_of(tokens, {});
     auto h = embedding_(tokens.ids);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
-      const Layer& layer = layers_[l];
-      h = add(h, layer.attention(layer.input_norm(h), positions, tokens.segments, training));
-      const auto moe = layer.moe(layer.post_norm(h), training, observer, static_cast<int>(l));
-      if (router_logits) router_logits->push_back(moe.logits);
-      h = add(h, moe.y);
+      LayerOutput y;
+      if (training && training->recompute_layers && !observer) {
+        // By value: the caller's arguments may be gone when backward comes.
+        const auto again = [this, l, positions, segments = tokens.segments,
+                            context = *training](const Var<T, D>& x) {
+          return run_layer(l, x, positions, segments, &context, nullptr);
+        };
+        y = checkpoint(again, h);
+      } else {
+        y = run_layer(l, h, positions, tokens.segments, training, observer);
+      }
+      h = y.first;
+      if (router_logits) router_logits->push_back(y.second);
     }
     return norm_(h);
   }

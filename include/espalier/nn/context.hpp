@@ -32,6 +32,7 @@ struct TrainContext {
   bool want_aux = false;
   std::uint64_t dropout_seed = 0;
   std::uint64_t step = 0;
+  bool recompute_layers = false;  // in backward, with the same bits: less memory, more time
 };
 
 }  // namespace espalier

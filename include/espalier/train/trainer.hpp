@@ -23,9 +23,10 @@ namespace espalier::train {
 struct TrainerConfig {
   Schedule schedule;
   AdamWConfig adamw;
-  double clip = 1.0;             // maximal global gradient norm; 0: no clipping
-  double aux_coefficient = 0.0;  // 0: the auxiliary loss is computed, but not trained on
-  std::uint64_t seed = 0;        // of dropout
+  double clip = 1.0;              // maximal global gradient norm; 0: no clipping
+  double aux_coefficient = 0.0;   // 0: the auxiliary loss is computed, but not trained on
+  std::uint64_t seed = 0;         // of dropout
+  bool recompute_layers = false;  // keep only their inputs for backward
 };
 
 /// A loss or gradient that is not finite. Parameters and optimizer are still those before the step.
@@ -108,7 +109,7 @@ class Trainer {
     constexpr std::uint64_t kMaxMicroBatches = 1 << 20;
     const std::uint64_t index =
         static_cast<std::uint64_t>(optimizer_.steps()) * kMaxMicroBatches + m;
-    const TrainContext context{true, config_.seed, index};
+    const TrainContext context{true, config_.seed, index, config_.recompute_layers};
     const Batch& b = micro_batches[m];
     const auto loss = loss_(b.tokens, b.targets, &context);
     loss_sum += loss.loss_sum.value()[0];
