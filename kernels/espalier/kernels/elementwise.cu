@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/elementwise.cuh>
+
+namespace espalier::kernels {
+
+#define ESP_INSTANTIATE(T)                                                                  \
+  template cudaError_t add(T*, const T*, const T*, std::int64_t, cudaStream_t);             \
+  template cudaError_t scale(T*, const T*, float, std::int64_t, cudaStream_t);              \
+  template cudaError_t multiply(T*, const T*, const T*, std::int64_t, cudaStream_t);        \
+  template cudaError_t cast(float*, const T*, std::int64_t, cudaStream_t);                  \
+  template cudaError_t cast(__nv_bfloat16*, const T*, std::int64_t, cudaStream_t);          \
+  template cudaError_t cast(__half*, const T*, std::int64_t, cudaStream_t);                 \
+  template cudaError_t mask_columns(T*, const T*, const std::uint8_t*, float, std::int64_t, \
+                                    std::int64_t, cudaStream_t);
+ESP_INSTANTIATE(float)
+ESP_INSTANTIATE(__nv_bfloat16)
+ESP_INSTANTIATE(__half)
+
+}  // namespace espalier::kernels
