@@ -59,7 +59,7 @@ inline constexpr std::size_t kGuardBytes = 64 << 10;  // below each stack: an ov
 
 struct Fiber {
   std::byte* stack = nullptr;
-  void* fake_stack = nullptr;  // of ASan
+  void* fake_stack = nullptr;  // of ASan, kept for the next block: it costs megabytes to make
   void* tsan = nullptr;
   void (*body)(void*) = nullptr;
   void* argument = nullptr;
@@ -96,12 +96,11 @@ ESP_SIMULATOR_RAW inline void swap_contexts(Fiber& from, Fiber& to) {
 #endif
 }
 
-/// From a fiber back to the scheduler; `last` when the fiber will not be resumed.
-ESP_SIMULATOR_RAW inline void leave_fiber(bool last = false) {
+/// From a fiber back to the scheduler.
+ESP_SIMULATOR_RAW inline void leave_fiber() {
   Fiber& fiber = *g_main.running;
 #ifdef ESP_SIMULATOR_ASAN
-  __sanitizer_start_switch_fiber(last ? nullptr : &fiber.fake_stack, g_main.stack_bottom,
-                                 g_main.stack_bytes);
+  __sanitizer_start_switch_fiber(&fiber.fake_stack, g_main.stack_bottom, g_main.stack_bytes);
 #endif
 #ifdef ESP_SIMULATOR_TSAN
   __tsan_switch_to_fiber(g_main.self.tsan, __tsan_switch_to_fiber_no_sync);
@@ -110,7 +109,6 @@ ESP_SIMULATOR_RAW inline void leave_fiber(bool last = false) {
 #ifdef ESP_SIMULATOR_ASAN
   __sanitizer_finish_switch_fiber(fiber.fake_stack, nullptr, nullptr);
 #endif
-  (void)last;
 }
 
 ESP_SIMULATOR_RAW inline void enter_fiber(Fiber& fiber) {
@@ -131,10 +129,10 @@ ESP_SIMULATOR_RAW inline void enter_fiber(Fiber& fiber) {
 ESP_SIMULATOR_RAW inline void fiber_main() {
   Fiber& fiber = *g_main.running;
 #ifdef ESP_SIMULATOR_ASAN
-  __sanitizer_finish_switch_fiber(nullptr, &g_main.stack_bottom, &g_main.stack_bytes);
+  __sanitizer_finish_switch_fiber(fiber.fake_stack, &g_main.stack_bottom, &g_main.stack_bytes);
 #endif
   fiber.body(fiber.argument);
-  leave_fiber(/*last=*/true);
+  leave_fiber();
   __builtin_trap();
 }
 
@@ -142,7 +140,6 @@ ESP_SIMULATOR_RAW inline void fiber_main() {
 inline void prepare_fiber(Fiber& fiber, void (*body)(void*), void* argument) {
   fiber.body = body;
   fiber.argument = argument;
-  fiber.fake_stack = nullptr;
   if (fiber.stack == nullptr) {
     void* memory = mmap(nullptr, kStackBytes + kGuardBytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -185,6 +182,7 @@ ESP_SIMULATOR_RAW inline void retire_fiber([[maybe_unused]] Fiber& fiber,
                                            [[maybe_unused]] void* key) {
 #ifdef ESP_SIMULATOR_ASAN
   __asan_unpoison_memory_region(fiber.stack, kStackBytes);
+  fiber.fake_stack = nullptr;
 #endif
 #ifdef ESP_SIMULATOR_TSAN
   __tsan_switch_to_fiber(fiber.tsan, __tsan_switch_to_fiber_no_sync);
