@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// y[n] = sum over slots k of weights[n, k] · rows[row of (n, k)], in slot order.
-//   rows [R, H] in expert order   weights [N, K]   y [N, H]
+// y[n] = sum over slots k of weights[n, k] · rows[row of (n, k)].
+//   rows [R, H] in expert order   weights [N, K] in acc_t   y [N, H]
+// Summed in acc_t in slot order, rounded to T once. Saves the rows where the weights want a
+// gradient.
 #pragma once
 
 #include <espalier/ops/router_top_k.hpp>
@@ -11,9 +13,11 @@ struct Combine {
   static constexpr const char* kName = "combine";
   Routing routing;
 
-  template <FloatElement T, Device D>
-  Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& rows, const Tensor<T, D>& weights) const {
+  template <FloatElement T, Device D = Cpu>
+  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
     static_assert(!D::is_cuda, "combine: no CUDA path");
+    const Tensor<T, D> rows(in[0]);
+    const Tensor<acc_t<T>, D> weights(in[1]);
     ESP_REQUIRE(rows.shape().rank() == 2 && rows.shape(0) == routing.rows(), ShapeError, kName,
                 ": rows are ", rows.shape(), ", the routing has ", routing.rows());
     const Shape expected{routing.tokens, routing.top_k};
@@ -21,58 +25,65 @@ struct Combine {
                 ", expected ", expected);
     const std::int64_t h = rows.shape(1), k = routing.top_k;
     Tensor<T, D> y(Shape{routing.tokens, h});
-    parallel_for(routing.tokens, 16, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t n = begin; n < end; ++n) {
-        T* out = y.data() + n * h;
-        std::fill_n(out, h, T{0});
-        for (std::int64_t j = n * k; j < (n + 1) * k; ++j) {
-          const T w = weights[j];
-          const T* in = rows.data() + routing.row_of_slot[j] * h;
-          for (std::int64_t c = 0; c < h; ++c) out[c] += w * in[c];
+    const T* from = rows.data();
+    const acc_t<T>* w = weights.data();
+    T* to = y.data();
+    const std::int32_t* row = routing.row_of_slot.data();
+    parallel_for(routing.tokens, rows_per_task(k * h), [=](std::int64_t begin, std::int64_t end) {
+      simd::dispatch([=]<int W>() {
+        using V = simd::Native<T, W>;
+        for (std::int64_t n = begin; n < end; ++n) {
+          simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+            V sum = V(w[n * k]) * V::load(from + row[n * k] * h + c, lanes);
+            for (std::int64_t j = n * k + 1; j < (n + 1) * k; ++j) {
+              sum = fma(V(w[j]), V::load(from + row[j] * h + c, lanes), sum);
+            }
+            sum.store(to + n * h + c, lanes);
+          });
         }
-      }
+      });
     });
-    saved.tensors = {rows, weights};
+    saved.tensors = {AnyTensor(nullptr, rows.shape(), rows.dtype()), weights};
+    if (saved.needs[1]) saved.tensors[0] = rows;
     return y;
   }
-  template <FloatElement T, Device D>
-  std::array<AnyTensor, 2> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+
+  // drows = w dy of its token;  dweights = <rows, dy of its token>
+  template <FloatElement T, Device D = Cpu>
+  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+    using A = acc_t<T>;
     const auto rows = saved.get<T, D>(0);
-    const auto weights = saved.get<T, D>(1);
+    const auto weights = saved.get<A, D>(1);
     const std::int64_t h = dy.shape(1), k = routing.top_k;
-    const Tensor<T, D> drows(rows.shape()), dweights(weights.shape());
-    parallel_for(routing.rows(), 16, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        const std::int64_t slot = routing.slot_of_row[r];
-        const T w = weights[slot];
-        const T* up = dy.data() + slot / k * h;
-        const T* in = rows.data() + r * h;
-        T* out = drows.data() + r * h;
-        T dot[8] = {};  // eight partial sums: vectorises, and the order stays fixed
-        std::int64_t c = 0;
-        for (; c + 8 <= h; c += 8) {
-          for (int l = 0; l < 8; ++l) {
-            dot[l] += up[c + l] * in[c + l];
-            out[c + l] = w * up[c + l];
+    std::vector<AnyTensor> grads(2);
+    Tensor<T, D> drows;
+    Tensor<A, D> dweights;
+    if (saved.needs[0]) grads[0] = drows = Tensor<T, D>(rows.shape());
+    if (saved.needs[1]) grads[1] = dweights = Tensor<A, D>(weights.shape());
+    parallel_for(routing.rows(), rows_per_task(h), [&](std::int64_t begin, std::int64_t end) {
+      simd::dispatch([&]<int W>() {
+        using V = simd::Native<T, W>;
+        for (std::int64_t r = begin; r < end; ++r) {
+          const std::int64_t slot = routing.slot_of_row[r];
+          const T* up = dy.data() + slot / k * h;
+          if (dweights) dweights[slot] = cpu::dot_row<W>(rows.data() + r * h, up, h);
+          if (drows) {
+            const V w(weights[slot]);
+            cpu::map_row<W>(
+                h, [=](const V& v) ESP_SIMD_LAMBDA { return w * v; }, drows.data() + r * h, up);
           }
         }
-        for (; c < h; ++c) {
-          dot[0] += up[c] * in[c];
-          out[c] = w * up[c];
-        }
-        dweights[slot] =
-            ((dot[0] + dot[1]) + (dot[2] + dot[3])) + ((dot[4] + dot[5]) + (dot[6] + dot[7]));
-      }
+      });
     });
-    return {drows, dweights};
+    return grads;
   }
 };
 
 /// @throws ShapeError when rows or weights do not fit the routing.
 template <FloatElement T, Device D>
-[[nodiscard]] Var<T, D> combine(const Var<T, D>& rows, const Var<T, D>& weights,
+[[nodiscard]] Var<T, D> combine(const Var<T, D>& rows, const Var<acc_t<T>, D>& weights,
                                 const Routing& routing) {
-  return apply(Combine{routing}, rows, weights);
+  return apply_list<T, D>(Combine{routing}, {rows, weights});
 }
 
 }  // namespace espalier

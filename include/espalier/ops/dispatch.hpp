@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Copies each token's row to the rows of its experts.     x [N, H] -> rows [R, H] in expert order
-// Backward sums a token's rows in slot order (best expert first).
+// Backward sums a token's rows in slot order (best expert first), in acc_t, and rounds once.
 #pragma once
 
 #include <espalier/ops/router_top_k.hpp>
@@ -18,7 +18,7 @@ struct Dispatch {
                 x.shape(), ", the routing has ", routing.tokens, " tokens");
     const std::int64_t h = x.shape(1);
     Tensor<T, D> rows(Shape{routing.rows(), h});
-    parallel_for(routing.rows(), 32, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(routing.rows(), rows_per_task(h), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         const std::int64_t token = routing.slot_of_row[r] / routing.top_k;
         std::copy_n(x.data() + token * h, h, rows.data() + r * h);
@@ -26,19 +26,27 @@ struct Dispatch {
     });
     return rows;
   }
+
   template <FloatElement T, Device D>
   std::array<AnyTensor, 1> backward(const Saved&, const Tensor<T, D>& dy) const {
     const std::int64_t h = dy.shape(1), k = routing.top_k;
     const Tensor<T, D> dx(Shape{routing.tokens, h});
-    parallel_for(routing.tokens, 16, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t n = begin; n < end; ++n) {
-        T* out = dx.data() + n * h;
-        std::copy_n(dy.data() + routing.row_of_slot[n * k] * h, h, out);
-        for (std::int64_t j = 1; j < k; ++j) {
-          const T* in = dy.data() + routing.row_of_slot[n * k + j] * h;
-          for (std::int64_t c = 0; c < h; ++c) out[c] += in[c];
+    const T* from = dy.data();
+    T* to = dx.data();
+    const std::int32_t* row = routing.row_of_slot.data();
+    parallel_for(routing.tokens, rows_per_task(k * h), [=](std::int64_t begin, std::int64_t end) {
+      simd::dispatch([=]<int W>() {
+        using V = simd::Native<T, W>;
+        for (std::int64_t n = begin; n < end; ++n) {
+          simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+            V sum = V::load(from + row[n * k] * h + c, lanes);
+            for (std::int64_t j = n * k + 1; j < (n + 1) * k; ++j) {
+              sum += V::load(from + row[j] * h + c, lanes);
+            }
+            sum.store(to + n * h + c, lanes);
+          });
         }
-      }
+      });
     });
     return {dx};
   }

@@ -4,35 +4,29 @@
 //   P = softmax(logits)  M = one-hot of the chosen experts  f[k,e] = mean M  p[e] = mean P
 //   loss = E · sum over k, e of f[k,e] p[e]          balanced: K, collapsed: E
 // f is a constant for the gradient. Rows are real tokens only: packed batches have no padding.
+// Logits of any type; softmax and loss in acc_t, sums over rows in double by blocks of 256.
 #pragma once
 
 #include <espalier/ops/router_top_k.hpp>
 
 namespace espalier {
 
+template <FloatElement T>
 struct LoadBalancingLoss {
   static constexpr const char* kName = "load_balancing_loss";
+  static constexpr std::int64_t kBlock = 256;
   std::int64_t top_k;
 
-  template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
+  template <std::floating_point A, Device D = Cpu>
+  Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
     static_assert(!D::is_cuda, "load_balancing_loss: no CUDA path");
-    ESP_REQUIRE(!in.empty(), ShapeError, kName, ": no router logits");
-    const std::int64_t e = in[0].shape(1);
-    Tensor<double> share(Shape{e}, 0.0);  // sum over k of f[k, e]
+    const std::int64_t e = in[0].shape(1), rows = total_rows(in);
+    const Tensor<double> share(Shape{e}, 0.0);  // sum over k of f[k, e]
     std::vector<double> mean(e, 0.0);
-    std::int64_t rows = 0;
     for (const AnyTensor& layer : in) {
-      ESP_REQUIRE(layer.shape().rank() == 2 && layer.shape(1) == e, ShapeError, kName,
-                  ": router logits are ", layer.shape(), ", expected [tokens, ", e, "]");
       const Tensor<T, D> logits(layer);
       for (const std::int32_t c : select_top_k(logits, top_k).span()) share[c] += 1;
-      std::vector<double> p(e);
-      for (std::int64_t n = 0; n < logits.shape(0); ++n) {
-        softmax(logits.data() + n * e, p);
-        for (std::int64_t c = 0; c < e; ++c) mean[c] += p[c];
-      }
-      rows += logits.shape(0);
+      add_probabilities(logits, mean);
     }
     double loss = 0;
     for (std::int64_t c = 0; c < e; ++c) {
@@ -41,51 +35,83 @@ struct LoadBalancingLoss {
     }
     saved.tensors = in;
     saved.tensors.push_back(share);
-    return Tensor<T, D>(Shape{1}, static_cast<T>(loss * static_cast<double>(e)));
+    return Tensor<A, D>(Shape{1}, static_cast<A>(loss * static_cast<double>(e)));
   }
 
-  template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  // dz_e = dloss · E / rows · p_e (s_e - <p, s>) with s the shares. Subtracting their mean first
+  // changes nothing but the rounding: near balance the shares are almost equal.
+  template <std::floating_point A, Device D = Cpu>
+  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<A, D>& dy) const {
+    const std::vector<AnyTensor> layers(saved.tensors.begin(), saved.tensors.end() - 1);
     const Tensor<double> share(saved.tensors.back());
     const std::int64_t e = share.numel();
-    std::int64_t rows = 0;
-    for (std::size_t l = 0; l + 1 < saved.tensors.size(); ++l) rows += saved.tensors[l].shape(0);
-    const double factor = dy[0] * static_cast<double>(e) / static_cast<double>(rows);
+    const A factor = static_cast<A>(static_cast<double>(dy[0]) * static_cast<double>(e) /
+                                    static_cast<double>(total_rows(layers)));
+    double mean = 0;
+    for (const double s : share.span()) mean += s / static_cast<double>(e);
+    const Tensor<A> centred(share.shape());
+    for (std::int64_t c = 0; c < e; ++c) centred[c] = static_cast<A>(share[c] - mean);
     std::vector<AnyTensor> grads;
-    std::vector<double> p(e);
-    for (std::size_t l = 0; l + 1 < saved.tensors.size(); ++l) {
-      const auto logits = saved.get<T, D>(l);
-      const Tensor<T, D> d(logits.shape());
-      for (std::int64_t n = 0; n < logits.shape(0); ++n) {
-        softmax(logits.data() + n * e, p);
-        double dot = 0;
-        for (std::int64_t c = 0; c < e; ++c) dot += p[c] * share[c];
-        for (std::int64_t c = 0; c < e; ++c) {
-          d[n * e + c] = static_cast<T>(factor * p[c] * (share[c] - dot));
-        }
-      }
+    for (const AnyTensor& layer : layers) {
+      const Tensor<T, D> logits(layer), d(logits.shape());
+      const A* s = centred.data();
+      parallel_for(logits.shape(0), kBlock, [&](std::int64_t begin, std::int64_t end) {
+        const Tensor<A> scratch(Shape{e});
+        A* p = scratch.data();
+        simd::dispatch([&]<int W>() {
+          using V = simd::Native<T, W>;
+          for (std::int64_t n = begin; n < end; ++n) {
+            cpu::softmax_row<W>(logits.data() + n * e, e, p);
+            const V dot(cpu::dot_row<W>(p, s, e)), scale(factor);
+            cpu::map_row<W>(
+                e,
+                [=](const V& pv, const V& sv) ESP_SIMD_LAMBDA { return scale * pv * (sv - dot); },
+                d.data() + n * e, p, s);
+          }
+        });
+      });
       grads.push_back(d);
     }
     return grads;
   }
 
  private:
-  template <FloatElement T>
-  static void softmax(const T* row, std::vector<double>& p) {
-    double top = row[0], total = 0;
-    for (std::size_t c = 1; c < p.size(); ++c) top = row[c] > top ? row[c] : top;
-    for (std::size_t c = 0; c < p.size(); ++c) total += p[c] = std::exp(row[c] - top);
-    for (double& v : p) v /= total;
+  static std::int64_t total_rows(const std::vector<AnyTensor>& layers) {
+    std::int64_t rows = 0;
+    for (const AnyTensor& layer : layers) rows += layer.shape(0);
+    return rows;
+  }
+
+  /// sum[e] += sum over rows of softmax(logits)[e].
+  template <Device D>
+  static void add_probabilities(const Tensor<T, D>& logits, std::vector<double>& sum) {
+    const std::int64_t rows = logits.shape(0), e = logits.shape(1);
+    const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
+    const Tensor<double> parts(Shape{blocks, e}, 0.0);
+    parallel_for(rows, kBlock, [&](std::int64_t begin, std::int64_t end) {
+      const Tensor<acc_t<T>> scratch(Shape{e});
+      double* part = parts.data() + begin / kBlock * e;
+      simd::dispatch([&]<int W>() {
+        for (std::int64_t n = begin; n < end; ++n) {
+          cpu::softmax_row<W>(logits.data() + n * e, e, scratch.data());
+          for (std::int64_t c = 0; c < e; ++c) part[c] += static_cast<double>(scratch[c]);
+        }
+      });
+    });
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      for (std::int64_t c = 0; c < e; ++c) sum[c] += parts[b * e + c];
+    }
   }
 };
 
 /// `router_logits`: [N, E] of each layer. Returns shape [1], before any coefficient.
-/// @throws ShapeError when the layers differ in their number of experts.
+/// @throws ShapeError when the layers differ in their number of experts or have no rows.
 template <FloatElement T, Device D>
-[[nodiscard]] Var<T, D> load_balancing_loss(const std::vector<Var<T, D>>& router_logits,
-                                            std::int64_t top_k) {
-  return apply_list<T, D>(LoadBalancingLoss{top_k},
-                          std::vector<AnyVar>(router_logits.begin(), router_logits.end()));
+[[nodiscard]] Var<acc_t<T>, D> load_balancing_loss(const std::vector<Var<T, D>>& router_logits,
+                                                   std::int64_t top_k) {
+  detail::check_router_logits(LoadBalancingLoss<T>::kName, router_logits);
+  return apply_list<acc_t<T>, D>(LoadBalancingLoss<T>{top_k},
+                                 std::vector<AnyVar>(router_logits.begin(), router_logits.end()));
 }
 
 }  // namespace espalier

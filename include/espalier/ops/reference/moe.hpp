@@ -1,33 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-// The plain loops behind routing, dispatch, combine and the load-balancing loss, for any scalar.
+// The plain loops behind routing, dispatch, combine and the losses of a router, for any scalar.
 // The choice of experts is an argument: it is not differentiable.
 #pragma once
 
-#include <cmath>
-#include <complex>
 #include <cstdint>
 #include <vector>
 
+#include <espalier/ops/reference/softmax.hpp>
+
 namespace espalier::reference {
 
-template <class S>
-std::vector<S> softmax_row(const S* row, std::int64_t n) {
-  std::vector<S> p(row, row + n);
-  S total{0};
-  for (S& v : p) total += v = std::exp(v);
-  for (S& v : p) v /= total;
-  return p;
-}
-
-/// Mixtral's rule as it is written: softmax over all E, keep `chosen` [N, K], divide by their sum.
+/// Mixtral's rule as it is written: softmax over all E, keep `chosen` [N, K], divide by their sum;
+/// the last step may be left out.
 template <class S>
 std::vector<S> router_weights(const std::vector<S>& logits, const std::vector<int>& chosen,
-                              std::int64_t n, std::int64_t e, std::int64_t k) {
+                              std::int64_t n, std::int64_t e, std::int64_t k,
+                              bool renormalize = true) {
   std::vector<S> weights;
   for (std::int64_t i = 0; i < n; ++i) {
     const auto p = softmax_row(logits.data() + i * e, e);
     S total{0};
     for (std::int64_t j = 0; j < k; ++j) total += p[chosen[i * k + j]];
+    if (!renormalize) total = S{1};
     for (std::int64_t j = 0; j < k; ++j) weights.push_back(p[chosen[i * k + j]] / total);
   }
   return weights;
@@ -69,6 +63,17 @@ S load_balancing_loss(const std::vector<S>& logits, const std::vector<int>& chos
   S loss{0};
   for (std::int64_t j = 0; j < k * e; ++j) loss += share[j] * mean[j % e];
   return static_cast<double>(e) * loss;
+}
+
+/// Mean over rows of (log sum exp)²: ST-MoE, arXiv:2202.08906, eq. 5.
+template <class S>
+S router_z_loss(const std::vector<S>& logits, std::int64_t n, std::int64_t e) {
+  S total{0};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const S z = log_sum_exp(logits.data() + i * e, e);
+    total += z * z;
+  }
+  return total / static_cast<double>(n);
 }
 
 }  // namespace espalier::reference
