@@ -19,3 +19,4 @@
 #include <espalier/ops/scale.hpp>
 #include <espalier/ops/sum.hpp>
 #include <espalier/ops/swiglu.hpp>
+#include <espalier/ops/trace_session.hpp>
