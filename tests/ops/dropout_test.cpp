@@ -4,23 +4,19 @@
 
 #include "support/allclose.hpp"
 #include "support/catch.hpp"
+#include "support/each.hpp"
 #include "support/gradcheck.hpp"
-#include "support/make_tensor.hpp"
 
 using namespace espalier;
 using namespace espalier::test;
 
 namespace {
 
-struct Outcome {
-  AnyTensor y, dx;
-};
-
 template <class T>
-Outcome run(std::int64_t n, float p, std::uint64_t seed, std::uint64_t stream) {
-  const auto x = parameter(make_tensor<T>({n}, normal(n, 1)));
+std::vector<AnyTensor> run(std::int64_t n, float p, std::uint64_t seed, std::uint64_t stream) {
+  const auto x = parameter(make_tensor<T>({n}, normal_of<T>(n, 1)));
   const auto y = dropout(x, p, seed, stream);
-  backward(y, make_tensor<T>({n}, normal(n, 2)));
+  backward(y, make_tensor<T>({n}, normal_of<T>(n, 2)));
   return {y.value(), x.grad()};
 }
 
@@ -33,30 +29,41 @@ TEST_CASE("dropout: the reference gradient matches the complex step", "[ops][dro
   REQUIRE(compare(reference::dropout(dy, 0.3f, 5, 6), of_x, 1e-15, 1e-14).count == 0);
 }
 
-TEST_CASE("dropout: values and gradients match the reference", "[ops][dropout]") {
+TEMPLATE_TEST_CASE("dropout: values and gradients match the reference", "[ops][dropout]", float,
+                   bf16, double) {
   const std::int64_t n = GENERATE(0, 1, 3, 4, 7, 64, 70001);
   const float p = GENERATE(0.05f, 0.5f, 0.9f);
   CAPTURE(n, p);
-  const Outcome f = run<float>(n, p, 3, 4), d = run<double>(n, p, 3, 4);
-  const auto y = reference::dropout(normal(n, 1), p, 3, 4);
-  const auto dx = reference::dropout(normal(n, 2), p, 3, 4);
-  REQUIRE(compare(to_vector(f.y), y, 0, tol(DType::f32, 1)).count == 0);
-  REQUIRE(compare(to_vector(f.dx), dx, 0, tol(DType::f32, 1)).count == 0);
-  REQUIRE(compare(to_vector(d.y), y, 0, tol(DType::f64, 1)).count == 0);
-  REQUIRE(compare(to_vector(d.dx), dx, 0, tol(DType::f64, 1)).count == 0);
+  const auto y = reference::dropout(normal_of<TestType>(n, 1), p, 3, 4);
+  const auto dx = reference::dropout(normal_of<TestType>(n, 2), p, 3, 4);
+  const double t = tol<TestType>(1);
+  for_each_isa([&] {
+    const auto got = run<TestType>(n, p, 3, 4);
+    REQUIRE(compare(to_vector(got[0]), y, 0, t).count == 0);
+    REQUIRE(compare(to_vector(got[1]), dx, 0, t).count == 0);
+  });
 }
 
-TEST_CASE("dropout: every instruction set draws the same mask", "[ops][dropout]") {
-  const Outcome best = run<float>(5003, 0.3f, 0xfedcba9876543210u, 0x123456789abcdef0u);
-  const auto y =
-      reference::dropout(normal(5003, 1), 0.3f, 0xfedcba9876543210u, 0x123456789abcdef0u);
-  REQUIRE(compare(to_vector(best.y), y, 0, tol(DType::f32, 1)).count == 0);
-  for (const cpu::Isa isa : {cpu::Isa::plain, cpu::Isa::avx2, cpu::Isa::avx512}) {
-    if (isa > cpu::best_isa()) continue;
-    CAPTURE(cpu::name(isa));
-    const cpu::IsaOverride forced(isa);
-    REQUIRE(same_bits(best.y, run<float>(5003, 0.3f, 0xfedcba9876543210u, 0x123456789abcdef0u).y));
-  }
+TEMPLATE_TEST_CASE("dropout: every instruction set draws the same mask", "[ops][dropout]", float,
+                   bf16) {
+  constexpr std::uint64_t kSeed = 0xfedcba9876543210u, kStream = 0x123456789abcdef0u;
+  const auto best = run<TestType>(5003, 0.3f, kSeed, kStream);
+  const auto y = reference::dropout(normal_of<TestType>(5003, 1), 0.3f, kSeed, kStream);
+  REQUIRE(compare(to_vector(best[0]), y, 0, tol<TestType>(1)).count == 0);
+  for_each_isa([&] { REQUIRE(same_bits(best[0], run<TestType>(5003, 0.3f, kSeed, kStream)[0])); });
+}
+
+TEST_CASE("dropout: the mask does not depend on the type", "[ops][dropout]") {
+  const auto f = to_vector(dropout(Var<float>(Tensor<float>({999}, 1.f)), 0.4f, 5, 6).value());
+  const Var<bf16> ones(make_tensor<bf16>({999}, std::vector<double>(999, 1)));
+  const auto b = to_vector(dropout(ones, 0.4f, 5, 6).value());
+  for (std::size_t i = 0; i < f.size(); ++i) REQUIRE((f[i] == 0) == (b[i] == 0));
+}
+
+TEST_CASE("dropout: a dropped NaN is gone, a kept one stays", "[ops][dropout]") {
+  const auto ones = to_vector(dropout(Var<float>(Tensor<float>({99}, 1.f)), 0.5f, 1, 2).value());
+  const auto nans = to_vector(dropout(Var<float>(Tensor<float>({99}, NAN)), 0.5f, 1, 2).value());
+  for (std::size_t i = 0; i < ones.size(); ++i) REQUIRE(std::isnan(nans[i]) == (ones[i] != 0));
 }
 
 TEST_CASE("dropout: block numbers beyond 32 bits keep their order", "[ops][dropout]") {
@@ -84,10 +91,10 @@ TEST_CASE("dropout: drops the share it was asked to and keeps the mean", "[ops][
 }
 
 TEST_CASE("dropout: streams and seeds give other masks, repetition the same", "[ops][dropout]") {
-  const Outcome a = run<float>(1000, 0.5f, 1, 1);
-  REQUIRE(same_bits(a.y, run<float>(1000, 0.5f, 1, 1).y));
-  REQUIRE_FALSE(same_bits(a.y, run<float>(1000, 0.5f, 1, 2).y));
-  REQUIRE_FALSE(same_bits(a.y, run<float>(1000, 0.5f, 2, 1).y));
+  const AnyTensor a = run<float>(1000, 0.5f, 1, 1)[0];
+  REQUIRE(same_bits(a, run<float>(1000, 0.5f, 1, 1)[0]));
+  REQUIRE_FALSE(same_bits(a, run<float>(1000, 0.5f, 1, 2)[0]));
+  REQUIRE_FALSE(same_bits(a, run<float>(1000, 0.5f, 2, 1)[0]));
 }
 
 TEST_CASE("dropout: p = 0 is the value itself", "[ops][dropout]") {
@@ -97,17 +104,8 @@ TEST_CASE("dropout: p = 0 is the value itself", "[ops][dropout]") {
   REQUIRE(y.node() == x.node());
 }
 
-TEST_CASE("dropout: the number of threads changes no bit", "[ops][dropout]") {
-  const int before = num_threads();
-  set_num_threads(1);
-  const Outcome one = run<float>(100003, 0.25f, 9, 9);
-  for (const int threads : {2, 3}) {
-    set_num_threads(threads);
-    const Outcome more = run<float>(100003, 0.25f, 9, 9);
-    REQUIRE(same_bits(one.y, more.y));
-    REQUIRE(same_bits(one.dx, more.dx));
-  }
-  set_num_threads(before);
+TEMPLATE_TEST_CASE("dropout: the number of threads changes no bit", "[ops][dropout]", float, bf16) {
+  require_same_bits_for_any_threads([] { return run<TestType>(100003, 0.25f, 9, 9); });
 }
 
 TEST_CASE("dropout: refuses a probability outside [0, 1)", "[ops][dropout]") {

@@ -2,7 +2,7 @@
 // Dropout: y_i = x_i / (1 - p) with probability 1 - p, else 0; any shape.
 // Srivastava et al. 2014, JMLR 15, in the form that scales while training. Element i is kept when
 // uniform(seed, stream, i) >= p (core/random.hpp), so nothing is saved: backward draws again, and
-// the result does not depend on the number of threads.
+// the result does not depend on the number of threads. Computed in acc_t, rounded to T once.
 #pragma once
 
 #include <cmath>
@@ -61,21 +61,22 @@ struct Dropout {
     cpu::philox_words<W>(seed, stream, static_cast<std::uint64_t>(block), (count + 3) / 4, words);
     // uniform = (bits >> 8) * 2^-24, so comparing the integer is the same test.
     const auto threshold = static_cast<std::int32_t>(std::ceil(p * 0x1p24f));
-    const T scale = static_cast<T>(1 / (1 - static_cast<double>(p)));
+    using A = acc_t<T>;
+    const A scale = static_cast<A>(1 / (1 - static_cast<double>(p)));
     std::int64_t i = 0;
-    if constexpr (sizeof(T) == sizeof(std::uint32_t)) {
+    if constexpr (sizeof(A) == sizeof(std::uint32_t)) {
       using Int = simd::detail::Raw<std::int32_t, W>;
       using Bits = simd::detail::Raw<std::uint32_t, W>;
       for (; i + W <= count; i += W) {
         Bits bits;
         __builtin_memcpy(&bits, words + i, sizeof bits);
-        const simd::Mask<T, W> keep{reinterpret_cast<Int>(bits >> 8) >= threshold};
-        select(keep, V::load(x + i) * V(scale), V(T{0})).store(y + i);
+        const simd::Mask<A, W> keep{reinterpret_cast<Int>(bits >> 8) >= threshold};
+        select(keep, V::load(x + i) * V(scale), V(A{0})).store(y + i);
       }
     }
     for (; i < count; ++i) {
       const bool keep = static_cast<std::int32_t>(words[i] >> 8) >= threshold;
-      y[i] = keep ? x[i] * scale : T{0};
+      y[i] = static_cast<T>(keep ? static_cast<A>(x[i]) * scale : A{0});
     }
   }
 };
