@@ -11,16 +11,17 @@
 
 namespace espalier::cpu::detail {
 
-/// One sliver of packed B against rows of packed A.
+/// Slivers of packed B against rows of A, over one block of k.
 template <std::floating_point T>
 struct Sweep {
-  const T* a;  // [rows, kStride]
-  const T* b;  // [depth, kCols]
+  const T* a;  // packed: panels [depth][kPanel]; direct: rows of stride_a elements
+  const T* b;  // slivers [depth][kCols]
   T* c;        // [rows, cols], row-major
   std::int64_t rows;
+  std::int64_t cols;
   std::int64_t depth;
+  std::int64_t stride_a;  // 0: A is packed
   std::int64_t stride_c;
-  int cols;
   T alpha;
   T beta;  // 0: C is not read
 };
@@ -42,17 +43,41 @@ ESP_SIMD_INLINE void update_partial(T* c, int cols, const simd::Vec<T, L>& acc,
   for (int i = 0; i < cols; ++i) c[i] = lanes[i];
 }
 
-/// Rows [row, row + Rows) and the first Vectors vectors of columns.
-template <std::floating_point T, int W, int Rows, int Vectors>
-ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
+/// Where the factors of a tile's rows are: at k, those of row i.
+template <std::floating_point T, int Rows, int Panel>
+struct PackedRows {
+  const T* at;
+  ESP_SIMD_INLINE PackedRows(const T* first, std::int64_t) : at(first) {}
+  ESP_SIMD_INLINE T get(int i, int k) const { return at[k * Panel + i]; }
+  ESP_SIMD_INLINE void advance(int k) { at += k * Panel; }
+  ESP_SIMD_INLINE void prefetch(std::int64_t ahead) const {
+    __builtin_prefetch(at + ahead * Panel);
+  }
+};
+template <std::floating_point T, int Rows, int Panel>
+struct DirectRows {
+  static constexpr int kGroups = (Rows + 2) / 3;
+  const T* at[kGroups];  // of every third row: the others are one scaled index away
+  std::int64_t stride;
+  ESP_SIMD_INLINE DirectRows(const T* first, std::int64_t stride_a) : stride(stride_a) {
+    ESP_UNROLL
+    for (int g = 0; g < kGroups; ++g) at[g] = first + 3 * g * stride;
+  }
+  ESP_SIMD_INLINE T get(int i, int k) const { return at[i / 3][(i % 3) * stride + k]; }
+  ESP_SIMD_INLINE void advance(int k) {
+    ESP_UNROLL
+    for (int g = 0; g < kGroups; ++g) at[g] += k;
+  }
+  ESP_SIMD_INLINE void prefetch(std::int64_t) const {}
+};
+
+/// Rows x Vectors vectors of C, of which `cols` columns exist.
+template <class A, int Rows, int Vectors, int W, std::floating_point T>
+ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<T>& s) {
   using Block = Blocking<T, W>;
   using V = simd::Native<T, W>;
   constexpr int kLanes = Block::kLanes;
-  const T* a = s.a + row * Block::kStride;
-  const T* b = s.b;
   const std::int64_t depth = s.depth, stride_c = s.stride_c;
-  T* const c = s.c + row * stride_c;
-  ESP_UNROLL
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Vectors; ++j) __builtin_prefetch(c + i * stride_c + j * kLanes, 1);
   }
@@ -63,27 +88,29 @@ ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
     ESP_UNROLL
     for (int j = 0; j < Vectors; ++j) acc[i][j] = typename V::Raw{};
   }
-  // The rows of the next tile come from the L2 cache meanwhile, some bytes at each step.
-  const char* next = reinterpret_cast<const char*>(a + Rows * Block::kStride);
-  const std::int64_t step = static_cast<std::int64_t>(sizeof(T)) * Rows * Block::kStride / depth;
-  for (std::int64_t k = 0; k < depth; ++k) {
-    __builtin_prefetch(next);
-    next += step;
+  const auto step = [&](int k) ESP_SIMD_LAMBDA {
     V column[Vectors];
     ESP_UNROLL
-    for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + j * kLanes);
+    for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + k * Block::kCols + j * kLanes);
     ESP_UNROLL
     for (int i = 0; i < Rows; ++i) {
-      const V scalar(a[i * Block::kStride]);
+      const V scalar(a.get(i, k));
       ESP_UNROLL
       for (int j = 0; j < Vectors; ++j) acc[i][j] = fma(scalar, column[j], V(acc[i][j])).v;
     }
-    ++a;
-    b += Block::kCols;
+  };
+  for (std::int64_t k = 0; k < depth / 2; ++k) {
+    if constexpr (!Block::kPanelStays) a.prefetch(depth);  // of the next panel
+    step(0);
+    step(1);
+    a.advance(2);
+    b += 2 * Block::kCols;
   }
+  if (depth % 2 != 0) step(0);
+
   const V alpha(s.alpha), beta(s.beta);
   const bool read = s.beta != T{0};
-  if (s.cols >= Vectors * kLanes) {
+  if (cols >= Vectors * kLanes) {
     ESP_UNROLL
     for (int i = 0; i < Rows; ++i) {
       ESP_UNROLL
@@ -98,58 +125,87 @@ ESP_SIMD_INLINE void multiply_tile(const Sweep<T>& s, std::int64_t row) {
   asm("" : "+m"(rows));
   for (int i = 0; i < Rows; ++i) {
     for (int j = 0; j < Vectors; ++j) {
-      const int cols = std::min(kLanes, s.cols - j * kLanes);
-      update_partial(c + i * stride_c + j * kLanes, cols, rows[i][j], alpha, beta, read);
+      const int lanes = std::min(kLanes, cols - j * kLanes);
+      update_partial(c + i * stride_c + j * kLanes, lanes, rows[i][j], alpha, beta, read);
     }
   }
 }
 
-/// The rows from `row` on, in tiles of Rows and then of fewer. A single vector of columns leaves
-/// registers for twice the rows.
-template <std::floating_point T, int W, int Vectors,
-          int Rows = Blocking<T, W>::kRows*(Vectors == 1 ? 2 : 1)>
-ESP_SIMD_INLINE void sweep_rows(const Sweep<T>& s, std::int64_t row = 0) {
-  for (; row + Rows <= s.rows; row += Rows) multiply_tile<T, W, Rows, Vectors>(s, row);
-  if constexpr (Rows > 1) {
-    constexpr int kFewer = Rows > 8 ? 8 : Rows > 4 ? 4 : Rows / 2;
-    if (row < s.rows) sweep_rows<T, W, Vectors, kFewer>(s, row);
+/// Rows [row, end), within one panel, against a sliver of Vectors vectors: tiles of Rows rows, then
+/// of fewer. A single vector of columns leaves registers for twice the rows.
+template <bool Direct, int Vectors, int W, std::floating_point T,
+          int Rows = Blocking<T, W>::kRows*(Vectors == 1 && W == 16 ? 2 : 1)>
+ESP_SIMD_INLINE void multiply_rows(const Sweep<T>& s, std::int64_t row, std::int64_t end,
+                                   const T* b, std::int64_t col, int cols) {
+  constexpr int kPanel = Blocking<T, W>::kPanel;
+  constexpr int kRows = Rows < kPanel ? Rows : kPanel;
+  constexpr int kStride = Blocking<T, W>::kPanelStride;
+  using A =
+      std::conditional_t<Direct, DirectRows<T, kRows, kStride>, PackedRows<T, kRows, kStride>>;
+  for (; row + kRows <= end; row += kRows) {
+    const T* a =
+        Direct ? s.a + row * s.stride_a : s.a + row / kPanel * kStride * s.depth + row % kPanel;
+    multiply_tile<A, kRows, Vectors, W>(A(a, s.stride_a), b, s.c + row * s.stride_c + col, cols, s);
+  }
+  if constexpr (kRows > 1) {
+    constexpr int kFewer = kRows > 8 ? 8 : kRows > 4 ? 4 : kRows / 2;
+    if (row < end) multiply_rows<Direct, Vectors, W, T, kFewer>(s, row, end, b, col, cols);
   }
 }
 
-template <int W, std::floating_point T, int Vectors = Blocking<T, W>::kVectors>
-ESP_SIMD_INLINE void sweep_columns(const Sweep<T>& s) {
-  if constexpr (Vectors > 1) {
-    if (s.cols <= (Vectors - 1) * Blocking<T, W>::kLanes) {
-      return sweep_columns<W, T, Vectors - 1>(s);
+template <int W, bool Direct, std::floating_point T>
+ESP_SIMD_INLINE void multiply_panel(const Sweep<T>& s, std::int64_t row, std::int64_t col) {
+  using Block = Blocking<T, W>;
+  const std::int64_t end = std::min<std::int64_t>(row + Block::kPanel, s.rows);
+  const T* b = s.b + col * s.depth;
+  const int cols = static_cast<int>(std::min<std::int64_t>(Block::kCols, s.cols - col));
+  if (cols <= Block::kLanes) {
+    multiply_rows<Direct, 1, W>(s, row, end, b, col, cols);
+  } else if (Block::kVectors > 2 && cols <= 2 * Block::kLanes) {
+    multiply_rows<Direct, 2, W>(s, row, end, b, col, cols);
+  } else {
+    multiply_rows<Direct, Block::kVectors, W>(s, row, end, b, col, cols);
+  }
+}
+/// In the order in which the part that stays in the L1 cache is reused.
+template <int W, bool Direct, std::floating_point T>
+ESP_SIMD_INLINE void sweep_panels(const Sweep<T>& s) {
+  using Block = Blocking<T, W>;
+  if constexpr (Block::kPanelStays) {
+    for (std::int64_t row = 0; row < s.rows; row += Block::kPanel) {
+      for (std::int64_t col = 0; col < s.cols; col += Block::kCols)
+        multiply_panel<W, Direct>(s, row, col);
+    }
+  } else {
+    for (std::int64_t col = 0; col < s.cols; col += Block::kCols) {
+      for (std::int64_t row = 0; row < s.rows; row += Block::kPanel)
+        multiply_panel<W, Direct>(s, row, col);
     }
   }
-  sweep_rows<T, W, Vectors>(s);
 }
 
 #if defined(__x86_64__)
-template <std::floating_point T>
+template <std::floating_point T, bool Direct>
 ESP_TARGET_AVX512 void sweep_avx512(const Sweep<T>& s) {
-  sweep_columns<16>(s);
+  sweep_panels<16, Direct>(s);
 }
-template <std::floating_point T>
+template <std::floating_point T, bool Direct>
 ESP_TARGET_AVX2 void sweep_avx2(const Sweep<T>& s) {
-  sweep_columns<8>(s);
+  sweep_panels<8, Direct>(s);
 }
 #endif
-template <std::floating_point T>
+template <std::floating_point T, bool Direct>
 void sweep_plain(const Sweep<T>& s) {
-  sweep_columns<4>(s);
+  sweep_panels<4, Direct>(s);
 }
 
-template <std::floating_point T>
-using SweepFunction = void (*)(const Sweep<T>&);
-template <std::floating_point T>
-SweepFunction<T> sweep_function() {
+template <bool Direct, std::floating_point T>
+void sweep(const Sweep<T>& s) {
 #if defined(__x86_64__)
-  if (isa() >= Isa::avx512) return sweep_avx512<T>;
-  if (isa() == Isa::avx2) return sweep_avx2<T>;
+  if (isa() >= Isa::avx512) return sweep_avx512<T, Direct>(s);
+  if (isa() == Isa::avx2) return sweep_avx2<T, Direct>(s);
 #endif
-  return sweep_plain<T>;
+  sweep_plain<T, Direct>(s);
 }
 
 }  // namespace espalier::cpu::detail

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operands of a matrix product, copied into the order in which the microkernel reads them, and
 // widened on the way. Per block of at most kDepth values of k:
-//   A: rows of kStride elements, k fastest          B: slivers of kCols columns, [k][kCols]
+//   A: panels of kPanel rows, [k][kPanelStride]     B: slivers of kCols columns, [k][kCols]
 // A matrix whose memory runs the other way is transposed in registers.
 #pragma once
 
@@ -37,14 +37,18 @@ namespace detail {
 template <std::floating_point T, int W>
 struct Blocking {
   static constexpr int kLanes = simd::Native<T, W>::kLanes;
-  // Of a register tile: 24 accumulators of 32 registers, 12 of 16.
-  static constexpr int kRows = W == 16 ? 8 : 6;
+  // Of a register tile: 24 accumulators of 32 registers, 12 of 16, or 8 where a product and a sum
+  // are not one instruction.
+  static constexpr int kRows = W == 16 ? 8 : W == 8 ? 6 : 4;
   static constexpr int kVectors = W == 16 ? 3 : 2;
   static constexpr int kCols = kVectors * kLanes;
-  // A sliver of B and the rows of a tile fit into an L1 cache of 48 KiB (avx512), 32 KiB (others).
-  static constexpr int kDepth = (W == 16 ? 768 : 1024) / static_cast<int>(sizeof(T));
-  // One more cache line, so that the rows of a tile lie in different sets of the L1 cache.
-  static constexpr int kStride = kDepth + 64 / static_cast<int>(sizeof(T));
+  // Rows of A that are packed side by side, [k][kPanelStride], whole tiles of them.
+  static constexpr int kPanel = kLanes > kRows ? kLanes / kRows* kRows : kRows;
+  static constexpr int kPanelStride = (kPanel + kLanes - 1) / kLanes * kLanes;
+  // With wide vectors a panel stays in the L1 cache (of 48 KiB) while B passes by from the L2
+  // cache; that takes more registers than avx2 has, where a sliver of B stays (in 32 KiB) instead.
+  static constexpr bool kPanelStays = W != 8;
+  static constexpr int kDepth = (W == 8 ? 1024 : 2048) / static_cast<int>(sizeof(T));
 };
 
 /// Lane I of the result is lane Index::at(I) of the concatenation of a and b.
