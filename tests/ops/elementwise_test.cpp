@@ -50,7 +50,7 @@ TEST_CASE("add, scale, sum, mean: values and gradients by hand", "[ops][elementw
   const auto total = sum(y);
   REQUIRE(total.value()[0] == 130);
   REQUIRE(mean(y).value()[0] == 32.5);
-  backward(total, Tensor<double>({1}, {2.0}));
+  backward(total, Tensor<double>({1}, 2.0));
   REQUIRE(to_vector(a.grad()) == std::vector<double>(4, 6.0));
   REQUIRE(to_vector(b.grad()) == std::vector<double>(4, 2.0));
 }

@@ -99,10 +99,10 @@ TEST_CASE("embedding: wrong arguments name both values", "[ops][embedding]") {
   const AnyVar table(Tensor<float>({2, 3}, 1.f)), flat(Tensor<float>({6}, 1.f));
   REQUIRE_THROWS_WITH(embedding<float>(Tensor<std::int32_t>({2}, {0, 9}), table),
                       "embedding: id 9 at position 1, the table has 2 rows");
-  REQUIRE_THROWS_WITH(embedding<float>(Tensor<std::int32_t>({1}, {0}), flat),
+  REQUIRE_THROWS_WITH(embedding<float>(Tensor<std::int32_t>({1}, 0), flat),
                       "embedding: table is [6], expected [vocabulary, hidden]");
   const auto stored = parameter(make_tensor<f16>({2, 1}, {1, 2}));
-  REQUIRE_THROWS_WITH(embedding<bf16>(Tensor<std::int32_t>({1}, {0}), stored),
+  REQUIRE_THROWS_WITH(embedding<bf16>(Tensor<std::int32_t>({1}, 0), stored),
                       "embedding: the table is f16 and wants a gradient; only f32 and the type of "
                       "y, bf16, can be trained");
 }

@@ -114,7 +114,7 @@ TEMPLATE_TEST_CASE("router_top_k: weights and gradient match the reference in ea
 TEST_CASE("router_top_k: a logit that is not chosen has a gradient only where all are in the sum",
           "[ops][routing]") {
   const auto logits = parameter(Tensor<double>({1, 3}, {std::log(2.0), 0, 0}));
-  const Tensor<double> dw({1, 1}, {1.0});
+  const Tensor<double> dw({1, 1}, 1.0);
   backward(router_top_k(logits, 1, RouterOrder::softmax_top_k).weights, dw);  // w = 1/2
   const Mismatch m =
       compare(to_vector(logits.grad()), std::vector<double>{0.25, -0.125, -0.125}, 0, 1e-14);
@@ -164,6 +164,6 @@ TEST_CASE("router_top_k, mask_columns: wrong arguments name both values", "[ops]
                       "router_top_k: logits are [3], expected [tokens, experts]");
   REQUIRE_THROWS_WITH(mask_columns(logits, {true}),
                       "mask_columns: x is [2, 3], the mask has 1 columns");
-  REQUIRE_THROWS_WITH(make_routing(Tensor<std::int32_t>({1, 1}, {7}), 4),
+  REQUIRE_THROWS_WITH(make_routing(Tensor<std::int32_t>({1, 1}, 7), 4),
                       "make_routing: expert 7, expected 0 to 3");
 }
