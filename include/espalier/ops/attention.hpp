@@ -8,6 +8,7 @@
 
 #include <espalier/autograd/var.hpp>
 #include <espalier/ops/cpu/attention.hpp>
+#include <espalier/ops/cpu/attention_backward.hpp>
 
 namespace espalier {
 
@@ -22,7 +23,8 @@ struct CausalAttention {
     static_assert(!D::is_cuda, "attention: no CUDA path");
     check(q.shape(), k.shape(), v.shape());
     const cpu::AttentionHeads h = heads(q.shape(), k.shape());
-    Tensor<T, D> y(q.shape()), log_sum(Shape{q.shape(0), h.heads});
+    Tensor<T, D> y(q.shape());
+    Tensor<acc_t<T>, D> log_sum(Shape{q.shape(0), h.heads});
     std::vector<cpu::AttentionSegment<T>> work;
     for (std::size_t s = 0; s + 1 < segments.size(); ++s) {
       const std::int64_t at = segments[s], rows = segments[s + 1] - at;
@@ -38,7 +40,8 @@ struct CausalAttention {
   template <FloatElement T, Device D>
   std::array<AnyTensor, 3> backward(const Saved& saved, const Tensor<T, D>& dy) const {
     const auto q = saved.get<T, D>(0), k = saved.get<T, D>(1), v = saved.get<T, D>(2),
-               y = saved.get<T, D>(3), log_sum = saved.get<T, D>(4);
+               y = saved.get<T, D>(3);
+    const auto log_sum = saved.get<acc_t<T>, D>(4);
     const cpu::AttentionHeads h = heads(q.shape(), k.shape());
     const Tensor<T, D> dq(q.shape()), dk(k.shape()), dv(v.shape());
     std::vector<cpu::AttentionBackwardSegment<T>> work;

@@ -1,252 +1,298 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal grouped-query attention on the CPU, over segments that may continue a cache. Works through
-// panels of 64 query rows by the keys they see: memory is a panel a thread, never L x L. A row's
-// bits depend neither on the other rows nor on whether its keys come from a cache: keys are summed
-// from the segment's first on, in blocks that a GEMM takes in one piece whatever its other sizes.
+// Causal grouped-query attention on the CPU, over segments that may continue a cache. Never holds
+// L x L: blocks of queries meet blocks of keys, and what they give is joined by the running maximum
+// (Dao et al. 2022, arXiv:2205.14135). A row's bits depend neither on the other rows nor on whether
+// its keys come from a cache: its keys are summed in order, in blocks and chunks that begin at the
+// segment's first key, and a block of which it sees nothing leaves its sums as they are.
 #pragma once
 
-#include <cmath>
-#include <limits>
-#include <vector>
-
-#include <espalier/core/threads.hpp>
-#include <espalier/ops/cpu/gemm.hpp>
-#include <espalier/ops/cpu/simd.hpp>
-#include <espalier/tensor/tensor.hpp>
+#include <espalier/ops/cpu/attention_sums.hpp>
 
 namespace espalier::cpu {
 
 /// Query row i, position kv_rows - q_rows + i, sees the keys up to its own position.
-template <std::floating_point T>
+template <FloatElement T>
 struct AttentionSegment {
   const T* q;  // [q_rows, A, P]
   const T* k;  // [kv_rows, G, P]
   const T* v;  // [kv_rows, G, P]
   T* y;        // [q_rows, A, P]
   std::int64_t q_rows, kv_rows;
-  T* log_sum = nullptr;  // [q_rows, A] log of the sum of exp(score), or null
-};
-
-struct AttentionHeads {
-  std::int64_t heads, kv_heads, head_dim;
-  std::int64_t window = 0;  // keys a row sees, itself included; 0: all
-
-  std::int64_t group() const { return heads / kv_heads; }
-  std::int64_t q_stride() const { return heads * head_dim; }
-  std::int64_t kv_stride() const { return kv_heads * head_dim; }
-  std::int64_t kv_head(std::int64_t head) const { return head / group(); }
-  /// First key that the row at `position` sees.
-  std::int64_t first_key(std::int64_t position) const {
-    return window > 0 ? std::max<std::int64_t>(0, position - window + 1) : 0;
-  }
+  acc_t<T>* log_sum = nullptr;  // [q_rows, A] log of the sum of exp(score), or null
 };
 
 namespace detail {
 
-inline constexpr std::int64_t kQueryRows = 64;  // of a panel
+// So many keys are summed on their own and then joined to those before them, so that threads may
+// share the keys of a long cache.
+inline constexpr std::int64_t kChunkKeys = 8 * kKeys;
+// Fewer query blocks than this are not worth copying the keys for.
+inline constexpr std::int64_t kBlocksPerPack = 3;
 
-/// exp(x), and 0 where that is below 2^-100 (in f32): a weight so small changes nothing, but
-/// products with it would be subnormal numbers, which slow a GEMM down a hundredfold.
-template <class V>
-ESP_SIMD_INLINE V softmax_weight(const V& x) {
-  using T = decltype(x[0]);
-  const V w = exp(x);
-  return select(w < V(std::numeric_limits<T>::min() * T{1 << 26}), V(T{0}), w);
-}
+/// What one thread does at a time. Either one block of queries against all its keys, or, where rows
+/// are few, all blocks of some kv heads against one chunk of keys, read as they lie in memory.
+struct AttentionTask {
+  std::size_t segment;
+  std::int64_t kv_head, kv_head_end;
+  std::int64_t block, block_end;  // of queries, of each kv head
+  std::int64_t chunk, chunk_end;  // of keys
+  std::int64_t sums;              // few rows: where in memory its sums begin
 
-/// Turns scores [begin, end) of a row into exp(score - largest), and 0 outside; returns the largest
-/// and the sum. Lane l of the sum takes the keys with index l modulo the width, so later keys of
-/// weight 0 change nothing.
-template <std::floating_point T, int W>
-ESP_SIMD_INLINE void softmax_row(T* row, std::int64_t n, std::int64_t begin, std::int64_t end,
-                                 T* largest, T* sum) {
-  using V = simd::Native<T, W>;
-  std::fill(row, row + begin, -std::numeric_limits<T>::infinity());
-  std::fill(row + end, row + n, -std::numeric_limits<T>::infinity());
-  T top = row[begin];
-  std::int64_t j = 0;
-  if (n >= V::kLanes) {
-    V m = V::load(row);
-    for (j = V::kLanes; j + V::kLanes <= n; j += V::kLanes) m = max(m, V::load(row + j));
-    const T all = max(m);
-    top = all > top ? all : top;
-  }
-  for (; j < n; ++j) top = row[j] > top ? row[j] : top;
-  V total(T{0});
-  for (j = 0; j + V::kLanes <= n; j += V::kLanes) {
-    const V p = softmax_weight(V::load(row + j) - V(top));
-    p.store(row + j);
-    total += p;
-  }
-  if (j < n) {
-    const int rest = static_cast<int>(n - j);
-    alignas(64) T lanes[V::kLanes];
-    for (int l = 0; l < V::kLanes; ++l) {
-      lanes[l] = l < rest ? row[j + l] : -std::numeric_limits<T>::infinity();
-    }
-    const V p = softmax_weight(V::load(lanes) - V(top));
-    p.store_partial(row + j, rest);
-    total += p;
-  }
-  *largest = top;
-  *sum = simd::sum(total);
-}
-
-/// A panel: query rows [first, first + rows) of one head, or, where a segment has one row, all
-/// heads of one kv head (rows of the panel are then heads).
-template <std::floating_point T>
-struct AttentionPanel {
-  const AttentionSegment<T>* segment;
-  std::int64_t head, first, rows;
-  bool rows_are_heads;
+  std::int64_t blocks() const { return (kv_head_end - kv_head) * (block_end - block); }
 };
 
-template <std::floating_point T>
-void forward_panel(const AttentionPanel<T>& panel, const AttentionHeads& h) {
-  const AttentionSegment<T>& s = *panel.segment;
-  const std::int64_t p = h.head_dim, g = h.kv_head(panel.head);
-  const std::int64_t offset = s.kv_rows - s.q_rows;  // position of query row 0
-  const std::int64_t n = offset + (panel.rows_are_heads ? 1 : panel.first + panel.rows);
-  const std::int64_t stride = panel.rows_are_heads ? p : h.q_stride();
-  const std::int64_t at = panel.first * h.q_stride() + panel.head * p;
-  const DType type = dtype_of<T>::value;
-  const Tensor<T> scores(Shape{panel.rows, n});
-  std::vector<T> largest(panel.rows), sum(panel.rows);
-  gemm<T>(panel.rows, n, p, {s.q + at, type, stride}, {s.k + g * p, type, h.kv_stride(), true},
-          scores.data(), n, static_cast<T>(1 / std::sqrt(static_cast<double>(p))));
-  simd::dispatch([&]<int W>() {
-    for (std::int64_t r = 0; r < panel.rows; ++r) {
-      const std::int64_t position = offset + (panel.rows_are_heads ? 0 : panel.first + r);
-      softmax_row<T, W>(scores.data() + r * n, n, h.first_key(position), position + 1, &largest[r],
-                        &sum[r]);
+template <FloatElement T>
+class AttentionForward {
+ public:
+  using A = acc_t<T>;
+  using Sums = SoftmaxSums<A>;
+
+  AttentionForward(const std::vector<AttentionSegment<T>>& segments, const AttentionHeads& h)
+      : segments_(segments), h_(h), keys_(h), stride_(padded_row<A>(h.head_dim)) {
+    for (std::size_t s = 0; s < segments.size(); ++s) {
+      const bool few = blocks(s) < kBlocksPerPack;
+      keys_.add(segments[s].k, segments[s].v, segments[s].kv_rows, !few);
+      if (few) {
+        cut_keys(s);
+      } else {
+        cut_rows(s);
+      }
     }
-  });
-  const std::int64_t block = block_sizes<T>().depth;
-  for (std::int64_t j = 0; j < n; j += block) {
-    gemm<T>(panel.rows, p, std::min(block, n - j), {scores.data() + j, type, n},
-            {s.v + j * h.kv_stride() + g * p, type, h.kv_stride()}, s.y + at, stride, T{1},
-            j == 0 ? T{0} : T{1});
   }
-  for (std::int64_t r = 0; r < panel.rows; ++r) {
-    T* y = s.y + at + r * stride;
-    for (std::int64_t c = 0; c < p; ++c) y[c] /= sum[r];
-    if (!s.log_sum) continue;
-    const std::int64_t row = panel.rows_are_heads ? 0 : panel.first + r;
-    const std::int64_t head = panel.rows_are_heads ? panel.head + r : panel.head;
-    s.log_sum[row * h.heads + head] = largest[r] + std::log(sum[r]);
+
+  void run() {
+    keys_.pack();
+    sums_ = allocate_bytes(sizeof(A) * static_cast<std::size_t>(sums_elements_));
+    parallel_for(std::ssize(tasks_), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        tasks_[i].sums < 0 ? run_rows(tasks_[i]) : run_keys(tasks_[i]);
+      }
+    });
+    parallel_for(std::ssize(joins_), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) join_chunks(joins_[i]);
+    });
   }
-}
+
+ private:
+  static constexpr std::int64_t kTasksPerThread = 4;
+
+  std::int64_t offset(std::size_t s) const { return segments_[s].kv_rows - segments_[s].q_rows; }
+  std::int64_t blocks(std::size_t s) const { return query_blocks(h_, segments_[s].q_rows); }
+  QueryBlock block(std::size_t s, std::int64_t kv_head, std::int64_t index) const {
+    return query_block(h_, segments_[s].q_rows, kv_head, index);
+  }
+  std::int64_t first_key(std::size_t s, const QueryBlock& q) const {
+    return h_.first_key(offset(s) + q.row(h_, 0));
+  }
+  std::int64_t end_key(std::size_t s, const QueryBlock& q) const {
+    return offset(s) + q.last_row(h_) + 1;
+  }
+  static std::int64_t chunks_until(std::int64_t key) { return (key + kChunkKeys - 1) / kChunkKeys; }
+
+  void cut_rows(std::size_t s) {
+    for (std::int64_t g = 0; g < h_.kv_heads; ++g) {
+      // Later rows see more keys: longest first balances the threads.
+      for (std::int64_t b = blocks(s); b-- > 0;) {
+        const QueryBlock q = block(s, g, b);
+        tasks_.push_back(
+            {s, g, g + 1, b, b + 1, first_key(s, q) / kChunkKeys, chunks_until(end_key(s, q)), -1});
+      }
+    }
+  }
+  void cut_keys(std::size_t s) {
+    const std::int64_t count = blocks(s);
+    if (count == 0) return;
+    const std::int64_t begin = first_key(s, block(s, 0, 0)) / kChunkKeys;
+    const std::int64_t end = chunks_until(end_key(s, block(s, 0, count - 1)));
+    const std::int64_t wanted =
+        kTasksPerThread * num_threads() / ((end - begin) * std::ssize(segments_));
+    const std::int64_t heads = h_.kv_heads / std::clamp<std::int64_t>(wanted, 1, h_.kv_heads);
+    for (std::int64_t g = 0; g < h_.kv_heads; g += heads) {
+      AttentionTask task{
+          s, g, std::min(g + heads, h_.kv_heads), 0, count, begin, end, sums_elements_};
+      if (end - begin > 1) joins_.push_back(task);
+      for (std::int64_t c = begin; c < end; ++c) {
+        task.chunk = c, task.chunk_end = c + 1, task.sums = sums_elements_;
+        tasks_.push_back(task);
+        sums_elements_ += sums_elements(task);
+      }
+    }
+  }
+  std::int64_t sums_elements(const AttentionTask& t) const {
+    std::int64_t elements = 0;
+    for (std::int64_t b = t.block; b < t.block_end; ++b) {
+      elements += Sums::elements(block(t.segment, 0, b).count, stride_);
+    }
+    return elements * (t.kv_head_end - t.kv_head);
+  }
+  bool whole(const AttentionTask& t) const {
+    const QueryBlock first = block(t.segment, 0, t.block),
+                     last = block(t.segment, 0, t.block_end - 1);
+    return t.chunk == first_key(t.segment, first) / kChunkKeys &&
+           t.chunk_end == chunks_until(end_key(t.segment, last));
+  }
+
+  struct Scratch {
+    std::shared_ptr<std::byte> memory;
+    A *queries, *rows, *scores, *keys, *sums;
+
+    Scratch(const AttentionForward& f, std::int64_t query_blocks, std::int64_t sums_elements) {
+      const std::int64_t sizes[] = {query_blocks * f.h_.head_dim * kQueries, kQueries * f.stride_,
+                                    kKeys * kQueries, f.keys_.scratch(), sums_elements};
+      std::int64_t all = 0;
+      for (const std::int64_t size : sizes) all += size;
+      memory = allocate_bytes(sizeof(A) * static_cast<std::size_t>(all));
+      queries = reinterpret_cast<A*>(memory.get());
+      rows = queries + sizes[0];
+      scores = rows + sizes[1];
+      keys = scores + sizes[2];
+      sums = keys + sizes[3];
+    }
+  };
+
+  void transposed_queries(std::size_t s, const QueryBlock& q, A* rows, A* to) const {
+    gather_queries(h_, q, segments_[s].q, rows);
+    transpose_queries(q.count, h_.head_dim, rows, to);
+  }
+
+  void run_rows(const AttentionTask& t) const {
+    const QueryBlock q = block(t.segment, t.kv_head, t.block);
+    const std::int64_t per_sums = Sums::elements(q.count, stride_);
+    const Scratch scratch(*this, 1, 2 * per_sums);
+    const Sums total(scratch.sums, q.count, stride_);
+    const Sums of_chunk(scratch.sums + per_sums, q.count, stride_);
+    transposed_queries(t.segment, q, scratch.rows, scratch.queries);
+    const bool joins = t.chunk_end - t.chunk > 1;
+    if (joins) total.clear();
+    const std::int64_t first = first_key(t.segment, q) / kKeys * kKeys, end = end_key(t.segment, q);
+    for (std::int64_t c = t.chunk; c < t.chunk_end; ++c) {
+      of_chunk.clear();
+      const std::int64_t chunk_end = std::min((c + 1) * kChunkKeys, end);
+      for (std::int64_t key = std::max(c * kChunkKeys, first); key < chunk_end; key += kKeys) {
+        const int keys = static_cast<int>(std::min<std::int64_t>(kKeys, chunk_end - key));
+        KeyBlock<A> keys_here = keys_.block(t.segment, t.kv_head, key, keys, scratch.keys);
+        keys_here.ahead = keys_.ahead(t.segment, t.kv_head, key + kKeys);
+        add_keys(t.segment, q, key, keys_here, scratch.queries, scratch.scores, of_chunk);
+      }
+      if (joins) join_sums(of_chunk, total);
+    }
+    write(t.segment, q, joins ? total : of_chunk);
+  }
+
+  /// Calls f(query block, its number, its sums) for each of a task.
+  template <class F>
+  void for_each_block(const AttentionTask& t, A* sums, const F& f) const {
+    std::int64_t index = 0;
+    for (std::int64_t g = t.kv_head; g < t.kv_head_end; ++g) {
+      for (std::int64_t b = t.block; b < t.block_end; ++b) {
+        const QueryBlock q = block(t.segment, g, b);
+        f(q, index++, Sums(sums, q.count, stride_));
+        sums += Sums::elements(q.count, stride_);
+      }
+    }
+  }
+  A* sums_at(std::int64_t at) const { return reinterpret_cast<A*>(sums_.get()) + at; }
+
+  void run_keys(const AttentionTask& t) const {
+    const std::int64_t per_queries = h_.head_dim * kQueries;
+    const Scratch scratch(*this, t.blocks(), 0);
+    const QueryBlock first_block = block(t.segment, 0, t.block);
+    const QueryBlock last_block = block(t.segment, 0, t.block_end - 1);
+    for_each_block(t, sums_at(t.sums), [&](const QueryBlock& q, std::int64_t i, const Sums& sums) {
+      transposed_queries(t.segment, q, scratch.rows, scratch.queries + i * per_queries);
+      sums.clear();
+    });
+    const std::int64_t first = first_key(t.segment, first_block) / kKeys * kKeys;
+    const std::int64_t end = std::min(t.chunk_end * kChunkKeys, end_key(t.segment, last_block));
+    for (std::int64_t key = std::max(t.chunk * kChunkKeys, first); key < end; key += kKeys) {
+      const int keys = static_cast<int>(std::min<std::int64_t>(kKeys, end - key));
+      KeyBlock<A> of_head{};
+      for_each_block(
+          t, sums_at(t.sums), [&](const QueryBlock& q, std::int64_t i, const Sums& sums) {
+            if (q.first == first_block.first) {
+              of_head = keys_.block(t.segment, q.kv_head, key, keys, scratch.keys);
+              const bool last_head = q.kv_head + 1 == t.kv_head_end;
+              of_head.ahead = keys_.ahead(t.segment, last_head ? t.kv_head : q.kv_head + 1,
+                                          last_head ? key + kKeys : key);
+            }
+            add_keys(t.segment, q, key, of_head, scratch.queries + i * per_queries, scratch.scores,
+                     sums);
+          });
+    }
+    if (!whole(t)) return;
+    for_each_block(t, sums_at(t.sums), [&](const QueryBlock& q, std::int64_t, const Sums& sums) {
+      write(t.segment, q, sums);
+    });
+  }
+
+  /// Few rows, several chunks: the sums of a chunk lie behind those of the one before.
+  void join_chunks(const AttentionTask& t) const {
+    const std::int64_t per_chunk = sums_elements(t);
+    for_each_block(t, sums_at(t.sums), [&](const QueryBlock& q, std::int64_t, const Sums& sums) {
+      const Scratch scratch(*this, 0, Sums::elements(q.count, stride_));
+      const Sums total(scratch.sums, q.count, stride_);
+      total.clear();
+      for (std::int64_t c = 0; c < t.chunk_end - t.chunk; ++c) {
+        join_sums(Sums(sums.top + c * per_chunk, q.count, stride_), total);
+      }
+      write(t.segment, q, total);
+    });
+  }
+
+  /// One block of queries against one of keys.
+  void add_keys(std::size_t segment, const QueryBlock& q, std::int64_t key,
+                const KeyBlock<A>& block, const A* queries, A* scores, const Sums& sums) const {
+    const VisibleKeys seen(h_, q, offset(segment), key, block.keys);
+    Joining<A> joining;
+    multiply_visible(block, block.k, queries, h_.head_dim, q.count, seen, scores);
+    softmax_block(scores, exponent_scale<A>(h_), seen, sums, joining);
+    PanelProduct<A> p{};
+    p.a = scores, p.stride_a = kQueries;
+    p.b = block.v, p.stride_b = block.stride;
+    p.c = sums.y, p.stride_c = stride_;
+    p.rows = q.count, p.cols = static_cast<int>(stride_), p.depth = block.keys;
+    if (!seen.all) p.begin = seen.begin, p.end = seen.end;
+    p.factor = joining.factor, p.grew = joining.grew;
+    multiply<Product::by_columns>(p);
+  }
+
+  void write(std::size_t segment, const QueryBlock& q, const Sums& sums) const {
+    const AttentionSegment<T>& s = segments_[segment];
+    simd::dispatch([&]<int W>() {
+      using V = simd::Native<A, W>;
+      for (int i = 0; i < q.count; ++i) {
+        T* const y = s.y + (q.row(h_, i) * h_.heads + q.head(h_, i)) * h_.head_dim;
+        const A* const from = sums.y + i * stride_;
+        const V sum(sums.sum[i]);
+        simd::for_each_vector<V>(0, h_.head_dim, [&](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+          // Adding 0 leaves one zero: whether -0 survives depends on what else shared the block.
+          (V::load(from + c) / sum + V(A{0})).store(y + c, lanes);
+        });
+      }
+    });
+    if (!s.log_sum) return;
+    constexpr double kLn2 = 0.69314718055994530942;
+    for (int i = 0; i < q.count; ++i) {
+      s.log_sum[q.row(h_, i) * h_.heads + q.head(h_, i)] =
+          (sums.top[i] + std::log2(sums.sum[i])) * static_cast<A>(kLn2);
+    }
+  }
+
+  const std::vector<AttentionSegment<T>>& segments_;
+  AttentionHeads h_;
+  PackedKeys<T> keys_;
+  std::int64_t stride_, sums_elements_ = 0;
+  std::vector<AttentionTask> tasks_, joins_;
+  std::shared_ptr<std::byte> sums_;
+};
 
 }  // namespace detail
 
-/// Attention of every segment, in parallel over segments, heads and panels.
-template <std::floating_point T>
+/// Attention of every segment, in parallel over segments, heads, rows, and keys where those are
+/// many for the rows.
+template <FloatElement T>
 void attention_forward(const std::vector<AttentionSegment<T>>& segments, const AttentionHeads& h) {
-  std::vector<detail::AttentionPanel<T>> panels;
-  for (const AttentionSegment<T>& s : segments) {
-    if (s.q_rows == 1) {
-      for (std::int64_t head = 0; head < h.heads; head += h.group()) {
-        panels.push_back({&s, head, 0, h.group(), true});
-      }
-      continue;
-    }
-    // Later rows see more keys: longest first balances the threads.
-    const std::int64_t last = s.q_rows > 0 ? (s.q_rows - 1) / detail::kQueryRows : -1;
-    for (std::int64_t block = last; block >= 0; --block) {
-      const std::int64_t first = block * detail::kQueryRows;
-      for (std::int64_t head = 0; head < h.heads; ++head) {
-        panels.push_back({&s, head, first, std::min(detail::kQueryRows, s.q_rows - first), false});
-      }
-    }
-  }
-  parallel_for(static_cast<std::int64_t>(panels.size()), 1,
-               [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t i = begin; i < end; ++i) detail::forward_panel(panels[i], h);
-               });
-}
-
-/// Gradients of one segment whose queries are its keys' rows (no cache). `y` and `log_sum` are
-/// those of the forward pass.
-template <std::floating_point T>
-struct AttentionBackwardSegment {
-  const T *q, *k, *v, *y, *dy;  // from the segment's first row on
-  const T* log_sum;             // [rows, A]
-  T *dq, *dk, *dv;
-  std::int64_t rows;
-};
-
-namespace detail {
-
-/// In place: scores -> p = exp(score - log_sum), dp -> ds = p (dp - d) for the rows' visible keys,
-/// both 0 elsewhere.
-template <std::floating_point T, int W>
-ESP_SIMD_INLINE void backward_row(T* p, T* dp, std::int64_t n, std::int64_t begin, std::int64_t end,
-                                  T log_sum, T d) {
-  using V = simd::Native<T, W>;
-  std::fill(p, p + begin, -std::numeric_limits<T>::infinity());
-  std::fill(p + end, p + n, -std::numeric_limits<T>::infinity());
-  std::int64_t j = 0;
-  for (; j + V::kLanes <= n; j += V::kLanes) {
-    const V weight = softmax_weight(V::load(p + j) - V(log_sum));
-    weight.store(p + j);
-    (weight * (V::load(dp + j) - V(d))).store(dp + j);
-  }
-  if (j < n) {
-    const int rest = static_cast<int>(n - j);
-    const V weight = softmax_weight(V::load_partial(p + j, rest) - V(log_sum));
-    const V ds = weight * (V::load_partial(dp + j, rest) - V(d));
-    weight.store_partial(p + j, rest);
-    ds.store_partial(dp + j, rest);
-  }
-}
-
-/// One kv head of a segment: its query heads one after another, so dk and dv have one owner.
-template <std::floating_point T>
-void backward_kv_head(const AttentionBackwardSegment<T>& s, const AttentionHeads& h,
-                      std::int64_t g) {
-  const std::int64_t p = h.head_dim, qs = h.q_stride(), kvs = h.kv_stride();
-  const DType type = dtype_of<T>::value;
-  const T scale = static_cast<T>(1 / std::sqrt(static_cast<double>(p)));
-  for (std::int64_t r = 0; r < s.rows; ++r) {
-    std::fill_n(s.dk + r * kvs + g * p, p, T{0});
-    std::fill_n(s.dv + r * kvs + g * p, p, T{0});
-  }
-  const MatrixView v_t{s.v + g * p, type, kvs, true}, k_t{s.k + g * p, type, kvs, true};
-  for (std::int64_t head = g * h.group(); head < (g + 1) * h.group(); ++head) {
-    for (std::int64_t first = 0; first < s.rows; first += kQueryRows) {
-      const std::int64_t m = std::min(kQueryRows, s.rows - first), n = first + m;
-      const std::int64_t at = first * qs + head * p;
-      const Tensor<T> weights(Shape{m, n}), ds(Shape{m, n});
-      gemm<T>(m, n, p, {s.q + at, type, qs}, k_t, weights.data(), n, scale);
-      gemm<T>(m, n, p, {s.dy + at, type, qs}, v_t, ds.data(), n);
-      simd::dispatch([&]<int W>() {
-        for (std::int64_t r = 0; r < m; ++r) {
-          const T *y = s.y + at + r * qs, *dy = s.dy + at + r * qs;
-          T d = 0;
-          for (std::int64_t c = 0; c < p; ++c) d += y[c] * dy[c];
-          backward_row<T, W>(weights.data() + r * n, ds.data() + r * n, n, h.first_key(first + r),
-                             first + r + 1, s.log_sum[(first + r) * h.heads + head], d);
-        }
-      });
-      const MatrixView ds_t{ds.data(), type, n, true}, weights_t{weights.data(), type, n, true};
-      gemm<T>(m, p, n, {ds.data(), type, n}, {s.k + g * p, type, kvs}, s.dq + at, qs, scale);
-      gemm<T>(n, p, m, ds_t, {s.q + at, type, qs}, s.dk + g * p, kvs, scale, T{1});
-      gemm<T>(n, p, m, weights_t, {s.dy + at, type, qs}, s.dv + g * p, kvs, T{1}, T{1});
-    }
-  }
-}
-
-}  // namespace detail
-
-template <std::floating_point T>
-void attention_backward(const std::vector<AttentionBackwardSegment<T>>& segments,
-                        const AttentionHeads& h) {
-  const std::int64_t tasks = static_cast<std::int64_t>(segments.size()) * h.kv_heads;
-  parallel_for(tasks, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      detail::backward_kv_head(segments[i / h.kv_heads], h, i % h.kv_heads);
-    }
-  });
+  detail::AttentionForward<T>(segments, h).run();
 }
 
 }  // namespace espalier::cpu

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+// What attention and its gradient share: how the work is cut into blocks of queries by blocks of
+// keys, which keys a query sees, and the operands as the products of attention_product.hpp take
+// them. A query is a pair of a row and a head; the heads of one group lie side by side in a block,
+// for they read the same keys. Scores of a block are held with the queries side by side:
+//   scores [kKeys, kQueries] = K [kKeys, P] Qᵀ [P, kQueries]
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include <espalier/core/threads.hpp>
+#include <espalier/ops/cpu/attention_product.hpp>
+#include <espalier/ops/cpu/pack.hpp>
+#include <espalier/tensor/storage.hpp>
+
+namespace espalier::cpu {
+
+struct AttentionHeads {
+  std::int64_t heads, kv_heads, head_dim;
+  std::int64_t window = 0;  // keys a row sees, itself included; 0: all
+
+  std::int64_t group() const { return heads / kv_heads; }
+  std::int64_t q_stride() const { return heads * head_dim; }
+  std::int64_t kv_stride() const { return kv_heads * head_dim; }
+  /// First key that the row at `position` sees.
+  std::int64_t first_key(std::int64_t position) const {
+    return window > 0 ? std::max<std::int64_t>(0, position - window + 1) : 0;
+  }
+};
+
+namespace detail {
+
+// 48 by 96 scores, the values of the keys and the sums of the queries share an L1 cache of 48 KiB
+// at P = 64. Key blocks start at the segment's first key, whoever asks: sums end at their borders.
+inline constexpr int kQueries = 48;
+inline constexpr int kKeys = 96;
+
+template <class A>
+inline constexpr int kLineElements = 64 / static_cast<int>(sizeof(A));
+
+/// Elements between rows of P in scratch memory: whole vectors.
+template <std::floating_point A>
+std::int64_t padded_row(std::int64_t head_dim) {
+  return (head_dim + kLineElements<A> - 1) / kLineElements<A> * kLineElements<A>;
+}
+
+/// Queries [first, first + count) of one kv head: query i is row i / group, head i % group of it.
+struct QueryBlock {
+  std::int64_t kv_head, first;
+  int count;
+
+  std::int64_t row(const AttentionHeads& h, int i) const { return (first + i) / h.group(); }
+  std::int64_t head(const AttentionHeads& h, int i) const {
+    return kv_head * h.group() + (first + i) % h.group();
+  }
+  std::int64_t last_row(const AttentionHeads& h) const { return row(h, count - 1); }
+};
+inline std::int64_t query_blocks(const AttentionHeads& h, std::int64_t rows) {
+  return (rows * h.group() + kQueries - 1) / kQueries;
+}
+inline QueryBlock query_block(const AttentionHeads& h, std::int64_t rows, std::int64_t kv_head,
+                              std::int64_t index) {
+  const std::int64_t first = index * kQueries;
+  return {kv_head, first,
+          static_cast<int>(std::min<std::int64_t>(kQueries, rows * h.group() - first))};
+}
+
+/// Of the keys [key, key + keys), query i of a block sees [begin[i], end[i]); neither ever falls.
+struct VisibleKeys {
+  bool all;
+  int keys;
+  int begin[kQueries], end[kQueries];  // set unless `all`; behind the last query repeated
+
+  /// `offset`: the position of row 0.
+  VisibleKeys(const AttentionHeads& h, const QueryBlock& block, std::int64_t offset,
+              std::int64_t key, int keys_of_block)
+      : keys(keys_of_block) {
+    const std::int64_t last = offset + block.last_row(h);
+    std::int64_t position = offset + block.row(h, 0);
+    all = position + 1 >= key + keys && h.first_key(last) <= key;
+    if (all) return;
+    std::int64_t head = block.first % h.group();
+    for (int i = 0; i < kQueries; ++i) {
+      begin[i] = clamped(h.first_key(position) - key);
+      end[i] = clamped(position + 1 - key);
+      if (++head == h.group()) {
+        head = 0;
+        position = std::min(position + 1, last);
+      }
+    }
+  }
+
+ private:
+  int clamped(std::int64_t key) const {
+    return static_cast<int>(std::clamp<std::int64_t>(key, 0, keys));
+  }
+};
+
+/// 2^x, and 0 below 2^-100 (in f32): a weight so small changes nothing, but products with it would
+/// be subnormal numbers, which slow a product down a hundredfold. For x up to 1.
+template <int W>
+ESP_SIMD_INLINE simd::Vec<float, W> exp2_weight(const simd::Vec<float, W>& x) {
+  using V = simd::Vec<float, W>;
+  using Int = simd::detail::Raw<std::int32_t, W>;
+  // Adding 1.5 * 2^23 + 127 leaves the exponent of 2^round(x) in the low bits.
+  const V shifter(0x1.8000fep23f);
+  const V shifted = x + shifter;
+  const V r = x - (shifted - shifter);
+  // Minimax on |r| <= 1/2: relative error 2e-9.
+  V y = fma(r, V(0x1.41d334p-13f), V(0x1.5f456ap-10f));
+  y = fma(y, r, V(0x1.3b2dbcp-7f));
+  y = fma(y, r, V(0x1.c6aed4p-5f));
+  y = fma(y, r, V(0x1.ebfbdap-3f));
+  y = fma(y, r, V(0x1.62e430p-1f));
+  y = fma(y, r, V(1.0f));
+  const V scale(reinterpret_cast<typename V::Raw>(reinterpret_cast<Int>(shifted.v) << 23));
+  return select(x < V(-100.0f), V(0.0f), y * scale);
+}
+template <int W>
+ESP_SIMD_INLINE simd::Vec<double, W> exp2_weight(const simd::Vec<double, W>& x) {
+  simd::Vec<double, W> y;
+  for (int i = 0; i < W; ++i) y.v[i] = x.v[i] < -996 ? 0 : std::exp2(x.v[i]);
+  return y;
+}
+
+/// 1 / sqrt(P) times log2(e): what turns a score into an exponent of 2.
+template <std::floating_point A>
+A exponent_scale(const AttentionHeads& h) {
+  constexpr double kLog2E = 1.4426950408889634074;
+  return static_cast<A>(kLog2E / std::sqrt(static_cast<double>(h.head_dim)));
+}
+
+/// Rows of the queries of a block, [count, stride], from [rows, A, P].
+template <std::floating_point A, class T>
+void gather_queries(const AttentionHeads& h, const QueryBlock& block, const T* from, A* to) {
+  const std::int64_t p = h.head_dim, stride = padded_row<A>(p);
+  simd::dispatch([&]<int W>() {
+    for (int i = 0; i < block.count; ++i) {
+      const T* row = from + (block.row(h, i) * h.heads + block.head(h, i)) * p;
+      copy_rows<simd::Native<A, W>::kLanes>(row, p, 1, p, to + i * stride, stride);
+    }
+  });
+}
+
+/// [count, stride] to [P, kQueries], with zeros behind the last query.
+template <std::floating_point A>
+void transpose_queries(int count, std::int64_t head_dim, const A* from, A* to) {
+  if (count < kQueries) std::fill_n(to, head_dim * kQueries, A{0});
+  simd::dispatch([&]<int W>() {
+    copy_transposed<simd::Native<A, W>::kLanes>(from, padded_row<A>(head_dim), count, head_dim, to,
+                                                kQueries);
+  });
+}
+
+/// Keys and values of a block as the products take them.
+template <std::floating_point A>
+struct KeyBlock {
+  const A *k, *v;
+  std::int64_t stride;
+  int keys, readable;  // as many rows may be read, those behind the keys hold anything
+  FetchAhead ahead{};
+};
+
+/// The keys of some segments, [G, P] a row, copied once for all the query blocks that read them.
+template <FloatElement T>
+class PackedKeys {
+ public:
+  using A = acc_t<T>;
+  static constexpr std::int64_t kRowsTogether = 8;  // the tallest tile of a product
+
+  explicit PackedKeys(const AttentionHeads& h) : h_(h), stride_(padded_row<A>(h.head_dim)) {}
+
+  /// `packs`: whether enough blocks will read them. Without, they are read as they lie, block by
+  /// block.
+  void add(const T* k, const T* v, std::int64_t rows, bool packs) {
+    const std::int64_t padded = (rows + kRowsTogether - 1) / kRowsTogether * kRowsTogether;
+    entries_.push_back({k, v, rows, padded, packs ? elements_ : -1});
+    if (packs) elements_ += 2 * h_.kv_heads * padded * stride_;
+  }
+  void pack() {
+    if (elements_ == 0) return;
+    memory_ = allocate_bytes(static_cast<std::size_t>(elements_) * sizeof(A));
+    std::vector<std::pair<const Entry*, std::int64_t>> tasks;
+    for (const Entry& e : entries_) {
+      for (std::int64_t row = 0; e.at >= 0 && row < e.rows; row += kKeys)
+        tasks.push_back({&e, row});
+    }
+    parallel_for(std::ssize(tasks), 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) pack_rows(*tasks[i].first, tasks[i].second);
+    });
+  }
+
+  /// Where the block at `key` lies.
+  FetchAhead ahead(std::size_t entry, std::int64_t kv_head, std::int64_t key) const {
+    const Entry& e = entries_[entry];
+    if (e.at >= 0) {
+      const A* k = packed(e, kv_head) + key * stride_;
+      return fetch(k, k + e.padded * stride_, stride_);
+    }
+    const std::int64_t at = key * h_.kv_stride() + kv_head * h_.head_dim;
+    return fetch(e.k + at, e.v + at, h_.kv_stride());
+  }
+
+  /// Elements that `block` needs to widen what was not packed.
+  std::int64_t scratch() const { return 2 * kKeys * stride_; }
+  KeyBlock<A> block(std::size_t entry, std::int64_t kv_head, std::int64_t key, int keys,
+                    A* scratch) const {
+    const Entry& e = entries_[entry];
+    if (e.at >= 0) {
+      const A* k = packed(e, kv_head) + key * stride_;
+      return {k, k + e.padded * stride_, stride_, keys,
+              static_cast<int>(std::min<std::int64_t>(kKeys, e.padded - key))};
+    }
+    const std::int64_t at = key * h_.kv_stride() + kv_head * h_.head_dim;
+    if constexpr (std::same_as<T, A>) {
+      if (stride_ == h_.head_dim) return {e.k + at, e.v + at, h_.kv_stride(), keys, keys};
+    }
+    A* const v = scratch + kKeys * stride_;
+    copy(e.k + at, keys, scratch);
+    copy(e.v + at, keys, v);
+    return {scratch, v, stride_, keys, kKeys};
+  }
+
+ private:
+  struct Entry {
+    const T *k, *v;
+    std::int64_t rows, padded;
+    std::int64_t at;  // in memory_: [G] of keys and values [padded, stride] each; -1: not there
+  };
+
+  template <class M>
+  static FetchAhead fetch(const M* k, const M* v, std::int64_t stride) {
+    return {reinterpret_cast<const char*>(k), reinterpret_cast<const char*>(v),
+            stride * static_cast<std::int64_t>(sizeof(M)), sizeof(M)};
+  }
+  A* packed(const Entry& e, std::int64_t kv_head) const {
+    return reinterpret_cast<A*>(memory_.get()) + e.at + kv_head * 2 * e.padded * stride_;
+  }
+  void copy(const T* from, std::int64_t rows, A* to) const {
+    simd::dispatch([&]<int W>() {
+      copy_rows<simd::Native<A, W>::kLanes>(from, h_.kv_stride(), rows, h_.head_dim, to, stride_);
+    });
+  }
+  void pack_rows(const Entry& e, std::int64_t row) const {
+    const std::int64_t rows = std::min<std::int64_t>(kKeys, e.rows - row);
+    const std::int64_t behind = row + rows == e.rows ? e.padded - e.rows : 0;
+    for (std::int64_t g = 0; g < h_.kv_heads; ++g) {
+      A* k = packed(e, g) + row * stride_;
+      for (const T* side : {e.k, e.v}) {
+        copy(side + row * h_.kv_stride() + g * h_.head_dim, rows, k);
+        std::fill_n(k + rows * stride_, behind * stride_, A{0});
+        k += e.padded * stride_;
+      }
+    }
+  }
+
+  AttentionHeads h_;
+  std::int64_t stride_, elements_ = 0;
+  std::vector<Entry> entries_;
+  std::shared_ptr<std::byte> memory_;
+};
+
+/// Products of `rows` (keys or values of a block) with transposed queries: out [kKeys, kQueries].
+/// Where a query does not see a key, `out` may keep what it held.
+template <std::floating_point A>
+void multiply_visible(const KeyBlock<A>& block, const A* rows, const A* queries_t,
+                      std::int64_t head_dim, int count, const VisibleKeys& seen, A* out) {
+  const int line = kLineElements<A>;
+  const int cols = (count + line - 1) / line * line;
+  const auto part = [&](int begin, int end, int col, int width) {
+    begin = begin / 8 * 8;  // whole tiles, where there are rows to read
+    end = std::min((end + 7) / 8 * 8, block.readable);
+    if (begin >= end) return;
+    PanelProduct<A> s{};
+    s.a = rows + begin * block.stride, s.stride_a = block.stride;
+    s.b = queries_t + col, s.stride_b = kQueries;
+    s.c = out + begin * kQueries + col, s.stride_c = kQueries;
+    s.ahead = block.ahead;
+    s.ahead.k += begin * s.ahead.stride, s.ahead.v += begin * s.ahead.stride;
+    s.rows = end - begin, s.cols = width, s.depth = static_cast<int>(head_dim);
+    multiply<Product::scores>(s);
+  };
+  if (seen.all) return part(0, seen.keys, 0, cols);
+  // Keys that some query of each column sees, all columns at once; then the rest column by column.
+  int common = 0, common_end = seen.keys;
+  for (int col = 0; col < cols; col += line) {
+    common = std::max(common, seen.begin[col]);
+    common_end = std::min(common_end, seen.end[col + line - 1]);
+  }
+  common = (common + 7) / 8 * 8, common_end = common_end / 8 * 8;
+  if (common >= common_end) common = common_end = seen.keys;
+  part(common, common_end, 0, cols);
+  for (int col = 0; col < cols; col += line) {
+    part(seen.begin[col], std::min(common, seen.end[col + line - 1]), col, line);
+    part(std::max(common_end, seen.begin[col]), seen.end[col + line - 1], col, line);
+  }
+}
+
+}  // namespace detail
+}  // namespace espalier::cpu
