@@ -246,12 +246,13 @@ class PackedKeys {
     const std::int64_t rows = std::min<std::int64_t>(kKeys, e.rows - row);
     const std::int64_t behind = row + rows == e.rows ? e.padded - e.rows : 0;
     for (std::int64_t g = 0; g < h_.kv_heads; ++g) {
-      A* k = packed(e, g) + row * stride_;
-      for (const T* side : {e.k, e.v}) {
-        copy(side + row * h_.kv_stride() + g * h_.head_dim, rows, k);
-        std::fill_n(k + rows * stride_, behind * stride_, A{0});
-        k += e.padded * stride_;
-      }
+      A* const k = packed(e, g) + row * stride_;
+      A* const v = k + e.padded * stride_;
+      const std::int64_t at = row * h_.kv_stride() + g * h_.head_dim;
+      copy(e.k + at, rows, k);
+      copy(e.v + at, rows, v);
+      std::fill_n(k + rows * stride_, behind * stride_, A{0});
+      std::fill_n(v + rows * stride_, behind * stride_, A{0});
     }
   }
 
