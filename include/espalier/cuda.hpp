@@ -3,4 +3,10 @@
 #pragma once
 
 #include <espalier/cuda/device.hpp>
+#include <espalier/cuda/elementwise.hpp>
+#include <espalier/cuda/embedding.hpp>
+#include <espalier/cuda/gemm.hpp>
+#include <espalier/cuda/rms_norm.hpp>
+#include <espalier/cuda/rope.hpp>
 #include <espalier/cuda/runtime.hpp>
+#include <espalier/cuda/swiglu.hpp>

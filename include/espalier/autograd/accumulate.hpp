@@ -40,17 +40,23 @@ inline void accumulate(AnyTensor& sum, AnyTensor term) {
   ESP_REQUIRE(sum.shape() == term.shape() && sum.dtype() == term.dtype(), ShapeError,
               "backward: gradients of one value are ", name(sum.dtype()), sum.shape(), " and ",
               name(term.dtype()), term.shape());
-  ESP_REQUIRE(sum.memory().on_host && term.memory().on_host, DeviceError,
-              "backward: cannot add gradients on ", sum.memory().device);
+  const Memory& memory = sum.memory();
+  ESP_REQUIRE(&memory == &term.memory(), DeviceError, "backward: gradients of one value are on ",
+              memory.device, " and ", term.memory().device);
   const trace::Scope scope("add gradients");
   trace::estimate_bytes(3.0 * static_cast<double>(sum.size_bytes()));
   AnyTensor to = sum.use_count() == 1    ? sum
                  : term.use_count() == 1 ? term
-                                         : AnyTensor(sum.shape(), sum.dtype());
-  visit_dtype<float, bf16, double>("backward", sum.dtype(), [&]<class T>() {
-    add_elements(reinterpret_cast<const T*>(sum.bytes()), reinterpret_cast<const T*>(term.bytes()),
-                 reinterpret_cast<T*>(to.bytes()), sum.numel());
-  });
+                                         : AnyTensor(sum.shape(), sum.dtype(), memory);
+  if (memory.on_host) {
+    visit_dtype<float, bf16, double>("backward", sum.dtype(), [&]<class T>() {
+      add_elements(reinterpret_cast<const T*>(sum.bytes()),
+                   reinterpret_cast<const T*>(term.bytes()), reinterpret_cast<T*>(to.bytes()),
+                   sum.numel());
+    });
+  } else {
+    memory.add(sum.dtype(), to.bytes(), sum.bytes(), term.bytes(), sum.numel());
+  }
   sum = std::move(to);
 }
 

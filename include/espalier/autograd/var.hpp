@@ -7,6 +7,10 @@
 // `forward` puts what backward needs into `saved.tensors`: only that lives on. `backward` returns
 // one gradient per input and never accumulates; it may leave those empty that `saved.needs` does
 // not ask for. The engine accumulates.
+//
+// A device other than the CPU brings its own: where argument-dependent lookup through D finds
+//   launch_forward(D{}, op, saved, values...)   and   launch_backward(D{}, op, saved, dy),
+// these run in the place of the op's members (cuda/device.hpp).
 #pragma once
 
 #include <array>
@@ -121,7 +125,13 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
     node->backward = [op, saved = std::move(saved)](const AnyTensor& dy,
                                                     const std::vector<bool>& needs) mutable {
       saved.needs = needs;
-      auto grads = op.backward(saved, Tensor<T, D>(dy));
+      auto grads = [&] {
+        if constexpr (requires { launch_backward(D{}, op, saved, Tensor<T, D>(dy)); }) {
+          return launch_backward(D{}, op, saved, Tensor<T, D>(dy));
+        } else {
+          return op.backward(saved, Tensor<T, D>(dy));
+        }
+      }();
       std::vector<AnyTensor> list(std::make_move_iterator(grads.begin()),
                                   std::make_move_iterator(grads.end()));
       if (trace::enabled()) {
@@ -152,7 +162,13 @@ template <Element T, Device D, class Op>
   std::vector<AnyTensor> values;
   for (const AnyVar& v : inputs) values.push_back(v.any());
   const trace::Scope scope(Op::kName);
-  Tensor<T, D> y = op.template forward<T, D>(saved, values);
+  Tensor<T, D> y = [&] {
+    if constexpr (requires { launch_forward<T>(D{}, op, saved, values); }) {
+      return launch_forward<T>(D{}, op, saved, values);
+    } else {
+      return op.template forward<T, D>(saved, values);
+    }
+  }();
   if (trace::enabled()) {
     trace::estimate_bytes(detail::bytes_of(inputs) + static_cast<double>(y.size_bytes()));
   }
@@ -166,7 +182,13 @@ template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
   detail::Recorded place(inputs);
   Saved saved{{}, place.needs(inputs.size())};
   const trace::Scope scope(Op::kName);
-  Tensor<T, D> y = op.forward(saved, first.value(), rest.value()...);
+  Tensor<T, D> y = [&] {
+    if constexpr (requires { launch_forward(D{}, op, saved, first.value(), rest.value()...); }) {
+      return launch_forward(D{}, op, saved, first.value(), rest.value()...);
+    } else {
+      return op.forward(saved, first.value(), rest.value()...);
+    }
+  }();
   static_assert(std::tuple_size_v<decltype(op.backward(saved, y))> == 1 + sizeof...(Rest),
                 "Op::backward must return one gradient per input");
   if (trace::enabled()) {

@@ -1,41 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device `Cuda`: Tensor<T, Cuda> lies in GPU memory, and ops on it launch the kernels.
 //   const Tensor<float, Cuda> x = to<Cuda>(on_the_host);   ...   to<Cpu>(y)
-// An op reaches its CUDA path by argument-dependent lookup: its forward and backward call
-// cuda_forward(*this, ...) and cuda_backward(*this, ...), which cuda/NAME.hpp defines. So the
-// headers of ops/ know nothing of CUDA, and a program that uses the device includes
-// espalier/cuda.hpp.
+// cuda/NAME.hpp says what an op does here, in overloads of launch_forward and launch_backward that
+// autograd/var.hpp finds through the tag. So the headers of ops/ know nothing of CUDA, and a
+// program that uses the device includes espalier/cuda.hpp.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <espalier/cuda/runtime.hpp>
+#include <espalier/kernels/adamw.hpp>
+#include <espalier/kernels/elementwise.hpp>
+#include <espalier/kernels/norms.hpp>
+#include <espalier/ops/adamw_step.hpp>
 #include <espalier/tensor/tensor.hpp>
 
 namespace espalier {
+
+namespace cuda {
 
 struct Cuda {
   static constexpr const char* kName = "cuda";
   static constexpr bool is_cuda = true;
 };
-
-namespace cuda {
-inline constexpr Memory kMemory = {"cuda", false, allocate, copy, upload, download};
-}
-
-template <>
-inline const Memory& memory_of<Cuda>() {
-  return cuda::kMemory;
-}
-
-/// The tensor in the memory of D; shares it where it is there already.
-template <Device D, Element T, Device From>
-[[nodiscard]] Tensor<T, D> to(const Tensor<T, From>& x) {
-  return Tensor<T, D>(x.on(memory_of<D>()));
-}
-
-namespace cuda {
 
 namespace detail {
 template <class T>
@@ -56,12 +44,6 @@ static_assert(sizeof(__nv_bfloat16) == sizeof(bf16) && sizeof(__half) == sizeof(
 template <class T>
 using kernel_t = typename detail::kernel_type<T>::type;
 
-/// The elements of a tensor as a kernel takes them.
-template <Element T>
-[[nodiscard]] kernel_t<T>* ptr(const Tensor<T, Cuda>& x) {
-  return reinterpret_cast<kernel_t<T>*>(x.bytes());
-}
-
 /// Device memory for the length of a call; the stream keeps it until the kernels before its end
 /// ran.
 class Workspace {
@@ -72,6 +54,64 @@ class Workspace {
  private:
   std::shared_ptr<std::byte> memory_;
 };
+
+namespace detail {
+
+inline void add(DType dtype, std::byte* to, const std::byte* a, const std::byte* b,
+                std::int64_t n) {
+  visit_dtype<float, bf16>("add on cuda", dtype, [&]<class T>() {
+    using K = kernel_t<T>;
+    ESP_CUDA(kernels::add(reinterpret_cast<K*>(to), reinterpret_cast<const K*>(a),
+                          reinterpret_cast<const K*>(b), n, stream()));
+  });
+}
+
+inline double sum_of_squares(const float* x, std::int64_t n) {
+  const Workspace workspace(kernels::sum_of_squares_workspace_bytes(n)), sum(sizeof(double));
+  ESP_CUDA(
+      kernels::sum_of_squares(static_cast<double*>(sum.data()), x, n, workspace.data(), stream()));
+  double result = 0;
+  download(reinterpret_cast<std::byte*>(&result), static_cast<const std::byte*>(sum.data()),
+           sizeof result);
+  return result;
+}
+
+inline void adamw(float* p, float* m, float* v, const float* grad, std::int64_t n,
+                  const AdamWStep& s) {
+  const kernels::AdamWConstants constants{
+      s.keep, s.one_minus_beta1, s.beta2, s.one_minus_beta2, s.root_correction2,
+      s.eps,  s.step_size,       s.scale};
+  ESP_CUDA(kernels::adamw(p, m, v, grad, n, constants, stream()));
+}
+
+}  // namespace detail
+
+inline constexpr Memory kMemory = {"cuda",       false,    allocate,    copy,
+                                   upload,       download, detail::add, detail::sum_of_squares,
+                                   detail::adamw};
+
+}  // namespace cuda
+
+using cuda::Cuda;
+
+template <>
+inline const Memory& memory_of<Cuda>() {
+  return cuda::kMemory;
+}
+
+/// The tensor in the memory of D; shares it where it is there already.
+template <Device D, Element T, Device From>
+[[nodiscard]] Tensor<T, D> to(const Tensor<T, From>& x) {
+  return Tensor<T, D>(x.on(memory_of<D>()));
+}
+
+namespace cuda {
+
+/// The elements of a tensor as a kernel takes them.
+template <Element T>
+[[nodiscard]] kernel_t<T>* ptr(const Tensor<T, Cuda>& x) {
+  return reinterpret_cast<kernel_t<T>*>(x.bytes());
+}
 
 }  // namespace cuda
 }  // namespace espalier

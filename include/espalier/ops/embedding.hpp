@@ -59,9 +59,7 @@ struct Embedding {
     return {d};
   }
 
- private:
-  static constexpr std::int64_t kColumns = 512;  // of one sum
-
+  /// @throws ShapeError when the table is no matrix or has no row for an id.
   void check(const Shape& table) const {
     ESP_REQUIRE(table.rank() == 2, ShapeError, kName, ": table is ", table,
                 ", expected [vocabulary, hidden]");
@@ -70,6 +68,9 @@ struct Embedding {
                   " at position ", n, ", the table has ", table[0], " rows");
     }
   }
+
+ private:
+  static constexpr std::int64_t kColumns = 512;  // of one sum
 
   /// d[id] = sum of the rows of dy with that id. One id may have most of the rows (padding, say),
   /// so work is cut by columns too.

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <espalier/core/device.hpp>
+#include <espalier/core/dtype.hpp>
 
 namespace espalier {
 
@@ -120,6 +121,8 @@ inline void trim_pool() {
           [size](std::byte* p) { detail::CpuPool::instance().release(p, size); }};
 }
 
+struct AdamWStep;  // ops/adamw_step.hpp
+
 /// What code that does not know a tensor's device at compile time needs of it.
 struct Memory {
   const char* device;
@@ -128,6 +131,13 @@ struct Memory {
   void (*copy)(std::byte* to, const std::byte* from, std::size_t bytes);        // within the device
   void (*upload)(std::byte* to, const std::byte* host, std::size_t bytes);      // host -> device
   void (*download)(std::byte* host, const std::byte* from, std::size_t bytes);  // waits for it
+
+  // Null on the host, where the layers that need them have loops of their own.
+  void (*add)(DType dtype, std::byte* to, const std::byte* a, const std::byte* b,
+              std::int64_t n) = nullptr;
+  double (*sum_of_squares)(const float* x, std::int64_t n) = nullptr;
+  void (*adamw)(float* p, float* m, float* v, const float* grad, std::int64_t n,
+                const AdamWStep& step) = nullptr;
 };
 
 namespace detail {

@@ -7,8 +7,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
-#include "runtime.hpp"
-
 struct cublasContext;
 using cublasHandle_t = cublasContext*;
 enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_INVALID_VALUE = 7 };
@@ -80,7 +78,7 @@ inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t op_a, cubla
       wide ? *static_cast<const double*>(alpha) : *static_cast<const float*>(alpha);
   const double scale_c =
       wide ? *static_cast<const double*>(beta) : *static_cast<const float*>(beta);
-  const DeviceMemory::Open open(DeviceMemory::instance());
+  const MemoryOpen open;
   const auto at = [](cublasOperation_t op, int row, int col, int ld) {
     return op == CUBLAS_OP_N ? std::size_t(col) * ld + row : std::size_t(row) * ld + col;
   };

@@ -208,3 +208,5 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int by
   ::espalier::simulator::g_dynamic_limits[reinterpret_cast<const void*>(kernel)] = bytes;
   return cudaSuccess;
 }
+
+#include "runtime.hpp"

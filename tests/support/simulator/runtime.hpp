@@ -35,7 +35,7 @@ class DeviceMemory {
       free_.erase(it);
       if (size > bytes) free_[at + bytes] = size - bytes;
       used_[at] = bytes;
-      Open open(*this);
+      const MemoryOpen open;
       std::memset(base_ + at, 0xff, bytes);  // reads of what was never written give NaN
       return base_ + at;
     }
@@ -61,28 +61,16 @@ class DeviceMemory {
   }
   std::size_t blocks_in_use() const { return used_.size(); }
 
-  /// The memory may be touched while one of these lives.
-  class Open {
-   public:
-    explicit Open(DeviceMemory& memory) : memory_(memory) {
-      if (memory_.depth_++ == 0) memory_.protect(PROT_READ | PROT_WRITE);
-    }
-    ~Open() {
-      if (--memory_.depth_ == 0) memory_.protect(PROT_NONE);
-    }
-    Open(const Open&) = delete;
-    Open& operator=(const Open&) = delete;
-
-   private:
-    DeviceMemory& memory_;
-  };
-
  private:
   DeviceMemory() {
     void* p = mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     base_ = static_cast<char*>(p);
     free_[0] = kBytes;
+    g_while_kernels_run = [](bool open) { instance().open(open); };
+  }
+  void open(bool open) {
+    if (open ? depth_++ == 0 : --depth_ == 0) protect(open ? PROT_READ | PROT_WRITE : PROT_NONE);
   }
   void protect(int access) {
     // Up to the last block that was ever handed out: less for the kernel to look at.
@@ -147,12 +135,12 @@ inline cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind,
                                    cudaStream_t) {
-  const espalier::simulator::DeviceMemory::Open open(espalier::simulator::DeviceMemory::instance());
+  const espalier::simulator::MemoryOpen open;
   std::memmove(to, from, bytes);
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
-  const espalier::simulator::DeviceMemory::Open open(espalier::simulator::DeviceMemory::instance());
+  const espalier::simulator::MemoryOpen open;
   std::memset(to, value, bytes);
   return cudaSuccess;
 }

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// add, mul, scale, cast and mask_columns on the device Cuda.
+#pragma once
+
+#include <limits>
+#include <vector>
+
+#include <espalier/cuda/device.hpp>
+#include <espalier/kernels/elementwise.hpp>
+#include <espalier/ops/add.hpp>
+#include <espalier/ops/cast.hpp>
+#include <espalier/ops/mask_columns.hpp>
+#include <espalier/ops/mul.hpp>
+#include <espalier/ops/scale.hpp>
+
+namespace espalier::cuda {
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const Add&, Saved&, const Tensor<T, Cuda>& a,
+                               const Tensor<T, Cuda>& b) {
+  ESP_REQUIRE(a.shape() == b.shape(), ShapeError, Add::kName, ": a is ", a.shape(), ", b is ",
+              b.shape());
+  Tensor<T, Cuda> y(a.shape());
+  ESP_CUDA(kernels::add(ptr(y), ptr(a), ptr(b), y.numel(), stream()));
+  return y;
+}
+
+namespace detail {
+template <FloatElement T>
+Tensor<T, Cuda> product(const Tensor<T, Cuda>& a, const Tensor<T, Cuda>& b) {
+  Tensor<T, Cuda> y(a.shape());
+  ESP_CUDA(kernels::multiply(ptr(y), ptr(a), ptr(b), y.numel(), stream()));
+  return y;
+}
+template <FloatElement T>
+Tensor<T, Cuda> scaled(const Tensor<T, Cuda>& x, double factor) {
+  Tensor<T, Cuda> y(x.shape());
+  ESP_CUDA(kernels::scale(ptr(y), ptr(x), static_cast<float>(factor), y.numel(), stream()));
+  return y;
+}
+template <FloatElement To, FloatElement From>
+Tensor<To, Cuda> converted(const Tensor<From, Cuda>& x) {
+  Tensor<To, Cuda> y(x.shape());
+  ESP_CUDA(kernels::cast(ptr(y), ptr(x), y.numel(), stream()));
+  return y;
+}
+template <FloatElement T>
+Tensor<T, Cuda> masked(const Tensor<T, Cuda>& x, const std::vector<bool>& keep, float dropped) {
+  const Tensor<std::uint8_t, Cuda> mask(Shape{static_cast<std::int64_t>(keep.size())},
+                                        std::vector<std::uint8_t>(keep.begin(), keep.end()));
+  Tensor<T, Cuda> y(x.shape());
+  ESP_CUDA(
+      kernels::mask_columns(ptr(y), ptr(x), ptr(mask), dropped, x.shape(0), x.shape(1), stream()));
+  return y;
+}
+}  // namespace detail
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const Mul&, Saved& saved, const Tensor<T, Cuda>& a,
+                               const Tensor<T, Cuda>& b) {
+  ESP_REQUIRE(a.shape() == b.shape(), ShapeError, Mul::kName, ": a is ", a.shape(), ", b is ",
+              b.shape());
+  saved.tensors = {a, b};
+  return detail::product(a, b);
+}
+template <FloatElement T>
+std::array<AnyTensor, 2> launch_backward(Cuda, const Mul&, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+  return {detail::product(dy, saved.get<T, Cuda>(1)), detail::product(dy, saved.get<T, Cuda>(0))};
+}
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const Scale& op, Saved&, const Tensor<T, Cuda>& x) {
+  return detail::scaled(x, op.factor);
+}
+template <FloatElement T>
+std::array<AnyTensor, 1> launch_backward(Cuda, const Scale& op, const Saved&,
+                                         const Tensor<T, Cuda>& dy) {
+  return {detail::scaled(dy, op.factor)};
+}
+
+template <FloatElement To, FloatElement From>
+Tensor<To, Cuda> launch_forward(Cuda, const Cast<From>&, Saved&, const std::vector<AnyTensor>& in) {
+  return detail::converted<To>(Tensor<From, Cuda>(in[0]));
+}
+template <FloatElement To, FloatElement From>
+std::vector<AnyTensor> launch_backward(Cuda, const Cast<From>&, const Saved&,
+                                       const Tensor<To, Cuda>& dy) {
+  return {detail::converted<From>(dy)};
+}
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const MaskColumns& op, Saved&, const Tensor<T, Cuda>& x) {
+  ESP_REQUIRE(x.shape().rank() == 2 && x.shape(1) == static_cast<std::int64_t>(op.keep.size()),
+              ShapeError, MaskColumns::kName, ": x is ", x.shape(), ", the mask has ",
+              op.keep.size(), " columns");
+  return detail::masked(x, op.keep, -std::numeric_limits<float>::infinity());
+}
+template <FloatElement T>
+std::array<AnyTensor, 1> launch_backward(Cuda, const MaskColumns& op, const Saved&,
+                                         const Tensor<T, Cuda>& dy) {
+  return {detail::masked(dy, op.keep, 0.0f)};
+}
+
+}  // namespace espalier::cuda
