@@ -2,6 +2,7 @@
 // Everything in ops/.
 #pragma once
 
+#include <espalier/ops/adamw_step.hpp>
 #include <espalier/ops/add.hpp>
 #include <espalier/ops/attention.hpp>
 #include <espalier/ops/cast.hpp>
