@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include <espalier/ops/cpu/pack.hpp>
 
@@ -43,18 +44,18 @@ ESP_SIMD_INLINE void update_partial(T* c, int cols, const simd::Vec<T, L>& acc,
   for (int i = 0; i < cols; ++i) c[i] = lanes[i];
 }
 
-/// Where the factors of a tile's rows are: at k, those of row i.
-template <std::floating_point T, int Rows, int Panel>
+/// The factors of a tile's rows at one k after the other.
+template <std::floating_point T, int Stride>
 struct PackedRows {
   const T* at;
   ESP_SIMD_INLINE PackedRows(const T* first, std::int64_t) : at(first) {}
-  ESP_SIMD_INLINE T get(int i, int k) const { return at[k * Panel + i]; }
-  ESP_SIMD_INLINE void advance(int k) { at += k * Panel; }
+  ESP_SIMD_INLINE T operator[](int i) const { return at[i]; }
+  ESP_SIMD_INLINE void advance() { at += Stride; }
   ESP_SIMD_INLINE void prefetch(std::int64_t ahead) const {
-    __builtin_prefetch(at + ahead * Panel);
+    __builtin_prefetch(at + ahead * Stride);
   }
 };
-template <std::floating_point T, int Rows, int Panel>
+template <std::floating_point T, int Rows>
 struct DirectRows {
   static constexpr int kGroups = (Rows + 2) / 3;
   const T* at[kGroups];  // of every third row: the others are one scaled index away
@@ -63,10 +64,10 @@ struct DirectRows {
     ESP_UNROLL
     for (int g = 0; g < kGroups; ++g) at[g] = first + 3 * g * stride;
   }
-  ESP_SIMD_INLINE T get(int i, int k) const { return at[i / 3][(i % 3) * stride + k]; }
-  ESP_SIMD_INLINE void advance(int k) {
+  ESP_SIMD_INLINE T operator[](int i) const { return at[i / 3][(i % 3) * stride]; }
+  ESP_SIMD_INLINE void advance() {
     ESP_UNROLL
-    for (int g = 0; g < kGroups; ++g) at[g] += k;
+    for (int g = 0; g < kGroups; ++g) ++at[g];
   }
   ESP_SIMD_INLINE void prefetch(std::int64_t) const {}
 };
@@ -88,25 +89,24 @@ ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<
     ESP_UNROLL
     for (int j = 0; j < Vectors; ++j) acc[i][j] = typename V::Raw{};
   }
-  const auto step = [&](int k) ESP_SIMD_LAMBDA {
+  // By the compiler: of steps written out by hand it loads the next one too early, and spills.
+#ifndef __CUDACC__
+#pragma GCC unroll 4
+#endif
+  for (std::int64_t k = 0; k < depth; ++k) {
+    if constexpr (!Block::kPanelStays) a.prefetch(depth);  // of the next panel
     V column[Vectors];
     ESP_UNROLL
-    for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + k * Block::kCols + j * kLanes);
+    for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + j * kLanes);
     ESP_UNROLL
     for (int i = 0; i < Rows; ++i) {
-      const V scalar(a.get(i, k));
+      const V scalar(a[i]);
       ESP_UNROLL
       for (int j = 0; j < Vectors; ++j) acc[i][j] = fma(scalar, column[j], V(acc[i][j])).v;
     }
-  };
-  for (std::int64_t k = 0; k < depth / 2; ++k) {
-    if constexpr (!Block::kPanelStays) a.prefetch(depth);  // of the next panel
-    step(0);
-    step(1);
-    a.advance(2);
-    b += 2 * Block::kCols;
+    a.advance();
+    b += Block::kCols;
   }
-  if (depth % 2 != 0) step(0);
 
   const V alpha(s.alpha), beta(s.beta);
   const bool read = s.beta != T{0};
@@ -140,8 +140,7 @@ ESP_SIMD_INLINE void multiply_rows(const Sweep<T>& s, std::int64_t row, std::int
   constexpr int kPanel = Blocking<T, W>::kPanel;
   constexpr int kRows = Rows < kPanel ? Rows : kPanel;
   constexpr int kStride = Blocking<T, W>::kPanelStride;
-  using A =
-      std::conditional_t<Direct, DirectRows<T, kRows, kStride>, PackedRows<T, kRows, kStride>>;
+  using A = std::conditional_t<Direct, DirectRows<T, kRows>, PackedRows<T, kStride>>;
   for (; row + kRows <= end; row += kRows) {
     const T* a =
         Direct ? s.a + row * s.stride_a : s.a + row / kPanel * kStride * s.depth + row % kPanel;
