@@ -17,7 +17,7 @@ namespace espalier::cpu::detail {
 
 inline constexpr int kBlockLines = 2 * kTileLines;  // of sums, each way
 
-/// sums[rows][32] (+)= left[rows, k] right[k, columns]
+/// sums[rows][16 right_tiles] (+)= left[rows, k] right[k, columns]
 struct TileProduct {
   const std::byte* left;
   std::int64_t left_stride;    // bytes from line to line
@@ -28,7 +28,8 @@ struct TileProduct {
   int rows;         // 1 to 32
   int right_tiles;  // 1 or 2
   float* sums;
-  bool resume;  // add to what `sums` holds
+  std::int64_t sums_stride;  // from row to row
+  bool resume;               // add to what `sums` holds
 };
 
 #if defined(__x86_64__)
@@ -97,14 +98,14 @@ ESP_SIMD_INLINE void tile_step(const std::byte* left, std::int64_t stride, const
 /// The shapes must fit p.rows.
 template <int LeftTiles, int RightTiles>
 void multiply_tiles(const TileProduct& p) {
-  constexpr std::int64_t kSumRow = kBlockLines * sizeof(float);
+  const std::int64_t stride = p.sums_stride * static_cast<std::int64_t>(sizeof(float));
   float* const sums = p.sums;
-  float* const lower = sums + kTileLines * kBlockLines;
+  float* const lower = sums + kTileLines * p.sums_stride;
   if (p.resume) {
-    ESP_TILE_LOAD(0, sums, kSumRow);
-    if constexpr (RightTiles == 2) ESP_TILE_LOAD(1, sums + kTileLines, kSumRow);
-    if constexpr (LeftTiles == 2) ESP_TILE_LOAD(2, lower, kSumRow);
-    if constexpr (LeftTiles == 2 && RightTiles == 2) ESP_TILE_LOAD(3, lower + kTileLines, kSumRow);
+    ESP_TILE_LOAD(0, sums, stride);
+    if constexpr (RightTiles == 2) ESP_TILE_LOAD(1, sums + kTileLines, stride);
+    if constexpr (LeftTiles == 2) ESP_TILE_LOAD(2, lower, stride);
+    if constexpr (LeftTiles == 2 && RightTiles == 2) ESP_TILE_LOAD(3, lower + kTileLines, stride);
   } else {
     ESP_TILE_ZERO(0);
     if constexpr (RightTiles == 2) ESP_TILE_ZERO(1);
@@ -118,10 +119,10 @@ void multiply_tiles(const TileProduct& p) {
     right += RightTiles * kTileBytes;
   }
   if (p.left_last) tile_step<LeftTiles, RightTiles>(p.left_last, 64, right);
-  ESP_TILE_STORE(0, sums, kSumRow);
-  if constexpr (RightTiles == 2) ESP_TILE_STORE(1, sums + kTileLines, kSumRow);
-  if constexpr (LeftTiles == 2) ESP_TILE_STORE(2, lower, kSumRow);
-  if constexpr (LeftTiles == 2 && RightTiles == 2) ESP_TILE_STORE(3, lower + kTileLines, kSumRow);
+  ESP_TILE_STORE(0, sums, stride);
+  if constexpr (RightTiles == 2) ESP_TILE_STORE(1, sums + kTileLines, stride);
+  if constexpr (LeftTiles == 2) ESP_TILE_STORE(2, lower, stride);
+  if constexpr (LeftTiles == 2 && RightTiles == 2) ESP_TILE_STORE(3, lower + kTileLines, stride);
 }
 
 #undef ESP_TILE_LOAD
@@ -143,14 +144,14 @@ typedef std::uint32_t Pair __attribute__((may_alias, aligned(1)));
 template <int Rows, int RightTiles>
 ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int row) {
   using Raw = simd::Vec<float, 16>::Raw;
-  float* const sums = p.sums + row * kBlockLines;
+  float* const sums = p.sums + row * p.sums_stride;
   Raw acc[Rows][RightTiles];
   ESP_UNROLL
   for (int i = 0; i < Rows; ++i) {
     ESP_UNROLL
     for (int j = 0; j < RightTiles; ++j) {
       acc[i][j] = Raw{};
-      if (p.resume) __builtin_memcpy(&acc[i][j], sums + i * kBlockLines + 16 * j, 64);
+      if (p.resume) __builtin_memcpy(&acc[i][j], sums + i * p.sums_stride + 16 * j, 64);
     }
   }
   const std::byte* right = p.right;
@@ -180,7 +181,7 @@ ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int row) {
   for (int i = 0; i < Rows; ++i) {
     ESP_UNROLL
     for (int j = 0; j < RightTiles; ++j) {
-      __builtin_memcpy(sums + i * kBlockLines + 16 * j, &acc[i][j], 64);
+      __builtin_memcpy(sums + i * p.sums_stride + 16 * j, &acc[i][j], 64);
     }
   }
 }
