@@ -92,15 +92,15 @@ TEST_CASE("linear_cross_entropy: the reference gradient matches the complex step
 TEMPLATE_TEST_CASE("linear_cross_entropy: values and gradients match the reference",
                    "[ops][linear_cross_entropy]", (Case<float>), (Case<bf16>), (Case<bf16, float>),
                    (Case<float, bf16>), (Case<double>)) {
-  const TestType c{GENERATE(0, 1, 2, 13), GENERATE(1, 5, 24), GENERATE(1, 3, 33, 1100)};
+  const TestType c{GENERATE(0, 1, 2, 13), GENERATE(1, 5, 24), GENERATE(1, 3, 33, 2100)};
   CAPTURE(c.n, c.h, c.v);
   for_each_isa([&] { check_against_reference(c); });
 }
 
 TEMPLATE_TEST_CASE("linear_cross_entropy: more rows than one chunk", "[ops][linear_cross_entropy]",
                    float, bf16) {
-  const std::int64_t v = 400000;  // 20 rows a chunk
-  REQUIRE(detail::rows_a_chunk(v) == 20);
+  const std::int64_t v = 400000;
+  REQUIRE(detail::rows_a_chunk(46, v) < 46);  // 46 of 70 rows count
   check_against_reference(Case<TestType>{70, 2, v});
 }
 

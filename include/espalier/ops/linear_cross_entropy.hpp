@@ -18,7 +18,7 @@ namespace espalier {
 
 namespace detail {
 
-inline constexpr std::int64_t kLogitChunk = 1 << 23;  // elements of a chunk of logits: 32 MB in f32
+inline constexpr std::int64_t kLogitChunk = 1 << 24;  // elements of a chunk of logits: 64 MB in f32
 
 inline void check_head(const char* op, const Shape& x, const Shape& w,
                        const Tensor<std::int32_t>& targets) {
@@ -32,12 +32,32 @@ inline void check_head(const char* op, const Shape& x, const Shape& w,
   }
 }
 
-inline std::int64_t rows_a_chunk(std::int64_t vocab) {
-  return std::max<std::int64_t>(16, kLogitChunk / std::max<std::int64_t>(vocab, 1));
+/// Even chunks: a last one of few rows would pay for reading all of w.
+inline std::int64_t rows_a_chunk(std::int64_t rows, std::int64_t vocab) {
+  const std::int64_t most =
+      std::max<std::int64_t>(16, kLogitChunk / std::max<std::int64_t>(vocab, 1));
+  const std::int64_t chunks = std::max<std::int64_t>(1, (rows + most - 1) / most);
+  return std::max<std::int64_t>(1, (rows + chunks - 1) / chunks);
 }
 
 inline cpu::MatrixView matrix(const AnyTensor& m, bool transposed = false) {
   return {m.bytes(), m.dtype(), m.shape(1), transposed};
+}
+
+/// out [M, H] = dz w. As deep as the vocabulary, the product is taken in parts where w is narrow:
+/// 1.3 times faster at H 576 in f32 and bf16, for what is read of dz and w stays in the caches. A
+/// wide w is better off in one piece.
+template <std::floating_point A>
+void gradient_of_rows(std::int64_t rows, const cpu::MatrixView& dz, const AnyTensor& w, A* out) {
+  const std::int64_t v = w.shape(0), h = w.shape(1), depth = h < 2048 ? 2048 : v;
+  const auto width = static_cast<std::int64_t>(size_of(dz.dtype));
+  for (std::int64_t k = 0; k < v; k += depth) {
+    const std::int64_t part = std::min(depth, v - k);
+    const cpu::MatrixView of_dz{static_cast<const std::byte*>(dz.data) + k * width, dz.dtype,
+                                dz.stride};
+    cpu::gemm<A>(rows, h, part, of_dz, matrix(w.rows(k, k + part)), out, h, A{1},
+                 k == 0 ? A{0} : A{1});
+  }
 }
 
 /// factor · x, rounded to To.
@@ -81,7 +101,7 @@ struct LinearCrossEntropy {
     if (saved.needs[1]) dw = Tensor<A, D>(w.shape(), A{0});
     double loss = 0;
     const std::int64_t count = static_cast<std::int64_t>(kept.size());
-    const std::int64_t chunk = std::min(detail::rows_a_chunk(v), std::max<std::int64_t>(count, 1));
+    const std::int64_t chunk = detail::rows_a_chunk(count, v);
     const Tensor<X, D> rows(Shape{chunk, h});
     const Tensor<A, D> z(Shape{chunk, v}), row_grads(Shape{dx ? chunk : 0, h});
     for (std::int64_t begin = 0; begin < count; begin += chunk) {
@@ -95,7 +115,7 @@ struct LinearCrossEntropy {
       cpu::MatrixView dz = detail::matrix(z);
       if (narrow) dz = {z.data(), DType::bf16, 2 * v};
       if (dx) {
-        cpu::gemm<A>(m, h, v, dz, detail::matrix(w), row_grads.data(), h);
+        detail::gradient_of_rows<A>(m, dz, w, row_grads.data());
         for (std::int64_t r = 0; r < m; ++r) {
           std::copy_n(row_grads.data() + r * h, h, dx.data() + kept[begin + r] * h);
         }
@@ -180,7 +200,7 @@ template <FloatElement T, Device D>
   const trace::Scope scope("linear_log_probs");
   const std::int64_t n = x.shape(0), h = x.shape(1), v = w.shape(0);
   TokenLogProbs<A> out{Tensor<A>(Shape{n}, A{0}), Tensor<std::int32_t>(Shape{n}, -1)};
-  const std::int64_t chunk = std::min(detail::rows_a_chunk(v), std::max<std::int64_t>(n, 1));
+  const std::int64_t chunk = detail::rows_a_chunk(n, v);
   const Tensor<A, D> z(Shape{chunk, v});
   for (std::int64_t begin = 0; begin < n; begin += chunk) {
     const std::int64_t m = std::min(chunk, n - begin);
