@@ -61,12 +61,10 @@ struct RmsNormOp {
     parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
       simd::dispatch([&]<int W>() {
         for (std::int64_t n = begin; n < end; ++n) {
-          const T *px = x.data() + n * h, *pd = dy.data() + n * h;
-          if (partial) {
-            const A r = static_cast<A>(factor[n]);
-            add_product<T, W>(pd, px, r, partial.data() + n / kBlock * h, h);
-          }
-          if (dx) input_gradient<T, W>(px, pd, w.data(), factor[n], dx.data() + n * h, h);
+          const Row<T> row{x.data() + n * h, dy.data() + n * h, w.data(), factor[n], h};
+          const double dot =
+              partial ? gain_gradient<W>(row, partial.data() + n / kBlock * h) : scaled_dot<W>(row);
+          if (dx) input_gradient<W>(row, dot, dx.data() + n * h);
         }
       });
     });
@@ -93,31 +91,44 @@ struct RmsNormOp {
     });
   }
 
-  // The two terms cancel where a row is near the square root of eps, hence doubles for the factors.
-  template <FloatElement T, int W>
-  static ESP_SIMD_INLINE void input_gradient(const T* x, const T* dy, const acc_t<T>* w, double r,
-                                             T* dx, std::int64_t h) {
+  /// What backward reads of a row.
+  template <FloatElement T>
+  struct Row {
+    const T *x, *dy;
+    const acc_t<T>* w;
+    double r;
+    std::int64_t h;
+  };
+
+  /// <w dy, x>
+  template <int W, FloatElement T>
+  static ESP_SIMD_INLINE double scaled_dot(const Row<T>& row) {
     using V = simd::Native<T, W>;
-    const double dot =
-        simd::sum_over<V>(h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
-          return fma(V::load(w + c, lanes) * V::load(dy + c, lanes), V::load(x + c, lanes), sum);
-        });
-    const V vr(static_cast<acc_t<T>>(r));
-    const V pull(static_cast<acc_t<T>>(-dot * r * r / static_cast<double>(h)));
-    simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
-      const V wdy = V::load(w + c, lanes) * V::load(dy + c, lanes);
-      (vr * fma(pull, V::load(x + c, lanes), wdy)).store(dx + c, lanes);
+    return simd::sum_over<V>(row.h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+      const V product = V::load(row.dy + c, lanes) * V::load(row.x + c, lanes);
+      return fma(product, V::load(row.w + c, lanes), sum);
     });
   }
-
-  /// sum += a b r
-  template <FloatElement T, int W>
-  static ESP_SIMD_INLINE void add_product(const T* a, const T* b, acc_t<T> r, acc_t<T>* sum,
-                                          std::int64_t h) {
+  /// dw += dy x r; returns <w dy, x>.
+  template <int W, FloatElement T>
+  static ESP_SIMD_INLINE double gain_gradient(const Row<T>& row, acc_t<T>* dw) {
     using V = simd::Native<T, W>;
-    simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
-      const V scaled = V::load(a + c, lanes) * V(r);
-      fma(scaled, V::load(b + c, lanes), V::load(sum + c, lanes)).store(sum + c, lanes);
+    const V r(static_cast<acc_t<T>>(row.r));
+    return simd::sum_over<V>(row.h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+      const V product = V::load(row.dy + c, lanes) * V::load(row.x + c, lanes);
+      fma(product, r, V::load(dw + c, lanes)).store(dw + c, lanes);
+      return fma(product, V::load(row.w + c, lanes), sum);
+    });
+  }
+  // The two terms cancel where a row is near the square root of eps, hence doubles for the factors.
+  template <int W, FloatElement T>
+  static ESP_SIMD_INLINE void input_gradient(const Row<T>& row, double dot, T* dx) {
+    using V = simd::Native<T, W>;
+    const V r(static_cast<acc_t<T>>(row.r));
+    const V pull(static_cast<acc_t<T>>(-dot * row.r * row.r / static_cast<double>(row.h)));
+    simd::for_each_vector<V>(0, row.h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+      const V wdy = V::load(row.w + c, lanes) * V::load(row.dy + c, lanes);
+      (r * fma(pull, V::load(row.x + c, lanes), wdy)).store(dx + c, lanes);
     });
   }
 
