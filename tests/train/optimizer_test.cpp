@@ -198,3 +198,13 @@ TEST_CASE("schedule: rates equal those of transformers", "[train][schedule]") {
   CHECK_THROWS_WITH(train::schedule_named("cosin"),
                     Catch::Contains("'cosin', expected constant, linear or cosine"));
 }
+
+TEST_CASE("adamw: a frozen parameter neither moves nor decays", "[train][adamw]") {
+  const std::vector<NamedParameter> both = {{"a", parameter(Tensor<float>({3}, 1.0f))},
+                                            {"b", parameter(Tensor<float>({3}, 1.0f))}};
+  train::AdamW optimizer(both, {.weight_decay = 0.1});
+  both[1].var.set_grad_mode(GradMode::ignore);
+  optimizer.step(0.5);
+  REQUIRE(test::to_vector(both[0].var.any()) == std::vector<double>(3, 1.0f - 0.05f));
+  REQUIRE(test::to_vector(both[1].var.any()) == std::vector<double>(3, 1.0));
+}

@@ -89,10 +89,16 @@ inline double bytes_of(const std::vector<AnyTensor>& tensors) {
   for (const AnyTensor& t : tensors) bytes += t ? static_cast<double>(t.size_bytes()) : 0;
   return bytes;
 }
-inline double bytes_of(const std::vector<AnyVar>& vars) {
+/// What an op moves that makes `written` of `read`; nothing when it gives out what it got.
+inline double moved_bytes(const std::vector<AnyTensor>& read,
+                          const std::vector<AnyTensor>& written) {
   double bytes = 0;
-  for (const AnyVar& v : vars) bytes += v ? static_cast<double>(v.any().size_bytes()) : 0;
-  return bytes;
+  for (const AnyTensor& w : written) {
+    const bool view = std::any_of(read.begin(), read.end(),
+                                  [&](const AnyTensor& r) { return w && r.bytes() == w.bytes(); });
+    if (w && !view) bytes += static_cast<double>(w.size_bytes());
+  }
+  return bytes > 0 ? bytes + bytes_of(read) : 0;
 }
 
 /// Where the output of an op on `inputs` goes in the graph: nowhere when none needs a gradient.
@@ -135,8 +141,9 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
       std::vector<AnyTensor> list(std::make_move_iterator(grads.begin()),
                                   std::make_move_iterator(grads.end()));
       if (trace::enabled()) {
-        trace::estimate_bytes(bytes_of(saved.tensors) + bytes_of(list) +
-                              static_cast<double>(dy.size_bytes()));
+        std::vector<AnyTensor> read = saved.tensors;
+        read.push_back(dy);
+        trace::estimate_bytes(moved_bytes(read, list));
       }
       return list;
     };
@@ -169,9 +176,7 @@ template <Element T, Device D, class Op>
       return op.template forward<T, D>(saved, values);
     }
   }();
-  if (trace::enabled()) {
-    trace::estimate_bytes(detail::bytes_of(inputs) + static_cast<double>(y.size_bytes()));
-  }
+  if (trace::enabled()) trace::estimate_bytes(detail::moved_bytes(values, {y}));
   return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
 }
 
@@ -192,7 +197,7 @@ template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
   static_assert(std::tuple_size_v<decltype(op.backward(saved, y))> == 1 + sizeof...(Rest),
                 "Op::backward must return one gradient per input");
   if (trace::enabled()) {
-    trace::estimate_bytes(detail::bytes_of(inputs) + static_cast<double>(y.size_bytes()));
+    trace::estimate_bytes(detail::moved_bytes({first.any(), rest.any()...}, {y}));
   }
   return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
 }

@@ -50,7 +50,11 @@ class AdamW {
         static_cast<float>(lr / (1.0 - std::pow(config_.beta1, t))),
         static_cast<float>(grad_scale),
     };
-    for (std::size_t i = 0; i < parameters_.size(); ++i) update(parameters_[i], moments_[i], c);
+    const trace::Scope scope("adamw");
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      // A frozen parameter stays as it is: no decay, no momentum.
+      if (parameters_[i].var.requires_grad()) update(parameters_[i], moments_[i], c);
+    }
   }
 
   void zero_grad() const {
@@ -97,6 +101,7 @@ class AdamW {
     ESP_REQUIRE(!grad || grad.shape() == parameter.var.shape(), ShapeError, "adamw: gradient of ",
                 parameter.name, " is ", grad.shape(), ", expected ", parameter.var.shape());
     const float* g = grad ? Tensor<float>(grad).data() : nullptr;
+    trace::count(0, 7.0 * static_cast<double>(moments.m.size_bytes()));  // p, m, v twice, g once
     parallel_for(moments.m.numel(), 1 << 14, [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const float gi = g ? g[i] * c.scale : 0.0f;

@@ -34,9 +34,11 @@ inline double sum_of_squares(const Tensor<float>& g) {
 
 /// The 2-norm of all gradients together, before any clipping.
 [[nodiscard]] inline double global_grad_norm(const std::vector<NamedParameter>& parameters) {
+  const trace::Scope scope("gradient norm");
   double total = 0;
   for (const NamedParameter& p : parameters) {
     const AnyTensor grad = p.var.grad();
+    if (grad) trace::count(0, static_cast<double>(grad.size_bytes()));
     if (grad) total += detail::sum_of_squares(Tensor<float>(grad));
   }
   return std::sqrt(total);

@@ -292,6 +292,7 @@ class AttentionForward {
 /// many for the rows.
 template <FloatElement T>
 void attention_forward(const std::vector<AttentionSegment<T>>& segments, const AttentionHeads& h) {
+  for (const auto& s : segments) h.count(2, s.q_rows, s.kv_rows);
   detail::AttentionForward<T>(segments, h).run();
 }
 

@@ -310,6 +310,7 @@ class AttentionBackward {
 template <FloatElement T>
 void attention_backward(const std::vector<AttentionBackwardSegment<T>>& segments,
                         const AttentionHeads& h) {
+  for (const auto& s : segments) h.count(5, s.rows, s.rows);
   detail::AttentionBackward<T>(segments, h).run();
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <espalier/core/threads.hpp>
+#include <espalier/core/trace.hpp>
 #include <espalier/ops/cpu/attention_product.hpp>
 #include <espalier/ops/cpu/pack.hpp>
 #include <espalier/tensor/storage.hpp>
@@ -26,6 +27,14 @@ struct AttentionHeads {
   /// First key that the row at `position` sees.
   std::int64_t first_key(std::int64_t position) const {
     return window > 0 ? std::max<std::int64_t>(0, position - window + 1) : 0;
+  }
+  /// Tells a trace of `products` products of q, k, v and their gradients, over the keys that the
+  /// last `rows` of `end` positions see.
+  void count(int products, std::int64_t rows, std::int64_t end) const {
+    if (!trace::enabled()) return;
+    std::int64_t seen = 0;
+    for (std::int64_t i = end - rows; i < end; ++i) seen += i + 1 - first_key(i);
+    trace::count(2.0 * products * static_cast<double>(seen * q_stride()), 0);
   }
 };
 
