@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// One matrix product per expert over rows in expert order. Sizes are on the device: group g has the
+// rows offsets[g] .. offsets[g + 1] - 1, and may have none; rows past offsets[G] are not touched.
+//   nt   c[r, N] = alpha · a[r, K] · b_gᵀ + beta · c     b_g [N, K]: forward, weights [out, in]
+//   nn   c[r, N] = alpha · a[r, K] · b_g  + beta · c     b_g [K, N]: the gradient of the input
+//   tn   c_g [M, N] = alpha · a_gᵀ · b_g + beta · c_g    a [R, M], b [R, N]: gradients of weights
+// b (tn: c) is an array of G pointers in device memory. Sums in f32, rounded once to the type of c;
+// beta 0: c is not read. Deterministic: one owner per element, k in order.
+// This is the plain rung of the ladder: any type and size, tiles in shared memory, FMA. The faster
+// rungs have the same contract (grouped_gemm_mma.hpp).
+#pragma once
+
+#include <espalier/kernels/runtime.hpp>
+
+namespace espalier::kernels {
+
+constexpr double grouped_gemm_flops(std::int64_t rows, std::int64_t n, std::int64_t k) {
+  return 2.0 * double(rows) * double(n) * double(k);
+}
+/// Every operand once; weights of all groups.
+constexpr double grouped_gemm_bytes(std::int64_t rows, std::int64_t n, std::int64_t k,
+                                    std::int64_t groups, int a_bytes, int b_bytes, int c_bytes) {
+  return double(rows) * (double(k) * a_bytes + double(n) * c_bytes) +
+         double(groups) * double(n) * double(k) * b_bytes;
+}
+
+/// `rows` is R, the most that offsets[G] can be.
+template <class C, class A, class B>
+cudaError_t grouped_gemm_nt(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
+                            int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
+                            float alpha, float beta, cudaStream_t stream);
+template <class C, class A, class B>
+cudaError_t grouped_gemm_nn(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
+                            int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
+                            float alpha, float beta, cudaStream_t stream);
+template <class C, class A, class B>
+cudaError_t grouped_gemm_tn(C* const* c, const A* a, const B* b, const std::int32_t* offsets,
+                            int groups, std::int64_t m, std::int64_t n, float alpha, float beta,
+                            cudaStream_t stream);
+
+}  // namespace espalier::kernels
