@@ -14,12 +14,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
+#include <CLI/App.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <numeric>
 #include <string>
@@ -27,7 +28,11 @@
 #include <vector>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/core/threads.hpp>
+#ifndef ESPALIER_COMPILED  // what CLI11 has but in these two is a third of its cost
+#include <CLI/CLI.hpp>
+#endif
 
 namespace espalier {
 
@@ -180,6 +185,35 @@ inline int flush_output(const char* name, int code) {
   return kExitFailed;
 }
 
+ESP_INLINE int run_program(int argc, char** argv, const char* name, const char* summary,
+                           const std::function<void(CLI::App&)>& declare,
+                           const std::function<int(const CommonOptions&)>& run) {
+  try {
+    signal(SIGPIPE, SIG_DFL);  // `program | head` ends quietly, whatever the parent had set
+    CommonOptions common;
+    CLI::App app(summary, name);
+    declare_common(app, common);
+    declare(app);
+    if (const int code = parse(app, argc, argv); code >= 0) return flush_output(name, code);
+    check_device(common);
+    set_num_threads(common.threads);
+    return flush_output(name, run(common));
+  } catch (const UsageError& e) {
+    return fail(name, fmt::format("{}; see {} --help", e.what(), name), kExitUsage);
+  } catch (const Interrupted& e) {
+    return fail(name, e.what(), kExitInterrupted);
+  } catch (const std::bad_alloc&) {
+    return fail(
+        name,
+        fmt::format("out of memory ({} MiB were in use at most); ask for less at a time: a smaller "
+                    "batch, shorter sequences or a smaller dtype",
+                    peak_memory_bytes() >> 20),
+        kExitFailed);
+  } catch (const std::exception& e) {
+    return fail(name, e.what(), kExitFailed);
+  }
+}
+
 }  // namespace detail
 
 /// Parses the command line (`declare` adds the program's own options), calls `run(common)`, and
@@ -187,37 +221,34 @@ inline int flush_output(const char* name, int code) {
 template <class Declare, class Run>
 int run_program(int argc, char** argv, const char* name, const char* summary, Declare&& declare,
                 Run&& run) {
-  try {
-    signal(SIGPIPE, SIG_DFL);  // `program | head` ends quietly, whatever the parent had set
-    CommonOptions common;
-    CLI::App app(summary, name);
-    detail::declare_common(app, common);
-    declare(app);
-    if (const int code = detail::parse(app, argc, argv); code >= 0) {
-      return detail::flush_output(name, code);
-    }
-    detail::check_device(common);
-    set_num_threads(common.threads);
-    if constexpr (std::is_void_v<decltype(run(std::as_const(common)))>) {
-      run(std::as_const(common));
-      return detail::flush_output(name, 0);
-    } else {
-      return detail::flush_output(name, run(std::as_const(common)));
-    }
-  } catch (const UsageError& e) {
-    return detail::fail(name, fmt::format("{}; see {} --help", e.what(), name), kExitUsage);
-  } catch (const Interrupted& e) {
-    return detail::fail(name, e.what(), kExitInterrupted);
-  } catch (const std::bad_alloc&) {
-    return detail::fail(
-        name,
-        fmt::format("out of memory ({} MiB were in use at most); ask for less at a time: a smaller "
-                    "batch, shorter sequences or a smaller dtype",
-                    peak_memory_bytes() >> 20),
-        kExitFailed);
-  } catch (const std::exception& e) {
-    return detail::fail(name, e.what(), kExitFailed);
-  }
+  return detail::run_program(argc, argv, name, summary, std::ref(declare),
+                             [&](const CommonOptions& common) -> int {
+                               if constexpr (std::is_void_v<decltype(run(common))>) {
+                                 run(common);
+                                 return 0;
+                               } else {
+                                 return run(common);
+                               }
+                             });
 }
 
 }  // namespace espalier
+
+// The options of every program, compiled once.
+#if defined(ESPALIER_COMPILED)
+#define ESP_ADD_OPTION(T) \
+  extern template CLI::Option* CLI::App::add_option<T>(std::string, T&, std::string);
+#elif defined(ESPALIER_COMPILED_HERE)
+#define ESP_ADD_OPTION(T) \
+  template CLI::Option* CLI::App::add_option<T>(std::string, T&, std::string);
+#else
+#define ESP_ADD_OPTION(T)
+#endif
+ESP_ADD_OPTION(bool)
+ESP_ADD_OPTION(double)
+ESP_ADD_OPTION(int)
+ESP_ADD_OPTION(std::int64_t)
+ESP_ADD_OPTION(std::uint64_t)
+ESP_ADD_OPTION(std::string)
+ESP_ADD_OPTION(std::vector<std::string>)
+#undef ESP_ADD_OPTION

@@ -11,6 +11,7 @@
 
 #include <map>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/adapter_config.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/safetensors_writer.hpp>
@@ -80,7 +81,7 @@ inline void read_adapter_tensor(Adapter& adapter, const SafetensorsFile& file,
 }  // namespace detail
 
 /// @throws IoError, FormatError naming the file, and the key or the tensor
-[[nodiscard]] inline Adapter read_adapter(const std::filesystem::path& folder) {
+[[nodiscard]] ESP_INLINE Adapter read_adapter(const std::filesystem::path& folder) {
   ESP_REQUIRE(std::filesystem::exists(folder / kAdapterTensorFile), IoError, folder.string(),
               ": has no ", kAdapterTensorFile,
               "; expected the folder of a PEFT adapter whose training is done");
@@ -103,8 +104,8 @@ inline void read_adapter_tensor(Adapter& adapter, const SafetensorsFile& file,
 
 /// Does every module of the adapter sit on a matrix of this model, with the shapes it needs?
 /// @throws FormatError naming the module
-inline void check_adapter_fits(const Adapter& adapter, const MixtralConfig& model,
-                               const std::filesystem::path& folder) {
+ESP_INLINE void check_adapter_fits(const Adapter& adapter, const MixtralConfig& model,
+                                   const std::filesystem::path& folder) {
   std::map<std::string, std::vector<std::int64_t>> matrices;
   for (const TensorSpec& t : checkpoint_tensors(model, DType::f32)) {
     if (t.shape.size() == 2 && t.name.starts_with("model.layers.")) {
@@ -124,8 +125,8 @@ inline void check_adapter_fits(const Adapter& adapter, const MixtralConfig& mode
 
 /// Writes both files into `folder`, which is made if it is missing; each appears when it is whole,
 /// the tensors last. Names are those of `Adapter::parameter`; values are stored as f32.
-inline void write_adapter(const std::filesystem::path& folder, const AdapterConfig& config,
-                          const std::vector<std::pair<std::string, AnyTensor>>& tensors) {
+ESP_INLINE void write_adapter(const std::filesystem::path& folder, const AdapterConfig& config,
+                              const std::vector<std::pair<std::string, AnyTensor>>& tensors) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) detail::throw_errno(folder, "create", error.value());

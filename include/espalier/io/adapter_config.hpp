@@ -11,6 +11,7 @@
 #include <cmath>
 #include <regex>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/json.hpp>
 
 namespace espalier::io {
@@ -156,12 +157,12 @@ class AdapterConfigReader {
 }  // namespace detail
 
 /// @throws FormatError naming the key
-[[nodiscard]] inline AdapterConfig parse_adapter_config(const Json& json) {
+[[nodiscard]] ESP_INLINE AdapterConfig parse_adapter_config(const Json& json) {
   return detail::AdapterConfigReader(json).read();
 }
 
 /// The keys that every PEFT since 0.6 understands, sorted as PEFT writes them.
-[[nodiscard]] inline Json adapter_config_json(const AdapterConfig& c) {
+[[nodiscard]] ESP_INLINE Json adapter_config_json(const AdapterConfig& c) {
   const auto number = [](double v) {
     const bool whole = v == std::floor(v) && std::abs(v) < 9e15;
     return whole ? Json(static_cast<std::int64_t>(v)) : Json(v);

@@ -10,6 +10,7 @@
 
 #include <map>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/config.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/shard_plan.hpp>
@@ -26,7 +27,7 @@ class Checkpoint {
   };
 
   /// @throws IoError, FormatError naming the file, the tensor and what was expected
-  explicit Checkpoint(std::filesystem::path folder) : folder_(std::move(folder)) {
+  ESP_INLINE explicit Checkpoint(std::filesystem::path folder) : folder_(std::move(folder)) {
     ESP_REQUIRE(std::filesystem::is_directory(folder_), IoError, folder_.string(),
                 ": is not a folder; expected a checkpoint folder with config.json and "
                 "*.safetensors");
@@ -67,7 +68,7 @@ class Checkpoint {
   }
   const TensorInfo& at(std::string_view name) const { return *place(name).info; }
   /// Shares the mapped memory.
-  AnyTensor tensor(std::string_view name) const {
+  ESP_INLINE AnyTensor tensor(std::string_view name) const {
     const Place& p = place(name);
     return shards_[p.shard].content.tensor(*p.info);
   }

@@ -9,6 +9,7 @@
 
 #include <optional>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/io/shard_plan.hpp>
@@ -18,7 +19,7 @@ namespace espalier::io {
 class CheckpointWriter {
  public:
   /// An index is written unless the only shard is model.safetensors.
-  CheckpointWriter(std::filesystem::path folder, std::vector<ShardPlan> shards)
+  ESP_INLINE CheckpointWriter(std::filesystem::path folder, std::vector<ShardPlan> shards)
       : folder_(std::move(folder)), shards_(std::move(shards)) {
     for (ShardPlan& shard : shards_) {
       sort_for_alignment(shard.tensors);
@@ -26,8 +27,8 @@ class CheckpointWriter {
     }
     refuse_full_disk();
   }
-  CheckpointWriter(std::filesystem::path folder, const std::vector<TensorSpec>& tensors,
-                   std::size_t max_shard_bytes)
+  ESP_INLINE CheckpointWriter(std::filesystem::path folder, const std::vector<TensorSpec>& tensors,
+                              std::size_t max_shard_bytes)
       : CheckpointWriter(std::move(folder), plan_shards(tensors, max_shard_bytes)) {}
 
   /// Tensors are to be written shard by shard in this order.
@@ -35,12 +36,12 @@ class CheckpointWriter {
   std::size_t total_bytes() const { return total_bytes_; }
 
   /// As SafetensorsWriter's; the shard that is full is closed by itself.
-  void append(std::string_view name, const void* data, std::size_t bytes) {
+  ESP_INLINE void append(std::string_view name, const void* data, std::size_t bytes) {
     writer_for(name).append(name, data, bytes);
   }
   void write(std::string_view name, const AnyTensor& t) { writer_for(name).write(name, t); }
 
-  void commit() {
+  ESP_INLINE void commit() {
     while (next_ < shards_.size()) open_next();
     if (writer_) writer_->commit();
     writer_.reset();
@@ -99,8 +100,8 @@ class CheckpointWriter {
 
 /// Copies everything but the weights: tokenizer, templates, licence, subfolders, hidden files.
 /// Files in `skip` are left to the caller. Links are followed, so that the copy stands on its own.
-inline void copy_companions(const std::filesystem::path& from, const std::filesystem::path& to,
-                            const std::vector<std::string>& skip) {
+ESP_INLINE void copy_companions(const std::filesystem::path& from, const std::filesystem::path& to,
+                                const std::vector<std::string>& skip) {
   namespace fs = std::filesystem;
   std::error_code error;
   std::vector<fs::path> entries;

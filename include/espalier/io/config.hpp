@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include <espalier/core/dtype.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/models/mixtral_config.hpp>
 
@@ -157,12 +158,12 @@ class ConfigReader {
 }  // namespace detail
 
 /// @throws FormatError naming the key
-[[nodiscard]] inline MixtralConfig parse_config(const Json& json) {
+[[nodiscard]] ESP_INLINE MixtralConfig parse_config(const Json& json) {
   return detail::ConfigReader(json).read();
 }
 
 /// config.json of a Mixtral-layout model as transformers (4 and 5) loads it.
-[[nodiscard]] inline Json mixtral_config_json(const MixtralConfig& c, DType dtype) {
+[[nodiscard]] ESP_INLINE Json mixtral_config_json(const MixtralConfig& c, DType dtype) {
   const auto token = [](std::int32_t id) { return id < 0 ? Json() : Json(id); };
   Json j = Json::object();
   j["architectures"] = Json::array(std::vector<const char*>{"MixtralForCausalLM"});
@@ -200,7 +201,7 @@ class ConfigReader {
 }
 
 /// Reads `folder`/config.json; ids that generation_config.json names as end of text are added.
-[[nodiscard]] inline MixtralConfig load_config(const std::filesystem::path& folder) {
+[[nodiscard]] ESP_INLINE MixtralConfig load_config(const std::filesystem::path& folder) {
   MixtralConfig config = parse_config(read_json(folder / "config.json"));
   const std::filesystem::path generation = folder / "generation_config.json";
   if (std::filesystem::exists(generation)) {

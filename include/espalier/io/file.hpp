@@ -25,6 +25,7 @@
 #include <vector>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier::io {
 
@@ -79,7 +80,7 @@ inline std::filesystem::path temporary_sibling(std::filesystem::path path) {
 
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path)
+  ESP_INLINE explicit AtomicFile(std::filesystem::path path)
       : path_(std::move(path)),
         temporary_(detail::temporary_sibling(path_)),
         fd_(temporary_, O_WRONLY | O_CREAT | O_TRUNC, "create") {
@@ -96,7 +97,7 @@ class AtomicFile {
     if (!temporary_.empty()) ::unlink(temporary_.c_str());
   }
 
-  void write(const void* data, std::size_t bytes) {
+  ESP_INLINE void write(const void* data, std::size_t bytes) {
     written_bytes_ += bytes;
     if (buffer_.size() + bytes > kBufferBytes) flush();
     if (bytes >= kBufferBytes) {
@@ -113,7 +114,7 @@ class AtomicFile {
   const std::filesystem::path& path() const { return path_; }
 
   /// The file appears under its name, whole and on the disk.
-  void commit() {
+  ESP_INLINE void commit() {
     flush();
     if (::fsync(fd_.get()) != 0 && errno != EINVAL && errno != ENOTSUP) {
       detail::throw_errno(path_, "write");
@@ -149,7 +150,7 @@ class AtomicFile {
   std::size_t written_bytes_ = 0;
 };
 
-inline void write_text(const std::filesystem::path& path, std::string_view text) {
+ESP_INLINE void write_text(const std::filesystem::path& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text);
   file.commit();
@@ -158,7 +159,7 @@ inline void write_text(const std::filesystem::path& path, std::string_view text)
 /// A folder that is built under a temporary name and appears when whole. The target must not exist.
 class AtomicFolder {
  public:
-  explicit AtomicFolder(std::filesystem::path target) : target_(std::move(target)) {
+  ESP_INLINE explicit AtomicFolder(std::filesystem::path target) : target_(std::move(target)) {
     if (!target_.has_filename()) target_ = target_.parent_path();  // "out/" names "out"
     ESP_REQUIRE(!target_.empty(), IoError, "an output folder needs a name");
     refuse_existing();
@@ -180,7 +181,7 @@ class AtomicFolder {
   /// Where to write until commit().
   const std::filesystem::path& path() const { return building_; }
 
-  void commit() {
+  ESP_INLINE void commit() {
     refuse_existing();
     detail::sync_folder(building_);
     if (::rename(building_.c_str(), target_.c_str()) != 0) detail::throw_errno(target_, "create");
@@ -203,7 +204,7 @@ class AtomicFolder {
 /// A file in memory. The pages are private: a stray write changes this process only.
 class MappedFile {
  public:
-  explicit MappedFile(const std::filesystem::path& path)
+  ESP_INLINE explicit MappedFile(const std::filesystem::path& path)
       : path_(path), fd_(std::make_shared<detail::FileDescriptor>(path, O_RDONLY, "open")) {
     struct stat info {};
     if (::fstat(fd_->get(), &info) != 0) detail::throw_errno(path, "open");
@@ -244,7 +245,7 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
-[[nodiscard]] inline std::string read_text(const std::filesystem::path& path) {
+[[nodiscard]] ESP_INLINE std::string read_text(const std::filesystem::path& path) {
   const detail::FileDescriptor fd(path, O_RDONLY, "open");
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) detail::throw_errno(path, "open");

@@ -16,6 +16,7 @@
 
 #include <simdjson.h>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/json_value.hpp>
@@ -168,11 +169,11 @@ class JsonReader {
 };
 
 /// @throws FormatError naming `source` and what is wrong.
-[[nodiscard]] inline Json parse_json(std::string_view text, std::string source) {
+[[nodiscard]] ESP_INLINE Json parse_json(std::string_view text, std::string source) {
   return JsonReader(text, std::move(source)).read();
 }
 
-[[nodiscard]] inline Json read_json(const std::filesystem::path& path) {
+[[nodiscard]] ESP_INLINE Json read_json(const std::filesystem::path& path) {
   return parse_json(read_text(path), path.string());
 }
 

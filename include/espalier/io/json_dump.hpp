@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cmath>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/json_value.hpp>
 
 namespace espalier::io {
@@ -174,14 +175,14 @@ class JsonWriter {
 
 /// One line without spaces, or, with `indent` >= 0, a line per element as Python lays it out.
 /// UTF-8 stays as it is.
-[[nodiscard]] inline std::string dump(const Json& value, int indent = -1) {
+[[nodiscard]] ESP_INLINE std::string dump(const Json& value, int indent = -1) {
   detail::JsonWriter writer(indent, false);
   writer.write(value, 0);
   return std::move(writer.out);
 }
 
 /// The bytes of Python's `json.dumps(value, indent=...)`: ASCII only, ", " and ": " between.
-[[nodiscard]] inline std::string dump_python(const Json& value, int indent = -1) {
+[[nodiscard]] ESP_INLINE std::string dump_python(const Json& value, int indent = -1) {
   detail::JsonWriter writer(indent, true);
   writer.write(value, 0);
   return std::move(writer.out);

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier::io {
 
@@ -36,7 +37,7 @@ struct JsonOrigin {
   std::string source;
   std::vector<Step> steps;  // steps[0] is the root
 
-  std::string where(std::uint32_t step) const {
+  ESP_INLINE std::string where(std::uint32_t step) const {
     std::string path;
     for (; step != 0; step = steps[step].parent) {
       const Step& s = steps[step];
@@ -152,7 +153,7 @@ class Json {
   }
 
   /// Finds or adds; null becomes an object.
-  inline Json& operator[](std::string_view key);
+  ESP_INLINE Json& operator[](std::string_view key);
   Json& operator[](const char* key) { return (*this)[std::string_view(key)]; }
   inline void erase(std::string_view key);
   /// Null becomes an array.
@@ -236,7 +237,7 @@ inline const Json* Json::find(std::string_view key) const {
   return &o.members[o.by_key[at]].value;
 }
 
-inline Json& Json::operator[](std::string_view key) {
+ESP_INLINE Json& Json::operator[](std::string_view key) {
   if (is_null()) value_.emplace<Object>();
   expect(is_object(), "an object");
   Object& o = std::get<Object>(value_);

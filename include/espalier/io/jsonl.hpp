@@ -6,6 +6,7 @@
 #error "espalier/io/jsonl.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/json.hpp>
 
 namespace espalier::io {
@@ -25,7 +26,7 @@ void for_each_json_line(std::string_view text, const std::string& source, Body&&
 }
 
 /// Every value of the file, in order.
-[[nodiscard]] inline std::vector<Json> read_jsonl(const std::filesystem::path& path) {
+[[nodiscard]] ESP_INLINE std::vector<Json> read_jsonl(const std::filesystem::path& path) {
   std::vector<Json> values;
   for_each_json_line(read_text(path), path.string(),
                      [&](Json v, std::size_t) { values.push_back(std::move(v)); });

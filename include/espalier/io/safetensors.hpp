@@ -11,6 +11,7 @@
 #include <bit>
 #include <unordered_map>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/io/tensor_spec.hpp>
@@ -30,7 +31,7 @@ class SafetensorsFile {
   static constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the reference reader's limit
 
   /// @throws IoError, or FormatError naming file, tensor and byte
-  explicit SafetensorsFile(const std::filesystem::path& path) : file_(path) {
+  ESP_INLINE explicit SafetensorsFile(const std::filesystem::path& path) : file_(path) {
     parse_header();
     check_layout();
     for (std::size_t i = 0; i < tensors_.size(); ++i) by_name_.emplace(tensors_[i].name, i);
@@ -57,7 +58,7 @@ class SafetensorsFile {
 
   /// Shares the mapped memory; copied only where the file does not align it for its type.
   AnyTensor tensor(std::string_view name) const { return tensor(at(name)); }
-  AnyTensor tensor(const TensorInfo& info) const {
+  ESP_INLINE AnyTensor tensor(const TensorInfo& info) const {
     const DType dtype = supported_dtype(info, path().string());
     const Shape shape = shape_of(info, path().string());
     if (info.offset % size_of(dtype) == 0) {

@@ -9,6 +9,7 @@
 
 #include <set>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/tensor_spec.hpp>
@@ -22,8 +23,8 @@ class SafetensorsWriter {
  public:
   /// Tensors of wider elements come first, so that every one is aligned; otherwise, as is usual
   /// with one type only, the order is the declared one. `specs()` tells it.
-  SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
-                    const Metadata& metadata = {{"format", "pt"}})
+  ESP_INLINE SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
+                               const Metadata& metadata = {{"format", "pt"}})
       : file_(path), tensors_(std::move(tensors)) {
     sort_for_alignment(tensors_);
     std::set<std::string_view> names;
@@ -51,7 +52,7 @@ class SafetensorsWriter {
   const std::vector<TensorSpec>& specs() const { return tensors_; }
 
   /// The next bytes of tensor `name`; several calls may bring one tensor piece by piece.
-  void append(std::string_view name, const void* data, std::size_t bytes) {
+  ESP_INLINE void append(std::string_view name, const void* data, std::size_t bytes) {
     if (bytes == 0) return;
     skip_finished();
     ESP_REQUIRE(current_ < tensors_.size() && tensors_[current_].name == name, FormatError,
@@ -63,7 +64,7 @@ class SafetensorsWriter {
     file_.write(data, bytes);
     done_bytes_ += bytes;
   }
-  void write(std::string_view name, const AnyTensor& t) {
+  ESP_INLINE void write(std::string_view name, const AnyTensor& t) {
     skip_finished();
     if (current_ < tensors_.size() && tensors_[current_].name == name) {
       const TensorSpec given = make_spec(std::string(name), t.dtype(), t.shape());
@@ -75,7 +76,7 @@ class SafetensorsWriter {
     append(name, t.bytes(), t.size_bytes());
   }
 
-  void commit() {
+  ESP_INLINE void commit() {
     skip_finished();
     ESP_REQUIRE(current_ == tensors_.size(), FormatError, file_.path().string(), ": tensor \"",
                 tensors_[current_].name, "\" was declared but not written in full");
@@ -98,9 +99,9 @@ class SafetensorsWriter {
 };
 
 /// All at once, for files that fit into memory (adapters, results).
-inline void save_safetensors(const std::filesystem::path& path,
-                             const std::vector<std::pair<std::string, AnyTensor>>& tensors,
-                             const Metadata& metadata = {{"format", "pt"}}) {
+ESP_INLINE void save_safetensors(const std::filesystem::path& path,
+                                 const std::vector<std::pair<std::string, AnyTensor>>& tensors,
+                                 const Metadata& metadata = {{"format", "pt"}}) {
   std::vector<TensorSpec> specs;
   for (const auto& [name, t] : tensors) specs.push_back(make_spec(name, t.dtype(), t.shape()));
   SafetensorsWriter writer(path, std::move(specs), metadata);

@@ -12,6 +12,8 @@
 #include <string>
 #include <string_view>
 
+#include <espalier/core/inline.hpp>
+
 namespace espalier::io {
 
 namespace detail {
@@ -69,7 +71,7 @@ class Sha256 {
 }  // namespace detail
 
 /// 64 hexadecimal digits.
-[[nodiscard]] inline std::string sha256(std::string_view bytes) {
+[[nodiscard]] ESP_INLINE std::string sha256(std::string_view bytes) {
   detail::Sha256 hash;
   const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
   std::size_t done = 0;

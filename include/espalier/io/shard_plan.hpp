@@ -12,6 +12,7 @@
 #include <charconv>
 #include <cstdio>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/io/tensor_spec.hpp>
 #include <espalier/models/mixtral_config.hpp>
 
@@ -22,7 +23,7 @@ inline constexpr std::size_t kDefaultShardBytes = 5'000'000'000;
 /// "5GB" (10^9), "500MB", "64KB", "5GiB" (2^30), "MiB", "KiB", "TB", "123" or "123B" in bytes;
 /// letters of any case, fractions such as "1.5GB" too.
 /// @throws UsageError
-[[nodiscard]] inline std::size_t parse_bytes(std::string_view text) {
+[[nodiscard]] ESP_INLINE std::size_t parse_bytes(std::string_view text) {
   double number = 0;
   const auto [end, error] =
       std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
@@ -51,8 +52,8 @@ inline constexpr std::size_t kDefaultShardBytes = 5'000'000'000;
 
 /// Every tensor of a model, in the order of its state dict: Mixtral's names, or Llama's when there
 /// are no experts.
-[[nodiscard]] inline std::vector<TensorSpec> checkpoint_tensors(const MixtralConfig& c,
-                                                                DType dtype) {
+[[nodiscard]] ESP_INLINE std::vector<TensorSpec> checkpoint_tensors(const MixtralConfig& c,
+                                                                    DType dtype) {
   std::vector<TensorSpec> list;
   const auto add = [&](std::string name, const Shape& shape) {
     list.push_back(make_spec(std::move(name), dtype, shape));
@@ -96,8 +97,8 @@ struct ShardPlan {
 
 /// Fills shards in order up to `max_bytes`. A tensor that is larger alone gets a shard of its own,
 /// in front of the one being filled.
-[[nodiscard]] inline std::vector<ShardPlan> plan_shards(const std::vector<TensorSpec>& tensors,
-                                                        std::size_t max_bytes) {
+[[nodiscard]] ESP_INLINE std::vector<ShardPlan> plan_shards(const std::vector<TensorSpec>& tensors,
+                                                            std::size_t max_bytes) {
   std::vector<ShardPlan> shards;
   ShardPlan current;
   for (const TensorSpec& t : tensors) {

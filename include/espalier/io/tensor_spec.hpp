@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <espalier/core/dtype.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/core/shape.hpp>
 
 namespace espalier::io {
@@ -62,7 +63,7 @@ struct TensorSpec {
 }
 
 /// "[32000, 4096]"
-[[nodiscard]] inline std::string shape_text(const TensorSpec& t) {
+[[nodiscard]] ESP_INLINE std::string shape_text(const TensorSpec& t) {
   std::string text = "[";
   for (const std::int64_t n : t.shape) {
     text += (text.size() > 1 ? ", " : "") + std::to_string(n);
@@ -71,7 +72,7 @@ struct TensorSpec {
 }
 
 /// Bytes that shape and type need. @throws FormatError for an unknown type or an overflow
-[[nodiscard]] inline std::size_t checked_bytes(const TensorSpec& t, const std::string& file) {
+[[nodiscard]] ESP_INLINE std::size_t checked_bytes(const TensorSpec& t, const std::string& file) {
   const unsigned bits = bits_of_type(t.type);
   ESP_REQUIRE(bits > 0, FormatError, file, ": tensor \"", t.name, "\": unknown dtype \"", t.type,
               "\"");
@@ -113,7 +114,7 @@ struct TensorSpec {
 }
 
 /// Wider elements first: then every tensor of a file is aligned for its type.
-inline void sort_for_alignment(std::vector<TensorSpec>& tensors) {
+ESP_INLINE void sort_for_alignment(std::vector<TensorSpec>& tensors) {
   std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
     return bits_of_type(a.type) > bits_of_type(b.type);
   });

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/text/special_tokens.hpp>
@@ -46,7 +47,7 @@ class ChatTemplate {
   /// The template of a checkpoint folder: chat_template.jinja, or "chat_template" in
   /// tokenizer_config.json.
   /// @throws FormatError if there is none, or one that is not known
-  static ChatTemplate detect(const std::filesystem::path& folder) {
+  ESP_INLINE static ChatTemplate detect(const std::filesystem::path& folder) {
     std::string where;
     const std::optional<std::string> source = find_source(folder, where);
     ESP_REQUIRE(source, FormatError, folder.string(),
@@ -59,8 +60,8 @@ class ChatTemplate {
   }
 
   /// As `detect`, from the Jinja text itself; `where` names it in messages.
-  static ChatTemplate from_source(std::string_view source, std::string_view where, std::string bos,
-                                  std::string eos) {
+  ESP_INLINE static ChatTemplate from_source(std::string_view source, std::string_view where,
+                                             std::string bos, std::string eos) {
     const std::optional<KnownTemplate> known = recognise_template(source);
     ESP_REQUIRE(
         known, FormatError, where,
@@ -74,8 +75,8 @@ class ChatTemplate {
 
   /// `chatml` (without a default system message), `mixtral` (December 2023) or `mixtral-v1` (2024:
   /// a space before [INST] and before the answer, an optional system message).
-  static ChatTemplate named(std::string_view name, std::string bos = "<s>",
-                            std::string eos = "</s>") {
+  ESP_INLINE static ChatTemplate named(std::string_view name, std::string bos = "<s>",
+                                       std::string eos = "</s>") {
     ESP_REQUIRE(name == "chatml" || name == "mixtral" || name == "mixtral-v1", UsageError,
                 "chat template '", name, "', expected one of: ", kNames);
     ChatTemplate t(name == "chatml"    ? Kind::chatml
@@ -104,7 +105,7 @@ class ChatTemplate {
   }
 
   /// The same text as render(messages, false), cut at the borders of what is learned.
-  std::vector<TextSegment> render_segments(const std::vector<Message>& messages) const {
+  ESP_INLINE std::vector<TextSegment> render_segments(const std::vector<Message>& messages) const {
     ESP_REQUIRE(!messages.empty(), FormatError, "chat template: a conversation without messages");
     return kind_ == Kind::chatml ? chatml(messages) : mixtral(messages);
   }

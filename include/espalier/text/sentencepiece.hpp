@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/text/protobuf.hpp>
 #include <espalier/text/tokenizer_definition.hpp>
 #include <espalier/text/unicode.hpp>
@@ -126,9 +127,9 @@ inline MergeTable merges_of(const SentencePieceFile& model, const Vocabulary& no
 /// @param bytes the content of a `tokenizer.model`; `file` is its name for messages
 /// @param beside added tokens that other files of the folder define; they go before the file's own
 /// @throws FormatError
-inline TokenizerDefinition parse_sentencepiece(std::string_view bytes, std::string_view file,
-                                               bool add_bos, bool add_eos,
-                                               const std::vector<AddedToken>& beside = {}) {
+ESP_INLINE TokenizerDefinition parse_sentencepiece(std::string_view bytes, std::string_view file,
+                                                   bool add_bos, bool add_eos,
+                                                   const std::vector<AddedToken>& beside = {}) {
   using File = detail::SentencePieceFile;
   const File model(bytes, file);
   detail::require_supported(model, file);

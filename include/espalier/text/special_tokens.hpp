@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/text/added_tokens.hpp>
 #include <espalier/text/tokenizer_json.hpp>
@@ -25,14 +26,14 @@ namespace espalier::text {
 /// The settings beside a tokenizer; every part may be missing.
 class TokenizerFolder {
  public:
-  explicit TokenizerFolder(const std::filesystem::path& folder)
+  ESP_INLINE explicit TokenizerFolder(const std::filesystem::path& folder)
       : tokenizer_config_(read_if_there(folder / "tokenizer_config.json")),
         special_tokens_map_(read_if_there(folder / "special_tokens_map.json")),
         config_(read_if_there(folder / "config.json")),
         added_tokens_(read_if_there(folder / "added_tokens.json")) {}
 
   /// The text of "bos_token", "eos_token", "pad_token" or "unk_token".
-  std::optional<std::string> token_text(std::string_view role) const {
+  ESP_INLINE std::optional<std::string> token_text(std::string_view role) const {
     for (const io::Json* file : {&tokenizer_config_, &special_tokens_map_}) {
       const io::Json* token = file->is_null() ? nullptr : file->find_value(role);
       if (token == nullptr) continue;
@@ -42,7 +43,7 @@ class TokenizerFolder {
   }
 
   /// The id that config.json gives for a role; the first where it lists several.
-  std::optional<std::int32_t> configured_id(std::string_view role) const {
+  ESP_INLINE std::optional<std::int32_t> configured_id(std::string_view role) const {
     const std::string key = std::string(role) + "_id";
     const io::Json* id = config_.is_null() ? nullptr : config_.find_value(key);
     if (id != nullptr && id->is_array()) id = id->size() == 0 ? nullptr : &id->at(0);
@@ -60,7 +61,7 @@ class TokenizerFolder {
   }
 
   /// Added tokens of a folder whose tokenizer file cannot hold them (`tokenizer.model`).
-  std::vector<AddedToken> added_tokens() const {
+  ESP_INLINE std::vector<AddedToken> added_tokens() const {
     std::vector<AddedToken> tokens;
     const io::Json* listed = tokenizer_config_.is_null()
                                  ? nullptr

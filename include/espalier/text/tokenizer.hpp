@@ -22,6 +22,7 @@
 #include <vector>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/text/sentencepiece.hpp>
 #include <espalier/text/special_tokens.hpp>
@@ -37,7 +38,7 @@ class Tokenizer {
   /// Reads a folder with `tokenizer.json` or `tokenizer.model`, or one of these files; settings are
   /// looked for beside it.
   /// @throws IoError, FormatError
-  static Tokenizer load(const std::filesystem::path& folder_or_file) {
+  ESP_INLINE static Tokenizer load(const std::filesystem::path& folder_or_file) {
     namespace fs = std::filesystem;
     fs::path file = folder_or_file;
     if (fs::is_directory(file)) {
@@ -58,7 +59,7 @@ class Tokenizer {
   }
 
   /// A tokenizer without a folder: no special roles but what `encode` adds.
-  explicit Tokenizer(TokenizerDefinition definition)
+  ESP_INLINE explicit Tokenizer(TokenizerDefinition definition)
       : d_(std::make_shared<const TokenizerDefinition>(std::move(definition))),
         caches_(std::make_shared<WordCachePool>()) {
     size_ = d_->vocabulary.size();
@@ -68,7 +69,8 @@ class Tokenizer {
   /// @param add_special_tokens add what the tokenizer puts around a text (such as BOS). Rendered
   /// chat templates have these in their text already: give false.
   /// @throws FormatError if the text is not UTF-8
-  std::vector<std::int32_t> encode(std::string_view text, bool add_special_tokens = true) const {
+  ESP_INLINE std::vector<std::int32_t> encode(std::string_view text,
+                                              bool add_special_tokens = true) const {
     const std::size_t bad = find_invalid_utf8(text);
     ESP_REQUIRE(bad == std::string_view::npos, FormatError,
                 "encode: the text is not UTF-8 at byte ", bad, " of ", text.size(),
@@ -91,7 +93,8 @@ class Tokenizer {
 
   /// The text of `ids`. Ids without a token vanish, as in the reference: models often have more
   /// rows than their tokenizer has tokens.
-  std::string decode(std::span<const std::int32_t> ids, bool skip_special_tokens = true) const {
+  ESP_INLINE std::string decode(std::span<const std::int32_t> ids,
+                                bool skip_special_tokens = true) const {
     Parts parts;
     for (const std::int32_t id : ids) {
       const std::string* t = text_of(id);

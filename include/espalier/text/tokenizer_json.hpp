@@ -14,6 +14,7 @@
 #include <utility>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/text/tokenizer_components.hpp>
 #include <espalier/text/tokenizer_definition.hpp>
@@ -120,7 +121,8 @@ inline void add_token(const Json& j, TokenizerDefinition& d) {
 
 /// @param file names the text in messages
 /// @throws FormatError
-inline TokenizerDefinition parse_tokenizer_json(std::string_view text, const std::string& file) {
+ESP_INLINE TokenizerDefinition parse_tokenizer_json(std::string_view text,
+                                                    const std::string& file) {
   const io::Json root = io::parse_json(text, file);
   TokenizerDefinition d;
   d.file = file;
