@@ -5,6 +5,7 @@
 // Writes scores.json, scores.csv, and one heatmap per criterion as PNG and SVG. Criteria without
 // data say little on their own; frequency, ean, reap and man come from one pass over the texts.
 #include <espalier/io/sha256.hpp>
+#include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/heatmap.hpp>
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/criteria.hpp>
@@ -242,5 +243,8 @@ int main(int argc, char** argv) {
   return run_program(
       argc, argv, "analyze", "Scores the experts of a Mixtral checkpoint, to choose what to prune.",
       [&](CLI::App& app) { declare(app, o); },
-      [&](const CommonOptions& common) { run(o, common); });
+      [&](const CommonOptions& common) {
+        const TraceSession trace;  // where ESPALIER_TRACE names a file
+        run(o, common);
+      });
 }

@@ -18,6 +18,7 @@
 #include <espalier/eval/replay.hpp>
 #include <espalier/eval/requests.hpp>
 #include <espalier/ops/cpu/isa.hpp>
+#include <espalier/ops/trace_session.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/train/dataset.hpp>
 #include <espalier/train/load_model.hpp>
@@ -487,5 +488,8 @@ int main(int argc, char** argv) {
       argc, argv, "evaluate",
       "Measures a model on tasks, answers likelihood requests, or scores recorded answers anew.",
       [&](CLI::App& app) { declare(app, o); },
-      [&](const CommonOptions& common) { Evaluate(o, common, resuming(argc, argv)).run(); });
+      [&](const CommonOptions& common) {
+        const TraceSession trace;  // where ESPALIER_TRACE names a file
+        Evaluate(o, common, resuming(argc, argv)).run();
+      });
 }

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 
+#include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
@@ -37,7 +38,7 @@ struct Options {
   std::int64_t save_every = 100, eval_every = 0;
   int keep_checkpoints = 3;
   double epochs = 1, lr = 2e-4, weight_decay = 0, clip = 1, aux_loss = 0;
-  bool packing = false, no_shuffle = false, resume = false;
+  bool packing = false, no_shuffle = false, resume = false, recompute = false;
 };
 
 void declare(CLI::App& app, Options& o) {
@@ -117,6 +118,9 @@ void declare(CLI::App& app, Options& o) {
       ->group(training);
   app.add_option("--dtype", o.dtype, "Computation in f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
+      ->group(training);
+  app.add_flag("--recompute", o.recompute,
+               "Recompute layers in backward: less memory, the same result, more time")
       ->group(training);
   app.add_option("--save-every", o.save_every, "Steps between checkpoints; 0: none but on Ctrl-C")
       ->check(count)
@@ -350,10 +354,14 @@ class FineTune {
     state_.arguments = arguments();
     const train::Schedule schedule{train::schedule_named(o_.schedule), o_.lr, o_.warmup,
                                    state_.max_steps};
-    trainer_ = std::make_unique<train::Trainer>(
-        parameters_, loss_,
-        train::TrainerConfig{
-            schedule, {0.9, 0.999, 1e-8, o_.weight_decay}, o_.clip, o_.aux_loss, common_.seed});
+    trainer_ =
+        std::make_unique<train::Trainer>(parameters_, loss_,
+                                         train::TrainerConfig{schedule,
+                                                              {0.9, 0.999, 1e-8, o_.weight_decay},
+                                                              o_.clip,
+                                                              o_.aux_loss,
+                                                              common_.seed,
+                                                              o_.recompute});
   }
 
   static std::string fingerprint(std::uint64_t hash) { return fmt::format("{:016x}", hash); }
@@ -670,5 +678,8 @@ int main(int argc, char** argv) {
   return run_program(
       argc, argv, "fine_tune", "Trains LoRA adapters on a Mixtral checkpoint.",
       [&](CLI::App& app) { declare(app, o); },
-      [&](const CommonOptions& common) { FineTune(o, common, resume_command(argc, argv)).run(); });
+      [&](const CommonOptions& common) {
+        const TraceSession trace;  // where ESPALIER_TRACE names a file
+        FineTune(o, common, resume_command(argc, argv)).run();
+      });
 }

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include <espalier/io/json.hpp>
+#include <espalier/ops/trace_session.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/decode_stream.hpp>
 #include <espalier/train/load_model.hpp>
@@ -154,5 +155,8 @@ int main(int argc, char** argv) {
                        "Draw from the likeliest ids that reach this probability")
             ->check(CLI::Range(1e-6, 1.0));
       },
-      [&](const CommonOptions& common) { run(o, common); });
+      [&](const CommonOptions& common) {
+        const TraceSession trace;  // where ESPALIER_TRACE names a file
+        run(o, common);
+      });
 }

@@ -15,6 +15,7 @@
 #include <espalier/io/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/models/mixtral.hpp>
+#include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/dataset.hpp>
@@ -255,5 +256,8 @@ int main(int argc, char** argv) {
   return run_program(
       argc, argv, "pretrain", "Trains all weights of a small Mixtral checkpoint.",
       [&](CLI::App& app) { declare(app, o); },
-      [&](const CommonOptions& common) { Pretrain(o, common).run(); });
+      [&](const CommonOptions& common) {
+        const TraceSession trace;  // where ESPALIER_TRACE names a file
+        Pretrain(o, common).run();
+      });
 }
