@@ -77,7 +77,7 @@ struct RmsNormOp {
   static ESP_SIMD_INLINE double square_sum(const T* x, std::int64_t h) {
     using V = simd::Native<T, W>;
     return simd::sum_over<V>(h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
-      const V v = V::load(x + c, lanes);
+      const V v = V::load_ahead(x + c, lanes);
       return fma(v, v, sum);
     });
   }
@@ -105,7 +105,7 @@ struct RmsNormOp {
   static ESP_SIMD_INLINE double scaled_dot(const Row<T>& row) {
     using V = simd::Native<T, W>;
     return simd::sum_over<V>(row.h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
-      const V product = V::load(row.dy + c, lanes) * V::load(row.x + c, lanes);
+      const V product = V::load_ahead(row.dy + c, lanes) * V::load_ahead(row.x + c, lanes);
       return fma(product, V::load(row.w + c, lanes), sum);
     });
   }
@@ -115,7 +115,7 @@ struct RmsNormOp {
     using V = simd::Native<T, W>;
     const V r(static_cast<acc_t<T>>(row.r));
     return simd::sum_over<V>(row.h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
-      const V product = V::load(row.dy + c, lanes) * V::load(row.x + c, lanes);
+      const V product = V::load_ahead(row.dy + c, lanes) * V::load_ahead(row.x + c, lanes);
       fma(product, r, V::load(dw + c, lanes)).store(dw + c, lanes);
       return fma(product, V::load(row.w + c, lanes), sum);
     });

@@ -122,7 +122,7 @@ struct Rope {
     using V = simd::Native<T, W>;
     simd::for_each_vector<V>(0, half, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
       const V c = V::load(cosine + i, lanes), s = V(direction) * V::load(cosine + half + i, lanes);
-      const V low = V::load(x + i, lanes), high = V::load(x + half + i, lanes);
+      const V low = V::load_ahead(x + i, lanes), high = V::load_ahead(x + half + i, lanes);
       (low * c - high * s).store(y + i, lanes);
       (high * c + low * s).store(y + half + i, lanes);
     });

@@ -26,7 +26,7 @@ struct SwiGlu {
       simd::dispatch([=]<int W>() {
         using V = simd::Native<T, W>;
         simd::for_each_vector<V>(begin, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
-          value(V::load(pg + i, lanes), V::load(pu + i, lanes)).store(py + i, lanes);
+          value(V::load_ahead(pg + i, lanes), V::load_ahead(pu + i, lanes)).store(py + i, lanes);
         });
       });
     });
@@ -45,7 +45,8 @@ struct SwiGlu {
         using V = simd::Native<T, W>;
         simd::for_each_vector<V>(begin, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
           V dg, du;
-          gradients(V::load(pg + i, lanes), V::load(pu + i, lanes), V::load(pd + i, lanes), dg, du);
+          gradients(V::load_ahead(pg + i, lanes), V::load_ahead(pu + i, lanes),
+                    V::load_ahead(pd + i, lanes), dg, du);
           dg.store(pdg + i, lanes);
           du.store(pdu + i, lanes);
         });
