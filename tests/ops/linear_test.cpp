@@ -20,10 +20,12 @@ struct Group {
 constexpr std::int64_t kIn = 19, kOut = 11, kRank = 3;
 constexpr double kScale = 1.75;
 
+/// Values that an activation of type T holds exactly.
+template <FloatElement T = float>
 Group make_group(std::int64_t n, std::uint64_t seed) {
-  return {normal(n * kIn, seed),         normal(kOut * kIn, seed + 1),
-          normal(kRank * kIn, seed + 2), normal(kOut * kRank, seed + 3),
-          normal(n * kOut, seed + 4),    n};
+  return {normal_of<T>(n * kIn, seed),         normal_of<T>(kOut * kIn, seed + 1),
+          normal_of<T>(kRank * kIn, seed + 2), normal_of<T>(kOut * kRank, seed + 3),
+          normal_of<T>(n * kOut, seed + 4),    n};
 }
 
 std::vector<double> joined(const std::vector<Group>& groups, std::vector<double> Group::*part) {
@@ -32,27 +34,36 @@ std::vector<double> joined(const std::vector<Group>& groups, std::vector<double>
   return all;
 }
 
-void require_close(const AnyTensor& got, const std::vector<double>& want, const char* what) {
+/// `computed`: the type of the activations. Beside bf16, x Aᵀ and its gradient are bf16, so some
+/// errors are of a rounded term, not of the rounded result.
+void require_close(const AnyTensor& got, const std::vector<double>& want, const char* what,
+                   DType computed) {
+  const bool narrow = computed == DType::bf16 || got.dtype() == DType::bf16;
   const Mismatch m =
-      compare(to_vector(got), want, 20 * tol(got.dtype(), kIn), tol(got.dtype(), kIn));
+      narrow ? compare(to_vector(got), want, tol(DType::bf16, kIn), tol(DType::bf16, 1))
+             : compare(to_vector(got), want, 20 * tol(computed, kIn), tol(computed, kIn));
   INFO(what << ": " << m);
   REQUIRE(m.count == 0);
 }
 
-// Values and all gradients of grouped LoRA layers against each group alone, by the complex step.
-template <class T>
+// Values and all gradients of grouped LoRA layers against each group alone, by the complex step:
+// activations of type T, weights of type W, LoRA pairs of type L.
+template <FloatElement T, class W = T, class L = T>
 void check_groups(const std::vector<std::int64_t>& sizes) {
+  constexpr DType kType = dtype_of<T>::value;
+  // All of them hold the values exactly.
+  using Narrow = std::conditional_t<sizeof(T) == 2 || sizeof(W) == 2, bf16, T>;
   std::vector<Group> groups;
   std::vector<std::int64_t> offsets = {0};
   std::vector<AnyVar> weights;
   std::vector<LoraPair> pairs;
   for (const std::int64_t n : sizes) {
-    groups.push_back(make_group(n, 10 * offsets.size()));
+    groups.push_back(make_group<Narrow>(n, 10 * offsets.size()));
     const Group& g = groups.back();
     offsets.push_back(offsets.back() + n);
-    weights.push_back(parameter(make_tensor<T>({kOut, kIn}, g.w)));
-    pairs.push_back({parameter(make_tensor<T>({kRank, kIn}, g.a)),
-                     parameter(make_tensor<T>({kOut, kRank}, g.b))});
+    weights.push_back(parameter(make_tensor<W>({kOut, kIn}, g.w)));
+    pairs.push_back({parameter(make_tensor<L>({kRank, kIn}, g.a)),
+                     parameter(make_tensor<L>({kOut, kRank}, g.b))});
   }
   const auto x = parameter(make_tensor<T>({offsets.back(), kIn}, joined(groups, &Group::x)));
   const auto y = grouped_linear(x, weights, offsets, pairs, kScale);
@@ -71,21 +82,24 @@ void check_groups(const std::vector<std::int64_t>& sizes) {
     const auto dx =
         complex_step_grad([&](const auto& z) { return dot(g.dy, value(z, cw, ca, cb)); }, g.x);
     want_dx.insert(want_dx.end(), dx.begin(), dx.end());
+    REQUIRE(weights[i].grad().dtype() == dtype_of<W>::value);
+    REQUIRE(pairs[i].a.grad().dtype() == dtype_of<L>::value);
+    REQUIRE(pairs[i].b.grad().dtype() == dtype_of<L>::value);
     require_close(
         weights[i].grad(),
         complex_step_grad([&](const auto& z) { return dot(g.dy, value(cx, z, ca, cb)); }, g.w),
-        "dw");
+        "dw", kType);
     require_close(
         pairs[i].a.grad(),
         complex_step_grad([&](const auto& z) { return dot(g.dy, value(cx, cw, z, cb)); }, g.a),
-        "da");
+        "da", kType);
     require_close(
         pairs[i].b.grad(),
         complex_step_grad([&](const auto& z) { return dot(g.dy, value(cx, cw, ca, z)); }, g.b),
-        "db");
+        "db", kType);
   }
-  require_close(y.value(), want_y, "y");
-  require_close(x.grad(), want_dx, "dx");
+  require_close(y.value(), want_y, "y", kType);
+  require_close(x.grad(), want_dx, "dx", kType);
 }
 
 }  // namespace
@@ -96,6 +110,42 @@ TEST_CASE("linear: grouped LoRA layers match the reference and its complex-step 
                               std::vector<std::int64_t>{0, 0, 2}, std::vector<std::int64_t>{0});
   check_groups<double>(sizes);
   check_groups<float>(sizes);
+  for (const cpu::Isa isa : cpu::kIsas) {
+    if (isa > cpu::best_isa()) continue;
+    const cpu::IsaOverride forced(isa);
+    CAPTURE(name(isa));
+    check_groups<bf16, bf16, float>(sizes);
+    check_groups<bf16, float, float>(sizes);
+    check_groups<bf16, f16, bf16>(sizes);
+  }
+  check_groups<float, bf16, float>(sizes);
+}
+
+TEST_CASE("linear: beside bf16 activations an f32 gradient keeps what bf16 would lose",
+          "[ops][linear]") {
+  const Group g = make_group<bf16>(9, 21);
+  const Var<bf16> x(make_tensor<bf16>({9, kIn}, g.x));
+  const auto w = parameter(make_tensor<float>({kOut, kIn}, g.w));
+  backward(linear(x, w), make_tensor<bf16>({9, kOut}, g.dy));
+  std::vector<double> dy_t(kOut * 9), x_t(kIn * 9);
+  for (std::int64_t i = 0; i < 9; ++i) {
+    for (std::int64_t o = 0; o < kOut; ++o) dy_t[o * 9 + i] = g.dy[i * kOut + o];
+    for (std::int64_t c = 0; c < kIn; ++c) x_t[c * 9 + i] = g.x[i * kIn + c];
+  }
+  require_close(w.grad(), reference::linear(dy_t, x_t, kOut, 9, kIn), "dw", DType::f32);
+}
+
+TEST_CASE("linear: LoRA factors of f32 act beside bf16 activations as if rounded to bf16",
+          "[ops][linear]") {
+  const Group g = make_group(8, 31);  // values that bf16 does not hold
+  const auto x = make_tensor<bf16>({8, kIn}, g.x);
+  const auto w = make_tensor<bf16>({kOut, kIn}, g.w);
+  const auto y_of = [&]<class L>(L) {
+    const LoraPair pair{AnyVar(make_tensor<L>({kRank, kIn}, g.a)),
+                        AnyVar(make_tensor<L>({kOut, kRank}, g.b))};
+    return grouped_linear(Var<bf16>(x), {AnyVar(w)}, {0, 8}, {pair}, kScale).value();
+  };
+  REQUIRE(same_bits(y_of(float{}), y_of(bf16{})));
 }
 
 TEST_CASE("linear: an expert without rows has gradient zero, not none", "[ops][linear]") {
@@ -119,7 +169,7 @@ TEST_CASE("linear: weights stored in bf16 and f16 act as their widened values", 
   const Var<float> x(make_tensor<float>({7, kIn}, g.x));
   auto check = [&](const AnyTensor& stored) {
     const auto y = linear(x, AnyVar(stored)).value();
-    require_close(y, reference::linear(g.x, to_vector(stored), 7, kIn, kOut), "y");
+    require_close(y, reference::linear(g.x, to_vector(stored), 7, kIn, kOut), "y", DType::f32);
   };
   check(make_tensor<bf16>({kOut, kIn}, g.w));
   check(make_tensor<f16>({kOut, kIn}, g.w));
@@ -141,7 +191,7 @@ TEST_CASE("linear: the LoRA branch can have an input of its own", "[ops][linear]
                       return dot(g.dy, reference::linear(z, to_complex(g.w), 6, kIn, kOut));
                     },
                     zero),
-                "dx");
+                "dx", DType::f64);
   require_close(
       dropped.grad(),
       complex_step_grad(
@@ -150,7 +200,7 @@ TEST_CASE("linear: the LoRA branch can have an input of its own", "[ops][linear]
                                                     to_complex(g.b), kScale, 6, kIn, kOut, kRank));
           },
           zero),
-      "dx'");
+      "dx'", DType::f64);
 }
 
 TEST_CASE("linear: a weight that does not fit names both shapes", "[ops][linear]") {

@@ -4,14 +4,21 @@
 // arXiv:2106.09685, eq. 3).
 //   x [R, in]   W_g [out, in]   A_g [r, in]   B_g [out, r]   y [R, out]   group g = rows
 //   [offsets[g], offsets[g+1])
-// x' is x, or x after dropout. Weights are stored in any float type and widened in the GEMM; B·A is
-// never formed. Accumulates in T. A group may be empty: its gradients are zero.
+// x' is x, or x after dropout. B·A is never formed. Sums are acc_t. Weights are stored in any float
+// type: bf16 beside bf16 activations is multiplied as it is, everything else is widened in the
+// GEMM. A and B of f32 beside bf16 activations are rounded to bf16 for the products, and x' Aᵀ and
+// its gradient are bf16, as torch's autocast does. The gradients of y's terms are summed in acc_t
+// and rounded once each to the type of x or of their parameter. A group may be empty: its gradients
+// are zero.
 #pragma once
 
 #include <vector>
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
+#include <espalier/ops/cpu/map.hpp>
+#include <espalier/ops/cpu/parameter_gradients.hpp>
 
 namespace espalier {
 
@@ -59,13 +66,14 @@ struct LinearOp {
       const Tensor<T, D> lora_x(in[lora_input ? 1 : 0]);
       const std::int64_t rank = in[first_a()].shape(0);
       const Tensor<T, D> t(Shape{x.shape(0), rank});  // x' Aᵀ
+      const auto factors = lora_factors<T>(in);
       Problems<T> down, up;
       for (std::size_t g = 0; g < groups(); ++g) {
         T* tg = t.data() + offsets[g] * rank;
         down.push_back(
-            {rows(g), rank, width, of_rows(lora_x, g), weight(in[first_a() + g], true), tg, rank});
-        up.push_back({rows(g), out, rank, of_rows(t, g), weight(in[first_b() + g], true),
-                      y.data() + offsets[g] * out, out, static_cast<T>(scale), T{1}});
+            {rows(g), rank, width, of_rows(lora_x, g), weight(factors[g].a, true), tg, rank});
+        up.push_back({rows(g), out, rank, of_rows(t, g), weight(factors[g].b, true),
+                      y.data() + offsets[g] * out, out, static_cast<acc_t<T>>(scale), 1});
       }
       cpu::gemm_batch<T>(down);
       cpu::gemm_batch<T>(up);
@@ -90,15 +98,13 @@ struct LinearOp {
       cpu::gemm_batch<T>(work);
       grads[0] = dx;
     }
-    Problems<T> dw;
+    cpu::ParameterGradients<T> dw;
     for (std::size_t g = 0; g < groups(); ++g) {
       if (!saved.needs[first_weight() + g]) continue;
-      const Tensor<T, D> d(Shape{out, width});
-      dw.push_back({out, width, rows(g), transposed(of_rows(dy, g)),
-                    of_rows(Tensor<T, D>(in[0]), g), d.data(), width});
-      grads[first_weight() + g] = d;
+      dw.add(in[first_weight() + g], rows(g), of_rows(dy, g), of_rows(Tensor<T, D>(in[0]), g), 1,
+             grads[first_weight() + g]);
     }
-    cpu::gemm_batch<T>(dw);
+    dw.compute();
     if (lora) lora_backward(saved, dy, dx, grads);
     return grads;
   }
@@ -107,16 +113,37 @@ struct LinearOp {
   template <FloatElement T>
   using Problems = std::vector<cpu::GemmProblem<T>>;
 
+  struct Factors {
+    AnyTensor a, b;
+  };
+  /// A and B as the products take them.
+  template <FloatElement T>
+  std::vector<Factors> lora_factors(const std::vector<AnyTensor>& in) const {
+    std::vector<Factors> factors(groups());
+    for (std::size_t g = 0; g < groups(); ++g) factors[g] = {in[first_a() + g], in[first_b() + g]};
+    if constexpr (std::same_as<T, bf16>) {
+      parallel_for(static_cast<std::int64_t>(groups()), 1,
+                   [&](std::int64_t begin, std::int64_t end) {
+                     for (std::int64_t g = begin; g < end; ++g) {
+                       for (AnyTensor* factor : {&factors[g].a, &factors[g].b}) {
+                         if (factor->dtype() != DType::f32) continue;
+                         const Tensor<float> from(*factor);
+                         const Tensor<bf16> to(from.shape());
+                         cpu::map(from.numel(), cpu::Identity{}, to.data(), from.data());
+                         *factor = to;
+                       }
+                     }
+                   });
+    }
+    return factors;
+  }
+
   template <FloatElement T, Device D>
   cpu::MatrixView of_rows(const Tensor<T, D>& x, std::size_t g) const {
     return {x.data() + offsets[g] * x.shape(1), x.dtype(), x.shape(1)};
   }
   static cpu::MatrixView weight(const AnyTensor& w, bool transposed) {
     return {w.bytes(), w.dtype(), w.shape(1), transposed};
-  }
-  static cpu::MatrixView transposed(cpu::MatrixView m) {
-    m.transposed = true;
-    return m;
   }
 
   // dt = scale · dy B;  dB = scale · dyᵀ t;  dA = dtᵀ x';  dx' = dt A (added to dx where x' is x).
@@ -133,30 +160,29 @@ struct LinearOp {
       dlora_x = Tensor<T, D>(Shape{dy.shape(0), width});
       grads[1] = dlora_x;
     }
-    Problems<T> first, second;
+    const auto factors = lora_factors<T>(in);
+    Problems<T> for_dt, for_dx;
+    cpu::ParameterGradients<T> parameters;
     for (std::size_t g = 0; g < groups(); ++g) {
-      first.push_back({rows(g), rank, out, of_rows(dy, g), weight(in[first_b() + g], false),
-                       dt.data() + offsets[g] * rank, rank, static_cast<T>(scale)});
+      for_dt.push_back({rows(g), rank, out, of_rows(dy, g), weight(factors[g].b, false),
+                        dt.data() + offsets[g] * rank, rank, static_cast<acc_t<T>>(scale)});
       if (saved.needs[first_b() + g]) {
-        const Tensor<T, D> db(Shape{out, rank});
-        first.push_back({out, rank, rows(g), transposed(of_rows(dy, g)), of_rows(t, g), db.data(),
-                         rank, static_cast<T>(scale)});
-        grads[first_b() + g] = db;
+        parameters.add(in[first_b() + g], rows(g), of_rows(dy, g), of_rows(t, g), scale,
+                       grads[first_b() + g]);
       }
       if (saved.needs[first_a() + g]) {
-        const Tensor<T, D> da(Shape{rank, width});
-        second.push_back({rank, width, rows(g), transposed(of_rows(dt, g)),
-                          of_rows(Tensor<T, D>(in[input]), g), da.data(), width});
-        grads[first_a() + g] = da;
+        parameters.add(in[first_a() + g], rows(g), of_rows(dt, g),
+                       of_rows(Tensor<T, D>(in[input]), g), 1, grads[first_a() + g]);
       }
       if (saved.needs[input]) {
-        second.push_back({rows(g), width, rank, of_rows(dt, g), weight(in[first_a() + g], false),
-                          dlora_x.data() + offsets[g] * width, width, T{1},
-                          lora_input ? T{0} : T{1}});
+        for_dx.push_back({rows(g), width, rank, of_rows(dt, g), weight(factors[g].a, false),
+                          dlora_x.data() + offsets[g] * width, width, 1,
+                          acc_t<T>(lora_input ? 0 : 1)});
       }
     }
-    cpu::gemm_batch<T>(first);
-    cpu::gemm_batch<T>(second);
+    cpu::gemm_batch<T>(for_dt);
+    parameters.compute();
+    cpu::gemm_batch<T>(for_dx);
   }
 
   void check(const std::vector<AnyTensor>& in) const {
