@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Builds Espalier and runs its tests, from a bare Debian 12 on: installs what is missing first.
+# Builds Espalier and runs its tests, from a bare Debian 12 on: installs what is missing first, and
+# says which files took longest to compile.
 #   tools/test.sh                        preset cpu, all tests
 #   tools/test.sh --preset asan          or tsan, tidy
 #   tools/test.sh -R ops/ -j 1           anything else goes to ctest
@@ -21,4 +22,5 @@ esac
 jobs=$(nproc)
 cmake --preset "$preset"
 cmake --build --preset "$preset" --parallel "$jobs"
+cmake -D BUILD="build/$preset" -P tools/slow_tus.cmake
 ctest --preset "$preset" --parallel "$jobs" "$@"
