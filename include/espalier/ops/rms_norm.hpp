@@ -32,7 +32,7 @@ struct RmsNormOp {
       simd::dispatch([&]<int W>() {
         for (std::int64_t n = begin; n < end; ++n) {
           const T* row = x.data() + n * h;
-          const double mean = square_sum<T, W>(row, h) / static_cast<double>(h);
+          const double mean = square_sum<T, W>(row, h, y.data() + n * h) / static_cast<double>(h);
           factor[n] = 1 / std::sqrt(mean + static_cast<double>(eps));
           scale_row<T, W>(row, w.data(), static_cast<A>(factor[n]), y.data() + n * h, h);
         }
@@ -61,10 +61,15 @@ struct RmsNormOp {
     parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
       simd::dispatch([&]<int W>() {
         for (std::int64_t n = begin; n < end; ++n) {
-          const Row<T> row{x.data() + n * h, dy.data() + n * h, w.data(), factor[n], h};
+          const Row<T> row{x.data() + n * h,
+                           dy.data() + n * h,
+                           w.data(),
+                           factor[n],
+                           h,
+                           dx ? dx.data() + n * h : nullptr};
           const double dot =
               partial ? gain_gradient<W>(row, partial.data() + n / kBlock * h) : scaled_dot<W>(row);
-          if (dx) input_gradient<W>(row, dot, dx.data() + n * h);
+          if (row.dx) input_gradient<W>(row, dot);
         }
       });
     });
@@ -73,10 +78,12 @@ struct RmsNormOp {
   }
 
  private:
+  // Where the row's result will go is asked for while the row is read: writing would wait for it.
   template <FloatElement T, int W>
-  static ESP_SIMD_INLINE double square_sum(const T* x, std::int64_t h) {
+  static ESP_SIMD_INLINE double square_sum(const T* x, std::int64_t h, const T* y) {
     using V = simd::Native<T, W>;
     return simd::sum_over<V>(h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+      __builtin_prefetch(y + c);
       const V v = V::load_ahead(x + c, lanes);
       return fma(v, v, sum);
     });
@@ -98,6 +105,7 @@ struct RmsNormOp {
     const acc_t<T>* w;
     double r;
     std::int64_t h;
+    T* dx;  // null where it is not wanted
   };
 
   /// <w dy, x>
@@ -122,13 +130,13 @@ struct RmsNormOp {
   }
   // The two terms cancel where a row is near the square root of eps, hence doubles for the factors.
   template <int W, FloatElement T>
-  static ESP_SIMD_INLINE void input_gradient(const Row<T>& row, double dot, T* dx) {
+  static ESP_SIMD_INLINE void input_gradient(const Row<T>& row, double dot) {
     using V = simd::Native<T, W>;
     const V r(static_cast<acc_t<T>>(row.r));
     const V pull(static_cast<acc_t<T>>(-dot * row.r * row.r / static_cast<double>(row.h)));
     simd::for_each_vector<V>(0, row.h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
       const V wdy = V::load(row.w + c, lanes) * V::load(row.dy + c, lanes);
-      (r * fma(pull, V::load(row.x + c, lanes), wdy)).store(dx + c, lanes);
+      (r * fma(pull, V::load(row.x + c, lanes), wdy)).store(row.dx + c, lanes);
     });
   }
 
