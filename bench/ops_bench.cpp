@@ -33,13 +33,13 @@ struct Options {
 
 struct Sizes {
   std::string name;
-  std::int64_t tokens, hidden, heads, kv_heads, head_dim, ffn, vocab, head_tokens;
+  std::int64_t tokens, hidden, heads, kv_heads, head_dim, ffn, vocab, gate_tokens, head_tokens;
 };
 
 std::vector<Sizes> sizes(const Options& o) {
   std::vector<Sizes> wanted;
-  for (const Sizes& s : {Sizes{"small", 512, 576, 9, 3, 64, 1536, 49152, 512},
-                         Sizes{"large", 4096, 4096, 32, 8, 128, 14336, 32000, 256}}) {
+  for (const Sizes& s : {Sizes{"small", 512, 576, 9, 3, 64, 1536, 49152, 512, 512},
+                         Sizes{"large", 16384, 4096, 32, 8, 128, 14336, 32000, 4096, 256}}) {
     if (std::count(o.sets.begin(), o.sets.end(), s.name) > 0) wanted.push_back(s);
   }
   return wanted;
@@ -162,7 +162,7 @@ class Ops {
 
   void gate() {
     if (!wants("swiglu")) return;
-    const V g = leaf({s_.tokens, s_.ffn}, 3), up = leaf({s_.tokens, s_.ffn}, 4);
+    const V g = leaf({s_.gate_tokens, s_.ffn}, 3), up = leaf({s_.gate_tokens, s_.ffn}, 4);
     const double bytes = kBytes * static_cast<double>(g.any().numel());
     pair(
         "swiglu", bench::Unit::bytes, 3 * bytes, 5 * bytes, {g, up}, [=] { return swiglu(g, up); },
@@ -191,47 +191,41 @@ class Ops {
   }
 
   void drop() {
-    if constexpr (std::same_as<T, float>) {
-      if (!wants("dropout")) return;
-      const V x = leaf({s_.tokens, s_.hidden}, 1);
-      const double bytes = kBytes * static_cast<double>(x.any().numel());
-      pair("dropout", bench::Unit::bytes, 2 * bytes, 2 * bytes, {x},
-           [=] { return dropout(x, 0.1f, 1, 2); });
-    }
+    if (!wants("dropout")) return;
+    const V x = leaf({s_.tokens, s_.hidden}, 1);
+    const double bytes = kBytes * static_cast<double>(x.any().numel());
+    pair("dropout", bench::Unit::bytes, 2 * bytes, 2 * bytes, {x},
+         [=] { return dropout(x, 0.1f, 1, 2); });
   }
 
   // Keys that a row does not see are not counted: 2 products forward, 5 backward.
   void attend() {
-    if constexpr (std::same_as<T, float>) {
-      if (!wants("attention")) return;
-      const std::int64_t n = std::min<std::int64_t>(s_.tokens, 2048);
-      const V q = leaf({n, s_.heads, s_.head_dim}, 5), k = leaf({n, s_.kv_heads, s_.head_dim}, 6),
-              v = leaf({n, s_.kv_heads, s_.head_dim}, 7);
-      const double product = static_cast<double>(n * (n + 1) * s_.heads * s_.head_dim);
-      pair("attention", bench::Unit::flops, 2 * product, 5 * product, {q, k, v}, [=] {
-        return attention(q, k, v, {0, n});
-      });
-    }
+    if (!wants("attention")) return;
+    const std::int64_t n = std::min<std::int64_t>(s_.tokens, 2048);
+    const V q = leaf({n, s_.heads, s_.head_dim}, 5), k = leaf({n, s_.kv_heads, s_.head_dim}, 6),
+            v = leaf({n, s_.kv_heads, s_.head_dim}, 7);
+    const double product = static_cast<double>(n * (n + 1) * s_.heads * s_.head_dim);
+    pair("attention", bench::Unit::flops, 2 * product, 5 * product, {q, k, v}, [=] {
+      return attention(q, k, v, {0, n});
+    });
   }
 
   void decode() {
-    if constexpr (std::same_as<T, float>) {
-      if (!suite_.wants(title("attention of 1 row"))) return;
-      const std::int64_t n = 4096;
-      const auto k = bench::random<T>({n, s_.kv_heads, s_.head_dim}, 8), v = k.clone();
-      const auto q = bench::random<T>({1, s_.heads, s_.head_dim}, 10);
-      const Tensor<T> y(q.shape());
-      const double bytes = 2 * kBytes * static_cast<double>(k.numel());
-      const cpu::AttentionHeads heads{s_.heads, s_.kv_heads, s_.head_dim};
-      const auto attend_one = [&] {
-        cpu::attention_forward<T>({{q.data(), k.data(), v.data(), y.data(), 1, n, nullptr}}, heads);
-      };
-      suite_.run({title("attention of 1 row"),
-                  bytes,
-                  bench::Unit::bytes,
-                  suite_.copy_ceiling(bytes),
-                  {{"espalier", attend_one}}});
-    }
+    if (!suite_.wants(title("attention of 1 row"))) return;
+    const std::int64_t n = 4096;
+    const auto k = bench::random<T>({n, s_.kv_heads, s_.head_dim}, 8), v = k.clone();
+    const auto q = bench::random<T>({1, s_.heads, s_.head_dim}, 10);
+    const Tensor<T> y(q.shape());
+    const double bytes = 2 * kBytes * static_cast<double>(k.numel());
+    const cpu::AttentionHeads heads{s_.heads, s_.kv_heads, s_.head_dim};
+    const auto attend_one = [&] {
+      cpu::attention_forward<T>({{q.data(), k.data(), v.data(), y.data(), 1, n, nullptr}}, heads);
+    };
+    suite_.run({title("attention of 1 row"),
+                bytes,
+                bench::Unit::bytes,
+                suite_.copy_ceiling(bytes),
+                {{"espalier", attend_one}}});
   }
 
   void head() {
