@@ -9,6 +9,7 @@
 #include <espalier/plot/heatmap.hpp>
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/criteria.hpp>
+#include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/load_model.hpp>
 
@@ -36,7 +37,8 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--adapter", o.adapter, "Instead of --tuned, a PEFT adapter folder")
       ->excludes(tuned);
   app.add_option("--calibration", o.calibration,
-                 "JSONL, lines {\"text\": ...}: each its own sequence");
+                 "JSONL, lines {\"text\": ...}, or prompt and response, or messages: each its own "
+                 "sequence");
   app.add_option("--max-tokens", o.max_tokens, "Calibration tokens in all; 0: the whole file")
       ->check(count);
   std::string known;
@@ -112,8 +114,13 @@ prune::ActivationScores measure_activations(const Options& o, const io::Checkpoi
                                             const io::Checkpoint* tuned, io::Json& provenance) {
   const io::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
   const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
+  std::optional<text::ChatTemplate> chat;  // only where a line needs it
   const prune::CalibrationSet set = prune::read_calibration(
-      o.calibration, o.max_tokens, [&](std::string_view text) { return tokenizer.encode(text); });
+      o.calibration, o.max_tokens, [&](std::string_view text) { return tokenizer.encode(text); },
+      [&](const std::vector<text::Message>& turns) {
+        if (!chat) chat = text::ChatTemplate::detect(checkpoint.folder());
+        return tokenizer.encode(chat->render(turns, false), false);
+      });
   provenance["calibration_sha256"] = io::sha256(io::read_text(o.calibration));
   provenance["calibration_sequences"] = set.sequences.size();
   provenance["calibration_tokens"] = set.tokens;

@@ -67,6 +67,16 @@ std::pair<prune::Plan, std::string> make_plan(const Options& o, const MixtralCon
   return {std::move(plan), o.scores};
 }
 
+/// Scores and plans say of which model they are; expert numbers of another one mean nothing here.
+void warn_of_another_model(const io::Json& provenance, const char* key, const io::Checkpoint& base,
+                           const std::string& source) {
+  const io::Json* known = provenance.is_object() ? provenance.find_value(key) : nullptr;
+  if (known == nullptr || !known->is_string()) return;
+  if (known->as_string() == io::sha256(io::read_text(base.folder() / "config.json"))) return;
+  fmt::print(stderr, "prune: warning: {} was made for a model with another config.json than {}\n",
+             source, base.folder().string());
+}
+
 std::int64_t parameters(const std::vector<io::ShardPlan>& shards) {
   std::int64_t n = 0;
   for (const io::ShardPlan& shard : shards) {
@@ -135,6 +145,11 @@ void run(const Options& o, const CommonOptions& common) {
   refuse_existing(o.adapter_output);
   const io::Checkpoint base(o.model);
   const auto [plan, source] = make_plan(o, base.config());
+  if (o.plan.empty()) {
+    warn_of_another_model(plan.provenance.at("scores"), "model_config_sha256", base, o.scores);
+  } else {
+    warn_of_another_model(plan.provenance, "base_config_sha256", base, o.plan);
+  }
   const auto layout =
       o.layout == "standard" ? prune::Layout::standard : prune::Layout::consolidated;
   const prune::Export what = prune::plan_export(base, plan, layout, max_shard_bytes, source);

@@ -13,6 +13,7 @@
 #include <espalier/io/jsonl.hpp>
 #include <espalier/models/mixtral.hpp>
 #include <espalier/prune/activation_scores.hpp>
+#include <espalier/text/chat_template.hpp>
 
 namespace espalier::prune {
 
@@ -26,20 +27,28 @@ struct CalibrationSet {
 /// @throws FormatError naming the line
 [[nodiscard]] inline CalibrationSet read_calibration(
     const std::filesystem::path& path, std::int64_t max_tokens,
-    const std::function<std::vector<std::int32_t>(std::string_view)>& encode) {
+    const std::function<std::vector<std::int32_t>(std::string_view)>& encode,
+    const std::function<std::vector<std::int32_t>(const std::vector<text::Message>&)>& encode_chat =
+        {}) {
   CalibrationSet set;
   const std::string text = io::read_text(path);
   io::for_each_json_line(text, path.string(), [&](const io::Json& line, std::size_t) {
     if (max_tokens > 0 && set.tokens >= max_tokens) return;
-    std::string sequence;
-    if (line.is_object() && line.find_value("prompt") != nullptr) {
-      sequence = line.at("prompt").as_string() + line.at("response").as_string();
+    std::vector<std::int32_t> ids;
+    if (encode_chat && line.is_object() && line.find_value("messages") != nullptr) {
+      std::vector<text::Message> turns;
+      for (const io::Json& m : line.at("messages").items()) {
+        turns.push_back({m.at("role").as_string(), m.at("content").as_string()});
+      }
+      ids = encode_chat(turns);
+    } else if (line.is_object() && line.find_value("prompt") != nullptr) {
+      ids = encode(line.at("prompt").as_string() + line.at("response").as_string());
     } else {
       ESP_REQUIRE(line.is_object() && line.find_value("text") != nullptr, FormatError, line.where(),
-                  ": expected an object with \"text\", or with \"prompt\" and \"response\"");
-      sequence = line.at("text").as_string();
+                  ": expected an object with \"text\", \"messages\", or \"prompt\" and "
+                  "\"response\"");
+      ids = encode(line.at("text").as_string());
     }
-    std::vector<std::int32_t> ids = encode(sequence);
     if (max_tokens > 0) {
       const auto room = static_cast<std::size_t>(max_tokens - set.tokens);
       if (ids.size() > room) ids.resize(room);
