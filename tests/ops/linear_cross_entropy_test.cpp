@@ -70,7 +70,7 @@ void check_against_reference(const Case<X, W>& c) {
 }  // namespace
 
 TEST_CASE("linear_cross_entropy: a row by hand", "[ops][linear_cross_entropy]") {
-  const Var<double> x(Tensor<double>({1, 1}, {1.0}));
+  const Var<double> x(Tensor<double>({1, 1}, 1.0));
   const AnyVar w(Tensor<double>({3, 1}, {std::log(1.0), std::log(2.0), std::log(5.0)}));
   const Tensor<std::int32_t> targets({1}, 2);  // probability 5/8
   REQUIRE(std::abs(linear_cross_entropy(x, w, targets).value()[0] - std::log(1.6)) <= 1e-14);
