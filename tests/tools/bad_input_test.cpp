@@ -24,6 +24,8 @@ const std::vector<Program>& programs() {
   static const std::vector<Program> all = {
       {"fine_tune", "--model @MODEL --data @TEXT --output @OUT --steps 1 --max-length 16",
        "adapter_model.safetensors"},
+      {"pretrain", "--model @MODEL --data @TEXT --output @OUT --steps 1 --max-length 16",
+       "config.json"},
       {"analyze", "--model @MODEL --calibration @TEXT --criteria frequency,reap --output @OUT",
        "scores.json"},
       {"prune", "--model @MODEL --plan @PLAN --output @OUT", "config.json"},

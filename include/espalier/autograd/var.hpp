@@ -176,7 +176,8 @@ template <Element T, Device D, class Op>
       return op.template forward<T, D>(saved, values);
     }
   }();
-  if (trace::enabled()) trace::estimate_bytes(detail::moved_bytes(values, {y}));
+  if (trace::enabled())
+    trace::estimate_bytes(detail::moved_bytes(values, std::vector<AnyTensor>{y}));
   return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
 }
 
@@ -197,7 +198,8 @@ template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
   static_assert(std::tuple_size_v<decltype(op.backward(saved, y))> == 1 + sizeof...(Rest),
                 "Op::backward must return one gradient per input");
   if (trace::enabled()) {
-    trace::estimate_bytes(detail::moved_bytes({first.any(), rest.any()...}, {y}));
+    trace::estimate_bytes(
+        detail::moved_bytes({first.any(), rest.any()...}, std::vector<AnyTensor>{y}));
   }
   return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
 }
