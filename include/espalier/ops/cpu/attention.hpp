@@ -6,6 +6,7 @@
 // segment's first key, and a block of which it sees nothing leaves its sums as they are.
 #pragma once
 
+#include <espalier/ops/cpu/attention_decode.hpp>
 #include <espalier/ops/cpu/attention_sums.hpp>
 
 namespace espalier::cpu {
@@ -171,8 +172,11 @@ class AttentionForward {
       for (std::int64_t key = std::max(c * kChunkKeys, first); key < chunk_end; key += kKeys) {
         const int keys = static_cast<int>(std::min<std::int64_t>(kKeys, chunk_end - key));
         KeyBlock<A> keys_here = keys_.block(t.segment, t.kv_head, key, keys, scratch.keys);
-        keys_here.ahead = keys_.ahead(t.segment, t.kv_head, key + kKeys);
-        add_keys(t.segment, q, key, keys_here, scratch.queries, scratch.scores, of_chunk);
+        keys_.announce(t.segment, t.kv_head, key + kKeys, keys_here);
+        const VisibleKeys seen(h_, q, offset(t.segment), key, keys);
+        multiply_visible(keys_here, keys_here.k, scratch.queries, h_.head_dim, q.count, seen,
+                         scratch.scores);
+        add_scores(q, seen, keys_here, scratch.scores, of_chunk);
       }
       if (joins) join_sums(of_chunk, total);
     }
@@ -198,10 +202,17 @@ class AttentionForward {
     const Scratch scratch(*this, t.blocks(), 0);
     const QueryBlock first_block = block(t.segment, 0, t.block);
     const QueryBlock last_block = block(t.segment, 0, t.block_end - 1);
+    const bool few = last_block.first + last_block.count <= kFewQueries && stride_ == h_.head_dim;
     for_each_block(t, sums_at(t.sums), [&](const QueryBlock& q, std::int64_t i, const Sums& sums) {
-      transposed_queries(t.segment, q, scratch.rows, scratch.queries + i * per_queries);
+      A* const to = scratch.queries + i * per_queries;
+      if (few) {
+        gather_queries(h_, q, segments_[t.segment].q, to);
+      } else {
+        transposed_queries(t.segment, q, scratch.rows, to);
+      }
       sums.clear();
     });
+    std::fill_n(scratch.scores, kKeys * kQueries, A{0});  // idle lanes: no slow numbers
     const std::int64_t first = first_key(t.segment, first_block) / kKeys * kKeys;
     const std::int64_t end = std::min(t.chunk_end * kChunkKeys, end_key(t.segment, last_block));
     for (std::int64_t key = std::max(t.chunk * kChunkKeys, first); key < end; key += kKeys) {
@@ -209,14 +220,22 @@ class AttentionForward {
       KeyBlock<A> of_head{};
       for_each_block(
           t, sums_at(t.sums), [&](const QueryBlock& q, std::int64_t i, const Sums& sums) {
+            const A* const queries = scratch.queries + i * per_queries;
             if (q.first == first_block.first) {
-              of_head = keys_.block(t.segment, q.kv_head, key, keys, scratch.keys);
+              of_head = keys_.block(t.segment, q.kv_head, key, keys, scratch.keys, !few);
               const bool last_head = q.kv_head + 1 == t.kv_head_end;
-              of_head.ahead = keys_.ahead(t.segment, last_head ? t.kv_head : q.kv_head + 1,
-                                          last_head ? key + kKeys : key);
+              keys_.announce(t.segment, last_head ? t.kv_head : q.kv_head + 1,
+                             last_head ? key + kKeys : key, of_head);
             }
-            add_keys(t.segment, q, key, of_head, scratch.queries + i * per_queries, scratch.scores,
-                     sums);
+            const VisibleKeys seen(h_, q, offset(t.segment), key, keys);
+            if (few) {
+              multiply_few(keys_.stored(t.segment, q.kv_head, key), h_.kv_stride(), keys, queries,
+                           h_.head_dim, q.count, of_head.next_k, scratch.scores);
+            } else {
+              multiply_visible(of_head, of_head.k, queries, h_.head_dim, q.count, seen,
+                               scratch.scores);
+            }
+            add_scores(q, seen, of_head, scratch.scores, sums);
           });
     }
     if (!whole(t)) return;
@@ -239,16 +258,15 @@ class AttentionForward {
     });
   }
 
-  /// One block of queries against one of keys.
-  void add_keys(std::size_t segment, const QueryBlock& q, std::int64_t key,
-                const KeyBlock<A>& block, const A* queries, A* scores, const Sums& sums) const {
-    const VisibleKeys seen(h_, q, offset(segment), key, block.keys);
+  /// One block of queries against one of keys, of which `scores` are known.
+  void add_scores(const QueryBlock& q, const VisibleKeys& seen, const KeyBlock<A>& block, A* scores,
+                  const Sums& sums) const {
     Joining<A> joining;
-    multiply_visible(block, block.k, queries, h_.head_dim, q.count, seen, scores);
     softmax_block(scores, exponent_scale<A>(h_), seen, sums, joining);
     PanelProduct<A> p{};
     p.a = scores, p.stride_a = kQueries;
     p.b = block.v, p.stride_b = block.stride;
+    p.ahead = block.next_v;
     p.c = sums.y, p.stride_c = stride_;
     p.rows = q.count, p.cols = static_cast<int>(stride_), p.depth = block.keys;
     if (!seen.all) p.begin = seen.begin, p.end = seen.end;
@@ -263,10 +281,10 @@ class AttentionForward {
       for (int i = 0; i < q.count; ++i) {
         T* const y = s.y + (q.row(h_, i) * h_.heads + q.head(h_, i)) * h_.head_dim;
         const A* const from = sums.y + i * stride_;
-        const V sum(sums.sum[i]);
+        const V factor(A{1} / sums.sum[i]);
         simd::for_each_vector<V>(0, h_.head_dim, [&](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
           // Adding 0 leaves one zero: whether -0 survives depends on what else shared the block.
-          (V::load(from + c) / sum + V(A{0})).store(y + c, lanes);
+          fma(V::load(from + c), factor, V(A{0})).store(y + c, lanes);
         });
       }
     });

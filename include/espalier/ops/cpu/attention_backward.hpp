@@ -188,7 +188,7 @@ class AttentionBackward {
       for (std::int64_t key = h_.first_key(q.row(h_, 0)) / kKeys * kKeys; key < end; key += kKeys) {
         const int keys = static_cast<int>(std::min<std::int64_t>(kKeys, end - key));
         KeyBlock<A> keys_here = keys_.block(part.segment, q.kv_head, key, keys, scratch.keys);
-        keys_here.ahead = keys_.ahead(part.segment, q.kv_head, key + kKeys);
+        keys_.announce(part.segment, q.kv_head, key + kKeys, keys_here);
         add_keys(part, q, key, keys_here, scratch);
       }
       write_rows(q, scratch.dq, scale_, segments_[part.segment].dq);

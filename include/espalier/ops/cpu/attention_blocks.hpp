@@ -167,8 +167,8 @@ template <std::floating_point A>
 struct KeyBlock {
   const A *k, *v;
   std::int64_t stride;
-  int keys, readable;  // as many rows may be read, those behind the keys hold anything
-  FetchAhead ahead{};
+  int keys, readable;             // as many rows may be read, those behind the keys hold anything
+  FetchAhead next_k{}, next_v{};  // of the block that is read after this one
 };
 
 /// The keys of some segments, [G, P] a row, copied once for all the query blocks that read them.
@@ -200,21 +200,27 @@ class PackedKeys {
     });
   }
 
-  /// Where the block at `key` lies.
-  FetchAhead ahead(std::size_t entry, std::int64_t kv_head, std::int64_t key) const {
+  /// The keys from `key` on as they lie in memory.
+  const T* stored(std::size_t entry, std::int64_t kv_head, std::int64_t key) const {
+    return entries_[entry].k + key * h_.kv_stride() + kv_head * h_.head_dim;
+  }
+  /// Says in `now` that the block at `key` is read next; there may be none.
+  void announce(std::size_t entry, std::int64_t kv_head, std::int64_t key, KeyBlock<A>& now) const {
     const Entry& e = entries_[entry];
     if (e.at >= 0) {
       const A* k = packed(e, kv_head) + key * stride_;
-      return fetch(k, k + e.padded * stride_, stride_);
+      now.next_k = fetch(k, stride_), now.next_v = fetch(k + e.padded * stride_, stride_);
+    } else {
+      const std::int64_t at = key * h_.kv_stride() + kv_head * h_.head_dim;
+      now.next_k = fetch(e.k + at, h_.kv_stride()), now.next_v = fetch(e.v + at, h_.kv_stride());
     }
-    const std::int64_t at = key * h_.kv_stride() + kv_head * h_.head_dim;
-    return fetch(e.k + at, e.v + at, h_.kv_stride());
   }
 
   /// Elements that `block` needs to widen what was not packed.
   std::int64_t scratch() const { return 2 * kKeys * stride_; }
-  KeyBlock<A> block(std::size_t entry, std::int64_t kv_head, std::int64_t key, int keys,
-                    A* scratch) const {
+  /// Without `with_keys` its k is not for use.
+  KeyBlock<A> block(std::size_t entry, std::int64_t kv_head, std::int64_t key, int keys, A* scratch,
+                    bool with_keys = true) const {
     const Entry& e = entries_[entry];
     if (e.at >= 0) {
       const A* k = packed(e, kv_head) + key * stride_;
@@ -226,7 +232,7 @@ class PackedKeys {
       if (stride_ == h_.head_dim) return {e.k + at, e.v + at, h_.kv_stride(), keys, keys};
     }
     A* const v = scratch + kKeys * stride_;
-    copy(e.k + at, keys, scratch);
+    if (with_keys) copy(e.k + at, keys, scratch);
     copy(e.v + at, keys, v);
     return {scratch, v, stride_, keys, kKeys};
   }
@@ -239,9 +245,8 @@ class PackedKeys {
   };
 
   template <class M>
-  static FetchAhead fetch(const M* k, const M* v, std::int64_t stride) {
-    return {reinterpret_cast<const char*>(k), reinterpret_cast<const char*>(v),
-            stride * static_cast<std::int64_t>(sizeof(M)), sizeof(M)};
+  static FetchAhead fetch(const M* rows, std::int64_t stride) {
+    return {reinterpret_cast<const char*>(rows), stride * std::int64_t{sizeof(M)}, sizeof(M)};
   }
   A* packed(const Entry& e, std::int64_t kv_head) const {
     return reinterpret_cast<A*>(memory_.get()) + e.at + kv_head * 2 * e.padded * stride_;
@@ -286,8 +291,8 @@ void multiply_visible(const KeyBlock<A>& block, const A* rows, const A* queries_
     s.a = rows + begin * block.stride, s.stride_a = block.stride;
     s.b = queries_t + col, s.stride_b = kQueries;
     s.c = out + begin * kQueries + col, s.stride_c = kQueries;
-    s.ahead = block.ahead;
-    s.ahead.k += begin * s.ahead.stride, s.ahead.v += begin * s.ahead.stride;
+    s.ahead = rows == block.k ? block.next_k : block.next_v;
+    s.ahead.rows += begin * s.ahead.stride;
     s.rows = end - begin, s.cols = width, s.depth = static_cast<int>(head_dim);
     multiply<Product::scores>(s);
   };

@@ -19,10 +19,10 @@ enum class Product : std::uint8_t {
   by_columns,  // the same; a(row, k) is a[k * stride_a + row]
 };
 
-/// Rows to fetch into the L2 cache during a product, in bytes: as many as its a has, of as many
-/// elements. They need not exist.
+/// Rows to fetch into the L2 cache during a product, in bytes: as many rows and elements as its a
+/// (scores) or b (by_columns) has. They need not exist.
 struct FetchAhead {
-  const char *k, *v;
+  const char* rows;           // null: none
   std::int64_t stride, step;  // between rows, between elements
 };
 
@@ -36,7 +36,7 @@ struct PanelProduct {
   T* c;
   std::int64_t stride_c;
   int rows, cols, depth;
-  FetchAhead ahead{};  // of scores
+  FetchAhead ahead{};
   // Row r sums over [begin[r], end[r]); neither ever falls from row to row. Null: over all.
   const int* begin = nullptr;
   const int* end = nullptr;
@@ -79,12 +79,9 @@ ESP_SIMD_INLINE void panel_tile(const PanelProduct<T>& s, int row, int col) {
   std::int64_t k = 0;
   if constexpr (kProduct == Product::scores) {
     // Meanwhile as many rows of what comes next draw nearer, a line of one at each step.
-    const char* const keys = s.ahead.k + row * s.ahead.stride;
-    const char* const values = s.ahead.v + row * s.ahead.stride;
+    const char* const ahead = s.ahead.rows + row * s.ahead.stride;
     for (; k < s.depth; ++k) {
-      const std::int64_t at = k % Rows * s.ahead.stride + k * s.ahead.step;
-      __builtin_prefetch(keys + at, 0, 2);
-      __builtin_prefetch(values + at, 0, 2);
+      __builtin_prefetch(ahead + k % Rows * s.ahead.stride + k * s.ahead.step, 0, 2);
       step(k, takes_every);
     }
   } else {
@@ -96,7 +93,15 @@ ESP_SIMD_INLINE void panel_tile(const PanelProduct<T>& s, int row, int col) {
       if (inner >= inner_end) inner = inner_end = last;
     }
     while (k < last) {
-      for (; k < inner_end && k >= inner; ++k) step(k, takes_every);
+      for (; k < inner_end && k >= inner; ++k) {
+        if (kProduct == Product::by_columns && s.ahead.rows && row == 0) {
+          const char* const ahead = s.ahead.rows + k * s.ahead.stride + col * s.ahead.step;
+          for (int j = 0; j < Vectors; ++j) {
+            __builtin_prefetch(ahead + j * V::kLanes * s.ahead.step, 0, 2);
+          }
+        }
+        step(k, takes_every);
+      }
       if (k == last) break;
       step(k, [&](int i) ESP_SIMD_LAMBDA { return s.begin[row + i] <= k && k < s.end[row + i]; });
       ++k;
