@@ -330,8 +330,7 @@ class FineTune {
                      [this](const std::string& name) { return base_.tensor(name); });
     model.add_lora(lora_, common_.seed);
     parameters_ = model.parameters();
-    loss_ = [model](const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
-                    const TrainContext* training) { return model.loss(tokens, targets, training); };
+    objective_ = objective_of(model);
   }
   static std::string module_of(const std::string& target) {
     return std::string("qkvo").find(target) == std::string::npos ? target : target + "_proj";
@@ -355,7 +354,7 @@ class FineTune {
     const train::Schedule schedule{train::schedule_named(o_.schedule), o_.lr, o_.warmup,
                                    state_.max_steps};
     trainer_ =
-        std::make_unique<train::Trainer>(parameters_, loss_,
+        std::make_unique<train::Trainer>(parameters_, objective_,
                                          train::TrainerConfig{schedule,
                                                               {0.9, 0.999, 1e-8, o_.weight_decay},
                                                               o_.clip,
@@ -556,7 +555,7 @@ class FineTune {
     config.rslora = lora_.rslora;
     for (const std::string& t : lora_.targets) config.target_modules.push_back(module_of(t));
     std::vector<std::pair<std::string, AnyTensor>> tensors;
-    for (const NamedParameter& p : parameters_) tensors.emplace_back(p.name, p.var.any());
+    for (const NamedParameter& p : parameters_) tensors.emplace_back(p.name, p.var.any().on_host());
     io::write_adapter(folder, config, tensors);
   }
   void write_state(const fs::path& folder) const {
@@ -643,7 +642,7 @@ class FineTune {
   io::Checkpoint base_;
   TrainingData data_;
   LoraConfig lora_;
-  LossFunction loss_;
+  ObjectiveFunction objective_;
   std::vector<NamedParameter> parameters_;
   std::unique_ptr<train::Sampler> sampler_;
   std::unique_ptr<train::Trainer> trainer_;

@@ -195,7 +195,7 @@ class Pretrain {
 
   void write_weights() const {
     std::map<std::string, AnyTensor> weights;
-    for (const NamedParameter& p : model_.parameters()) weights[p.name] = p.var.any();
+    for (const NamedParameter& p : model_.parameters()) weights[p.name] = p.var.any().on_host();
     const DType dtype = base_.dtype();
     io::CheckpointWriter out(folder_.path(), io::checkpoint_tensors(base_.config(), dtype),
                              max_shard_bytes_);

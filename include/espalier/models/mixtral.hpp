@@ -166,8 +166,8 @@ class Mixtral {
       const AnyTensor w = weights(name);
       ESP_REQUIRE(w.shape() == shape, ShapeError, name, ": shape is ", w.shape(), ", expected ",
                   shape, " by config.json");
-      if (base == Base::frozen) return AnyVar(w);
-      return parameter(converted<acc_t<T>>(w));
+      if (base == Base::frozen) return AnyVar(w.on(memory_of<D>()));
+      return parameter(Tensor<acc_t<T>, D>(converted<acc_t<T>>(w).on(memory_of<D>())));
     }
     Linear<T, D> linear(const std::string& name, std::int64_t out, std::int64_t in) const {
       return {name, (*this)(name + ".weight", {out, in})};
@@ -280,7 +280,10 @@ void load_parameters(const std::vector<NamedParameter>& parameters,
     ESP_REQUIRE(from.shape() == p.var.shape(), ShapeError, p.name, ": shape is ", from.shape(),
                 ", the model has ", p.var.shape());
     const Tensor<T> values = converted<T>(from);
-    std::copy_n(values.data(), values.numel(), Tensor<T>(p.var.any()).data());
+    const AnyTensor to = p.var.any();
+    ESP_REQUIRE(to.dtype() == dtype_of<T>::value, DTypeError, p.name, ": is ", name(to.dtype()),
+                ", expected ", name(dtype_of<T>::value));
+    to.memory().upload(to.bytes(), values.bytes(), to.size_bytes());
   }
 }
 

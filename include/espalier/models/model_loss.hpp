@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a language model says of a packed batch when it is trained, whatever it computes in.
+// What a language model says of a packed batch when it is trained, whatever it computes in and
+// wherever.
 #pragma once
 
 #include <functional>
-#include <vector>
 
 #include <espalier/autograd/var.hpp>
 #include <espalier/nn/context.hpp>
+#include <espalier/ops/add.hpp>
+#include <espalier/ops/scale.hpp>
 
 namespace espalier {
 
@@ -16,9 +18,43 @@ struct ModelLoss {
   Var<T, D> aux;       // [1] load-balancing loss before its coefficient; empty unless asked for
 };
 
+/// loss_factor · loss_sum + aux_factor · aux, and its terms as numbers.
+struct Objective {
+  AnyVar value;
+  double loss_sum = 0, aux = 0;
+};
+
 /// targets[i] is the token that row i predicts, -1 where it is not trained on; the context is null
 /// outside of training.
-using LossFunction = std::function<ModelLoss<float>(
-    const PackedTokens& tokens, const Tensor<std::int32_t>& targets, const TrainContext* training)>;
+using ObjectiveFunction =
+    std::function<Objective(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
+                            const TrainContext* training, double loss_factor, double aux_factor)>;
+
+template <FloatElement T, Device D>
+[[nodiscard]] Objective make_objective(const ModelLoss<T, D>& loss, double loss_factor,
+                                       double aux_factor) {
+  const auto number = [](const AnyVar& v) {
+    return static_cast<double>(Tensor<T>(v.any().on_host())[0]);
+  };
+  Objective objective;
+  auto value = scale(loss.loss_sum, loss_factor);
+  if (loss.aux && aux_factor != 0 && loss.aux.requires_grad()) {
+    value = add(value, scale(loss.aux, aux_factor));
+  }
+  objective.value = value;
+  objective.loss_sum = number(loss.loss_sum);
+  if (loss.aux) objective.aux = number(loss.aux);
+  return objective;
+}
+
+/// Of a model with `loss(tokens, targets, training)`, which the function keeps a copy of.
+template <class Model>
+[[nodiscard]] ObjectiveFunction objective_of(Model model) {
+  return [model = std::move(model)](const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
+                                    const TrainContext* training, double loss_factor,
+                                    double aux_factor) {
+    return make_objective(model.loss(tokens, targets, training), loss_factor, aux_factor);
+  };
+}
 
 }  // namespace espalier

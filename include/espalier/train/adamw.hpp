@@ -14,6 +14,7 @@
 
 #include <espalier/core/threads.hpp>
 #include <espalier/nn/parameter.hpp>
+#include <espalier/ops/adamw_step.hpp>
 
 namespace espalier::train {
 
@@ -32,7 +33,9 @@ class AdamW {
     for (const NamedParameter& p : parameters_) {
       ESP_REQUIRE(p.var.any().dtype() == DType::f32, DTypeError, "adamw: parameter ", p.name,
                   " is ", espalier::name(p.var.any().dtype()), ", expected f32");
-      moments_.push_back({Tensor<float>(p.var.shape(), 0.0f), Tensor<float>(p.var.shape(), 0.0f)});
+      const AnyTensor zeros = Tensor<float>(p.var.shape(), 0.0f);
+      const Memory& memory = p.var.any().memory();  // moments live beside their parameter
+      moments_.push_back({zeros.clone().on(memory), zeros.on(memory)});
     }
   }
 
@@ -40,7 +43,7 @@ class AdamW {
   void step(double lr, double grad_scale = 1.0) {
     ++steps_;
     const double t = static_cast<double>(steps_);
-    const Constants c = {
+    const AdamWStep c = {
         static_cast<float>(1.0 - lr * config_.weight_decay),
         static_cast<float>(1.0 - config_.beta1),
         static_cast<float>(config_.beta2),
@@ -68,8 +71,8 @@ class AdamW {
   [[nodiscard]] std::vector<std::pair<std::string, AnyTensor>> state() const {
     std::vector<std::pair<std::string, AnyTensor>> out;
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
-      out.emplace_back(parameters_[i].name + ".exp_avg", moments_[i].m);
-      out.emplace_back(parameters_[i].name + ".exp_avg_sq", moments_[i].v);
+      out.emplace_back(parameters_[i].name + ".exp_avg", moments_[i].m.on_host());
+      out.emplace_back(parameters_[i].name + ".exp_avg_sq", moments_[i].v.on_host());
     }
     return out;
   }
@@ -88,20 +91,27 @@ class AdamW {
 
  private:
   struct Moments {
-    Tensor<float> m, v;
-  };
-  struct Constants {
-    float keep, one_minus_beta1, beta2, one_minus_beta2, root_correction2, eps, step_size, scale;
+    AnyTensor m, v;
   };
 
-  static void update(const NamedParameter& parameter, const Moments& moments, const Constants& c) {
-    float* p = Tensor<float>(parameter.var.any()).data();
-    float *m = moments.m.data(), *v = moments.v.data();
+  static float* floats(const AnyTensor& t) { return reinterpret_cast<float*>(t.bytes()); }
+
+  static void update(const NamedParameter& parameter, const Moments& moments, const AdamWStep& c) {
+    const AnyTensor value = parameter.var.any();
+    float *p = floats(value), *m = floats(moments.m), *v = floats(moments.v);
     const AnyTensor grad = parameter.var.grad();
     ESP_REQUIRE(!grad || grad.shape() == parameter.var.shape(), ShapeError, "adamw: gradient of ",
                 parameter.name, " is ", grad.shape(), ", expected ", parameter.var.shape());
-    const float* g = grad ? Tensor<float>(grad).data() : nullptr;
+    ESP_REQUIRE(!grad || (grad.dtype() == DType::f32 && &grad.memory() == &value.memory()),
+                DTypeError, "adamw: gradient of ", parameter.name, " is ",
+                espalier::name(grad.dtype()), " on ", grad.memory().device, ", expected f32 on ",
+                value.memory().device);
+    const float* g = grad ? floats(grad) : nullptr;
     trace::count(0, 7.0 * static_cast<double>(moments.m.size_bytes()));  // p, m, v twice, g once
+    if (!value.memory().on_host) {
+      value.memory().adamw(p, m, v, g, value.numel(), c);
+      return;
+    }
     parallel_for(moments.m.numel(), 1 << 14, [=](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         const float gi = g ? g[i] * c.scale : 0.0f;
@@ -114,14 +124,14 @@ class AdamW {
   }
 
   static void copy_moment(const std::unordered_map<std::string, AnyTensor>& state,
-                          const std::string& name, const Tensor<float>& to) {
+                          const std::string& name, const AnyTensor& to) {
     const auto found = state.find(name);
     ESP_REQUIRE(found != state.end(), FormatError, "adamw: state lacks ", name);
     const AnyTensor& from = found->second;
     ESP_REQUIRE(from.shape() == to.shape() && from.dtype() == DType::f32, FormatError,
                 "adamw: state ", name, " is ", espalier::name(from.dtype()), from.shape(),
                 ", expected f32", to.shape());
-    std::memcpy(to.bytes(), from.bytes(), to.size_bytes());
+    to.memory().upload(to.bytes(), from.bytes(), to.size_bytes());
   }
 
   std::vector<NamedParameter> parameters_;

@@ -39,7 +39,11 @@ inline double sum_of_squares(const Tensor<float>& g) {
   for (const NamedParameter& p : parameters) {
     const AnyTensor grad = p.var.grad();
     if (grad) trace::count(0, static_cast<double>(grad.size_bytes()));
-    if (grad) total += detail::sum_of_squares(Tensor<float>(grad));
+    if (!grad) continue;
+    total += grad.memory().on_host
+                 ? detail::sum_of_squares(Tensor<float>(grad))
+                 : grad.memory().sum_of_squares(reinterpret_cast<const float*>(grad.bytes()),
+                                                grad.numel());
   }
   return std::sqrt(total);
 }

@@ -11,8 +11,6 @@
 #include <vector>
 
 #include <espalier/models/model_loss.hpp>
-#include <espalier/ops/add.hpp>
-#include <espalier/ops/scale.hpp>
 #include <espalier/train/adamw.hpp>
 #include <espalier/train/batches.hpp>
 #include <espalier/train/clip.hpp>
@@ -46,21 +44,18 @@ struct StepResult {
 
 class Trainer {
  public:
-  /// `loss` is a function of `parameters`.
-  Trainer(const std::vector<NamedParameter>& parameters, LossFunction loss,
+  /// `objective` is a function of `parameters`.
+  Trainer(const std::vector<NamedParameter>& parameters, ObjectiveFunction objective,
           const TrainerConfig& config)
-      : loss_(std::move(loss)), config_(config), optimizer_(parameters, config.adamw) {
+      : objective_(std::move(objective)), config_(config), optimizer_(parameters, config.adamw) {
     ESP_REQUIRE(!optimizer_.parameters().empty(), Error,
                 "trainer: the model has no trainable parameters; add LoRA targets");
   }
 
-  /// A model with `parameters()` and `loss(tokens, targets, training)`; it must outlive the
-  /// trainer.
+  /// A model with `parameters()` and `loss(tokens, targets, training)`, of which it keeps a copy.
   template <class Model>
   Trainer(const Model& model, const TrainerConfig& config)
-      : Trainer(
-            model.parameters(),
-            [&model](const auto&... arguments) { return model.loss(arguments...); }, config) {}
+      : Trainer(model.parameters(), objective_of(model), config) {}
 
   /// One update. @throws DivergedError naming the step.
   StepResult step(const std::vector<Batch>& micro_batches) {
@@ -94,7 +89,7 @@ class Trainer {
     double sum = 0;
     std::int64_t targets = 0;
     for (const Batch& b : batches) {
-      sum += loss_(b.tokens, b.targets, nullptr).loss_sum.value()[0];
+      sum += objective_(b.tokens, b.targets, nullptr, 1.0, 0.0).loss_sum;
       targets += b.target_count;
     }
     return targets > 0 ? sum / static_cast<double>(targets) : 0.0;
@@ -111,27 +106,23 @@ class Trainer {
         static_cast<std::uint64_t>(optimizer_.steps()) * kMaxMicroBatches + m;
     const TrainContext context{true, config_.seed, index, config_.recompute_layers};
     const Batch& b = micro_batches[m];
-    const auto loss = loss_(b.tokens, b.targets, &context);
-    loss_sum += loss.loss_sum.value()[0];
-    auto objective = scale(loss.loss_sum, 1.0 / static_cast<double>(targets));
-    if (loss.aux) {
-      aux_sum += loss.aux.value()[0];
-      const double share = config_.aux_coefficient / static_cast<double>(micro_batches.size());
-      if (share != 0 && loss.aux.requires_grad()) {
-        objective = add(objective, scale(loss.aux, share));
-      }
-    }
-    backward(objective);
+    const double share = config_.aux_coefficient / static_cast<double>(micro_batches.size());
+    const Objective o =
+        objective_(b.tokens, b.targets, &context, 1.0 / static_cast<double>(targets), share);
+    loss_sum += o.loss_sum;
+    aux_sum += o.aux;
+    backward(o.value);
   }
 
   static void require_finite(std::int64_t step, const char* what, double value) {
     ESP_REQUIRE(
-        std::isfinite(value), DivergedError, "step ", step, ": the ", what, " is ", value,
+        std::isfinite(value), DivergedError, "step ", step, ": the ", what, " is ",
+        std::isnan(value) ? std::abs(value) : value,
         "; nothing was updated. Lower the learning rate, lengthen the warmup, or look for a "
         "broken example");
   }
 
-  LossFunction loss_;
+  ObjectiveFunction objective_;
   TrainerConfig config_;
   AdamW optimizer_;
 };
