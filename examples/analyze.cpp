@@ -130,7 +130,7 @@ prune::ActivationScores measure_activations(const Options& o, const io::Checkpoi
     progress.update(done);
     if (interrupted()) throw Interrupted("interrupted; nothing was written");
   };
-  return visit_dtype<float>("analyze", dtype_named(o.dtype), [&]<class T>() {
+  return visit_dtype<float, bf16>("analyze", dtype_named(o.dtype), [&]<class T>() {
     return prune::calibrate(train::load_model<T>(checkpoint, o.adapter), set, step);
   });
 }

@@ -247,7 +247,7 @@ class Evaluate {
     tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(o_.model));
     eval::EngineOptions options;
     options.batch = o_.batch_size;
-    visit_dtype<float>("evaluate", dtype_named(o_.dtype), [&]<class T>() {
+    visit_dtype<float, bf16>("evaluate", dtype_named(o_.dtype), [&]<class T>() {
       engine_ = std::make_unique<eval::MixtralEngine<T>>(
           train::load_model<T>(*checkpoint_, o_.adapter), *tokenizer_, options);
     });

@@ -296,7 +296,7 @@ class FineTune {
         base_(o.model),
         data_(o, mixture(base_)) {
     read_adapter();
-    visit_dtype<float>("fine_tune", dtype_named(o.dtype), [this]<class T>() { load<T>(); });
+    visit_dtype<float, bf16>("fine_tune", dtype_named(o.dtype), [this]<class T>() { load<T>(); });
     if (!o.adapter.empty()) load_adapter(o.adapter);
     plan_steps();
   }

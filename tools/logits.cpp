@@ -94,6 +94,7 @@ int main(int argc, char** argv) {
         app.add_option("--dtype", o.dtype, "Compute type")->check(CLI::IsMember({"f32", "bf16"}));
       },
       [&](const CommonOptions& common) {
-        visit_dtype<float>("logits", dtype_named(o.dtype), [&]<class T>() { run<T>(o, common); });
+        visit_dtype<float, bf16>("logits", dtype_named(o.dtype),
+                                 [&]<class T>() { run<T>(o, common); });
       });
 }

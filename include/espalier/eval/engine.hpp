@@ -309,11 +309,11 @@ class MixtralEngine final : public LanguageModel {
       const std::int64_t row = pass.tokens.segments[static_cast<std::size_t>(s) + 1] - 1;
       std::copy_n(hidden.data() + row * h, h, last.data() + s * h);
     }
-    const Tensor<T> logits = model_.logits(last);
+    const Tensor<acc_t<T>> logits = model_.logits(last);
     const std::int64_t v = logits.shape()[1];
     std::vector<std::int32_t> next;
     for (std::int64_t s = 0; s < count; ++s) {
-      const T* row = logits.data() + s * v;
+      const acc_t<T>* row = logits.data() + s * v;
       next.push_back(static_cast<std::int32_t>(std::max_element(row, row + v) - row));
       ESP_REQUIRE(!std::isnan(row[next.back()]), Error,
                   "the model's output is not a number; its weights are damaged or overflow");

@@ -127,9 +127,8 @@ class Mixtral {
   }
 
   /// Rows of hidden states [M, H] -> logits [M, V].
-  Tensor<T, D> logits(const Tensor<T, D>& rows) const {
-    const NoGrad no_grad;
-    return linear(Var<T, D>(rows), head()).value();
+  Tensor<acc_t<T>, D> logits(const Tensor<T, D>& rows) const {
+    return linear_logits(rows, head().any());
   }
   /// log p(targets[i] | row i) and the most likely id, without holding the logits of all rows.
   auto log_probs(const Tensor<T, D>& rows, const Tensor<std::int32_t>& targets) const {

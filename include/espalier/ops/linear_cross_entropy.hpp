@@ -184,6 +184,24 @@ template <FloatElement T, Device D>
   return apply_list<acc_t<T>, D>(LinearCrossEntropy<T>{targets}, {x, w});
 }
 
+/// x wᵀ [N, V] in acc_t, whatever x and w are; without a graph.
+/// @throws ShapeError when x and w do not fit.
+template <FloatElement T, Device D>
+[[nodiscard]] Tensor<acc_t<T>, D> linear_logits(const Tensor<T, D>& x, const AnyTensor& w) {
+  ESP_REQUIRE(x.shape().rank() == 2 && w.shape().rank() == 2 && x.shape(1) == w.shape(1),
+              ShapeError, "linear_logits: x is ", x.shape(), ", w is ", w.shape(),
+              "; expected [N, H] and [V, H]");
+  const trace::Scope scope("linear_logits");
+  Tensor<acc_t<T>, D> z(Shape{x.shape(0), w.shape(0)});
+  if constexpr (requires { launch_logits(D{}, z, x, w); }) {
+    launch_logits(D{}, z, x, w);
+  } else {
+    cpu::gemm<acc_t<T>>(x.shape(0), w.shape(0), x.shape(1), detail::matrix(x),
+                        detail::matrix(w, true), z.data(), w.shape(0));
+  }
+  return z;
+}
+
 template <std::floating_point T>
 struct TokenLogProbs {
   Tensor<T> log_prob;           // [N] of the target; 0 where it is -1
