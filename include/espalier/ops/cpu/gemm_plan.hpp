@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who computes what of a batch of matrix products in f32 or double: blocks of k, the memory of
+// packed panels, rectangles of C cut to fit the caches and shared out evenly over the threads.
+// Nothing here changes a bit of a result but the depth of a block, which depends on k alone.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <espalier/ops/cpu/gemm_problem.hpp>
+
+namespace espalier::cpu::detail {
+
+inline constexpr std::int64_t kPackedLimit = std::int64_t{48} << 20;  // bytes of A at a time
+// Of the L2 cache: what the part of B that a task packs may take.
+inline constexpr std::int64_t kBlockBytes = std::int64_t{768} << 10;
+// And what the panels may take that pass by, where a sliver of B stays in the L1 cache.
+inline constexpr std::int64_t kSweepBytes = std::int64_t{512} << 10;
+// Rows of a task where the columns leave a choice: B is packed again for every so many, and A is
+// read again for every task.
+inline constexpr std::int64_t kRowsPerTask = 768;
+inline constexpr std::int64_t kFewestRows = 64;
+// A is read where it lies, not packed, if it meets so few columns or is so narrow.
+inline constexpr std::int64_t kDirectCols = 64;
+inline constexpr std::int64_t kDirectDepth = 64;
+// Multiply-adds that cost as much as moving one element of B, and as entering a parallel region.
+inline constexpr std::int64_t kPackCost = 12;
+inline constexpr std::int64_t kForkCost = 200'000;
+inline constexpr std::int64_t kTasksPerThread = 4;
+
+/// Blocking<T, W> as numbers.
+struct BlockSizes {
+  std::int64_t panel, stride;  // of a panel
+  std::int64_t cols, depth;
+  std::int64_t rows;  // whole panels that are swept at a time
+};
+template <std::floating_point T>
+BlockSizes block_sizes() {
+  return simd::dispatch([&]<int W>() -> BlockSizes {
+    using B = Blocking<T, W>;
+    constexpr auto kDepthBytes = static_cast<std::int64_t>(B::kDepth * sizeof(T));
+    const std::int64_t rows = B::kPanelStays ? kPackedLimit : kSweepBytes / kDepthBytes;
+    return BlockSizes{B::kPanel, B::kPanelStride, B::kCols, B::kDepth,
+                      rows / B::kPanel * B::kPanel};
+  });
+}
+
+/// Rows of one problem whose A is packed at the same time.
+template <std::floating_point T>
+struct Chunk {
+  const GemmProblem<T>* problem;
+  std::int64_t row, rows;
+  std::int64_t depth, blocks;  // k = `blocks` blocks of `depth`, the last one shorter
+  std::int64_t packed;         // where its A begins: [blocks][panels][depth][kPanel]; direct: -1
+
+  bool direct() const { return packed < 0; }
+  std::int64_t depth_of(std::int64_t block) const {
+    return std::min(depth, problem->k - block * depth);
+  }
+};
+/// A rectangle of C, computed by one thread.
+struct Task {
+  std::size_t chunk;
+  std::int64_t row, rows;  // within the chunk; `row` begins a panel
+  std::int64_t col, cols;
+  std::int64_t cost;
+  int thread = 0;  // whose it is, unless another has nothing left to do
+};
+struct PackTask {
+  std::size_t chunk;
+  std::int64_t block, row;  // of one panel
+};
+
+/// Hands out items, of which each thread owns some: its own in order, then those of others.
+class Queues {
+ public:
+  /// The items of thread t are [begin of t, begin of t + 1).
+  void reset(int threads) {
+    if (threads_ != threads) queues_.reset(new Queue[static_cast<std::size_t>(threads)]);
+    threads_ = threads;
+  }
+  void set(int thread, std::size_t begin, std::size_t end) {
+    queues_[static_cast<std::size_t>(thread)].next.store(begin, std::memory_order_relaxed);
+    queues_[static_cast<std::size_t>(thread)].end = end;
+  }
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+  std::size_t take(int thread) {
+    for (int i = 0; i < threads_; ++i) {
+      Queue& q = queues_[static_cast<std::size_t>((thread + i) % threads_)];
+      if (q.next.load(std::memory_order_relaxed) >= q.end) continue;
+      const std::size_t item = q.next.fetch_add(1, std::memory_order_relaxed);
+      if (item < q.end) return item;
+    }
+    return kNone;
+  }
+
+ private:
+  struct alignas(64) Queue {
+    std::atomic<std::size_t> next{0};
+    std::size_t end = 0;
+  };
+  int threads_ = 0;
+  std::unique_ptr<Queue[]> queues_;
+};
+
+/// What one parallel region does: pack every chunk, then work through the tasks.
+template <std::floating_point T>
+struct Plan {
+  BlockSizes sizes{};
+  std::vector<Chunk<T>> chunks;
+  std::vector<PackTask> packs;
+  std::vector<Task> tasks;  // sorted by thread
+  Queues pack_queues, task_queues;
+  std::int64_t packed = 0;  // elements
+
+  void clear() {
+    chunks.clear();
+    packs.clear();
+    tasks.clear();
+    packed = 0;
+  }
+  std::int64_t whole_panels(std::int64_t rows) const {
+    return ceil_div(rows, sizes.panel) * sizes.panel;
+  }
+  std::int64_t packed_rows(std::int64_t rows) const {
+    return ceil_div(rows, sizes.panel) * sizes.stride;
+  }
+};
+
+/// Appends rows [row, ...) of `p`, as many as the packed limit leaves room for; returns how many.
+template <std::floating_point T>
+std::int64_t add_chunk(Plan<T>& plan, const GemmProblem<T>& p, std::int64_t row) {
+  const std::int64_t blocks = ceil_div(p.k, plan.sizes.depth);
+  const std::int64_t depth = std::min(ceil_div(ceil_div(p.k, blocks), 16) * 16, p.k);
+  const bool direct = p.a.dtype == dtype_of<T>::value && !p.a.transposed &&
+                      (p.n <= kDirectCols || p.k <= kDirectDepth);
+  if (direct) {
+    plan.chunks.push_back({&p, row, p.m - row, depth, ceil_div(p.k, depth), -1});
+    return p.m - row;
+  }
+  const std::int64_t per_panel = blocks * depth * plan.sizes.stride;
+  const std::int64_t limit = kPackedLimit / static_cast<std::int64_t>(sizeof(T));
+  // At least some rows, however long they are.
+  const std::int64_t room = std::max<std::int64_t>((limit - plan.packed) / per_panel, 0);
+  std::int64_t panels = ceil_div(p.m - row, plan.sizes.panel);
+  if (panels > room) panels = plan.packed > 0 ? 0 : std::max<std::int64_t>(room, 8);
+  const std::int64_t rows = std::min(panels * plan.sizes.panel, p.m - row);
+  if (rows > 0) {
+    plan.chunks.push_back({&p, row, rows, depth, ceil_div(p.k, depth), plan.packed});
+    plan.packed += plan.packed_rows(rows) * blocks * depth;
+  }
+  return rows;
+}
+
+template <std::floating_point T>
+std::int64_t work_of(const Chunk<T>& c) {
+  return c.problem->n * c.problem->k * (c.rows + kPackCost);
+}
+
+template <std::floating_point T>
+void add_task(Plan<T>& plan, std::size_t chunk, std::int64_t row, std::int64_t rows,
+              std::int64_t col, std::int64_t cols) {
+  const std::int64_t cost = cols * plan.chunks[chunk].problem->k * (rows + kPackCost);
+  plan.tasks.push_back({chunk, row, rows, col, cols, cost});
+}
+
+/// Cuts the chunks into tasks: by columns first, since each task packs its own part of B. Nothing
+/// here changes a bit of the result.
+template <std::floating_point T>
+void cut(Plan<T>& plan, int threads) {
+  std::int64_t total = 0;
+  for (const auto& c : plan.chunks) total += work_of(c);
+  const std::int64_t share =
+      std::max<std::int64_t>(threads > 1 ? total / (threads * kTasksPerThread) : total, 1);
+  for (std::size_t i = 0; i < plan.chunks.size(); ++i) {
+    const Chunk<T>& c = plan.chunks[i];
+    const std::int64_t n = c.problem->n;
+    const std::int64_t parts = std::max<std::int64_t>(work_of(c) / share, 1);
+    const std::int64_t slivers = ceil_div(n, plan.sizes.cols);
+    const std::int64_t widest = std::max<std::int64_t>(
+        kBlockBytes / (plan.sizes.cols * c.depth * std::int64_t{sizeof(T)}), 1);
+    std::int64_t row_parts = std::clamp<std::int64_t>(c.rows / kRowsPerTask, 1, parts);
+    const std::int64_t col_parts =
+        std::max(std::min(ceil_div(parts, row_parts), slivers), ceil_div(slivers, widest));
+    const std::int64_t cols = ceil_div(slivers, col_parts) * plan.sizes.cols;
+    row_parts = std::max(
+        row_parts, std::min(ceil_div(parts, ceil_div(n, cols)), ceil_div(c.rows, kFewestRows)));
+    const std::int64_t rows = plan.whole_panels(ceil_div(c.rows, row_parts));
+    for (std::int64_t col = 0; col < n; col += cols) {
+      for (std::int64_t row = 0; row < c.rows; row += rows) {
+        add_task(plan, i, row, std::min(rows, c.rows - row), col, std::min(cols, n - col));
+      }
+    }
+    for (std::int64_t block = 0; block < (c.direct() ? 0 : c.blocks); ++block) {
+      for (std::int64_t row = 0; row < c.rows; row += plan.sizes.panel) {
+        plan.packs.push_back({i, block, row});
+      }
+    }
+  }
+}
+
+/// Gives every task to a thread: the same one in the next call, whose caches hold what it needs.
+/// The largest go first, each to the thread with the least; in the end the largest surplus is cut
+/// off by rows.
+template <std::floating_point T>
+void assign(Plan<T>& plan, int threads) {
+  auto& tasks = plan.tasks;
+  std::vector<std::int64_t> load(static_cast<std::size_t>(threads));
+  std::vector<std::size_t> order(tasks.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return tasks[a].cost > tasks[b].cost; });
+  for (const std::size_t i : order) {
+    const auto least = std::min_element(load.begin(), load.end());
+    *least += tasks[i].cost;
+    tasks[i].thread = static_cast<int>(least - load.begin());
+  }
+  for (int round = 1; round < threads; ++round) {
+    const auto [least, most] = std::minmax_element(load.begin(), load.end());
+    const std::int64_t surplus = (*most - *least) / 2;
+    const int from = static_cast<int>(most - load.begin());
+    std::size_t chosen = tasks.size();  // the smallest that is larger than the surplus
+    for (std::size_t i = 0; i < tasks.size(); ++i) {
+      if (tasks[i].thread == from && tasks[i].cost > surplus &&
+          (chosen == tasks.size() || tasks[i].cost < tasks[chosen].cost)) {
+        chosen = i;
+      }
+    }
+    if (chosen == tasks.size()) return;
+    const Task task = tasks[chosen];
+    // A part begins with a panel.
+    const std::int64_t kept = plan.whole_panels(task.rows - surplus * task.rows / task.cost);
+    if (kept >= task.rows) return;
+    tasks[chosen].rows = kept;
+    add_task(plan, task.chunk, task.row + kept, task.rows - kept, task.col, task.cols);
+    tasks[chosen].cost -= tasks.back().cost;
+    tasks.back().thread = static_cast<int>(least - load.begin());
+    *least += tasks.back().cost;
+    *most -= tasks.back().cost;
+  }
+}
+
+template <std::floating_point T>
+void share_out(Plan<T>& plan, int threads) {
+  if (threads > 1) assign(plan, threads);
+  std::stable_sort(plan.tasks.begin(), plan.tasks.end(),
+                   [](const Task& a, const Task& b) { return a.thread < b.thread; });
+  plan.pack_queues.reset(threads);
+  plan.task_queues.reset(threads);
+  const auto packs = static_cast<std::int64_t>(plan.packs.size());
+  std::size_t begin = 0;
+  for (int thread = 0; thread < threads; ++thread) {
+    plan.pack_queues.set(thread, static_cast<std::size_t>(packs * thread / threads),
+                         static_cast<std::size_t>(packs * (thread + 1) / threads));
+    std::size_t end = begin;
+    while (end < plan.tasks.size() && plan.tasks[end].thread == thread) ++end;
+    plan.task_queues.set(thread, begin, end);
+    begin = end;
+  }
+}
+
+}  // namespace espalier::cpu::detail
