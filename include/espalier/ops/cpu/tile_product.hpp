@@ -167,12 +167,13 @@ ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int row) {
       }
       ESP_UNROLL
       for (int i = 0; i < Rows; ++i) {
-        const std::byte* both = left + i * stride + pair * 4;
+        // One broadcast for all columns: as an operand in memory it is fetched for each again.
+        const auto* pair_of_row = reinterpret_cast<const Pair*>(left + i * stride + pair * 4);
+        Raw both;
+        asm("vpbroadcastd %1, %0" : "=v"(both) : "m"(*pair_of_row));
         ESP_UNROLL
         for (int j = 0; j < RightTiles; ++j) {
-          asm("vdpbf16ps %2%{1to16%}, %1, %0"
-              : "+v"(acc[i][j])
-              : "v"(columns[j]), "m"(*reinterpret_cast<const Pair*>(both)));
+          asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(columns[j]), "v"(both));
         }
       }
     }
