@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <vector>
 
+#include <espalier/ops/cpu/gemm_narrow.hpp>
 #include <espalier/ops/cpu/gemm_plan.hpp>
 #include <espalier/ops/cpu/microkernel.hpp>
 
@@ -119,13 +121,23 @@ template <std::floating_point T>
 void multiply_widened(std::span<const GemmProblem<T>> problems) {
   // Kept between calls, so that a call asks the system for no memory.
   static thread_local Plan<T> plan;
+  static thread_local std::vector<NarrowTask> narrow;
   plan.clear();
+  narrow.clear();
   plan.sizes = block_sizes<T>();
   for (const auto& p : problems) {
     if (p.m == 0 || p.n == 0) continue;
     if (p.k == 0) {
       scale_c(p);
       continue;
+    }
+    if constexpr (std::same_as<T, float>) {
+      if (is_narrow(p)) {
+        const std::int64_t depth = block_depth(p.k, plan.sizes.depth);
+        for (std::int64_t col = 0; col < p.n; col += kNarrowCols)
+          narrow.push_back({&p, col, depth});
+        continue;
+      }
     }
     for (std::int64_t row = 0; row < p.m;) {
       const std::int64_t rows = add_chunk(plan, p, row);
@@ -137,6 +149,7 @@ void multiply_widened(std::span<const GemmProblem<T>> problems) {
     }
   }
   if (!plan.chunks.empty()) run(plan);
+  if (!narrow.empty()) run(narrow);
 }
 
 }  // namespace espalier::cpu::detail

@@ -130,11 +130,16 @@ struct Plan {
   }
 };
 
+/// k is summed in blocks of about equal depth, all but the last a multiple of 16.
+inline std::int64_t block_depth(std::int64_t k, std::int64_t deepest) {
+  return std::min(ceil_div(ceil_div(k, ceil_div(k, deepest)), 16) * 16, k);
+}
+
 /// Appends rows [row, ...) of `p`, as many as the packed limit leaves room for; returns how many.
 template <std::floating_point T>
 std::int64_t add_chunk(Plan<T>& plan, const GemmProblem<T>& p, std::int64_t row) {
-  const std::int64_t blocks = ceil_div(p.k, plan.sizes.depth);
-  const std::int64_t depth = std::min(ceil_div(ceil_div(p.k, blocks), 16) * 16, p.k);
+  const std::int64_t depth = block_depth(p.k, plan.sizes.depth);
+  const std::int64_t blocks = ceil_div(p.k, depth);
   const bool direct = p.a.dtype == dtype_of<T>::value && !p.a.transposed &&
                       (p.n <= kDirectCols || p.k <= kDirectDepth);
   if (direct) {
