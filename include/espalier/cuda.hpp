@@ -2,10 +2,14 @@
 // Everything in cuda/.
 #pragma once
 
+#include <espalier/cuda/attention.hpp>
 #include <espalier/cuda/device.hpp>
 #include <espalier/cuda/elementwise.hpp>
 #include <espalier/cuda/embedding.hpp>
 #include <espalier/cuda/gemm.hpp>
+#include <espalier/cuda/linear.hpp>
+#include <espalier/cuda/losses.hpp>
+#include <espalier/cuda/moe.hpp>
 #include <espalier/cuda/rms_norm.hpp>
 #include <espalier/cuda/rope.hpp>
 #include <espalier/cuda/runtime.hpp>

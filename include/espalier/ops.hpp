@@ -10,6 +10,7 @@
 #include <espalier/ops/dispatch.hpp>
 #include <espalier/ops/dropout.hpp>
 #include <espalier/ops/embedding.hpp>
+#include <espalier/ops/group_offsets.hpp>
 #include <espalier/ops/linear.hpp>
 #include <espalier/ops/linear_cross_entropy.hpp>
 #include <espalier/ops/load_balancing_loss.hpp>

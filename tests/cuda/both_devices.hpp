@@ -35,13 +35,14 @@ DeviceRun run_on(const std::vector<Shape>& shapes, F&& f, std::index_sequence<I.
   return run;
 }
 
+/// Sums of up to `length` terms, in units of the largest.
 inline void require_close_runs(const std::vector<double>& got, const std::vector<double>& want,
-                               DType type) {
+                               DType type, std::int64_t length = 16) {
   double largest = 0;
   for (const double v : want) {
     if (std::isfinite(v)) largest = std::max(largest, std::abs(v));
   }
-  const double t = tol(type, 16);
+  const double t = tol(type, length);
   for (std::size_t i = 0; i < want.size(); ++i) {
     if (std::isinf(want[i]) && got[i] == want[i]) continue;  // minus infinity of a mask
     INFO(i << ": got " << got[i] << ", want " << want[i]);

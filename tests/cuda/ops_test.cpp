@@ -59,3 +59,68 @@ TEST_CASE("device Cuda: a tensor of the host is refused", "[cuda]") {
                         Var<float, Cuda>(Tensor<float, Cuda>({3}, 1.0f))),
                     Catch::Contains("add: a is [2], b is [3]"));
 }
+
+TEMPLATE_TEST_CASE("device Cuda: a routed layer as on the CPU, with gradients", "[cuda]",
+                   DEVICE_TYPES) {
+  using T = TestType;
+  for (const RouterOrder order : {RouterOrder::top_k_softmax, RouterOrder::softmax_top_k}) {
+    on_both_devices<T>({{9, 6}, {9, 5}}, [&](auto x, auto logits) {
+      using D = typename decltype(x.value())::device_type;
+      const auto routed = router_top_k(logits, 2, order);
+      std::vector<AnyVar> experts;
+      for (std::uint64_t e = 0; e < 5; ++e) {
+        experts.emplace_back(to<D>(make_tensor<T>({6, 6}, normal_of<T>(36, 20 + e))));
+      }
+      const auto rows =
+          grouped_linear(dispatch(x, routed.routing), experts, routed.routing.offsets);
+      return combine(rows, routed.weights, routed.routing);
+    });
+  }
+}
+
+TEMPLATE_TEST_CASE("device Cuda: linear with LoRA and dropout as on the CPU", "[cuda]",
+                   DEVICE_TYPES) {
+  using T = TestType;
+  on_both_devices<T>({{7, 12}}, [](auto x) {
+    using D = typename decltype(x.value())::device_type;
+    const auto on = [](Shape shape, std::uint64_t seed, auto type) {
+      using E = decltype(type);
+      return to<D>(make_tensor<E>(shape, normal_of<E>(shape.numel(), seed)));
+    };
+    const AnyVar w(on({10, 12}, 3, T{}));
+    const LoraPair pair{parameter(on({4, 12}, 4, float{})), parameter(on({10, 4}, 5, float{}))};
+    return grouped_linear<T, D>(x, {w}, one_group<D>(7), {pair}, 0.5, dropout(x, 0.25f, 1, 2));
+  });
+}
+
+TEMPLATE_TEST_CASE("device Cuda: attention of packed segments as on the CPU", "[cuda]",
+                   DEVICE_TYPES) {
+  on_both_devices<TestType>({{9, 4, 8}, {9, 2, 8}, {9, 2, 8}}, [](auto q, auto k, auto v) {
+    return attention(q, k, v, {0, 5, 5, 9}, 3);
+  });
+}
+
+TEST_CASE("device Cuda: cross entropy with a trained head, log-probabilities", "[cuda]") {
+  const Tensor<std::int32_t> targets({5}, std::vector<std::int32_t>{3, -1, 0, 10, 3});
+  on_both_devices<float>({{5, 6}, {11, 6}},
+                         [&](auto x, auto w) { return linear_cross_entropy(x, w, targets); });
+  const auto x = make_tensor<float>({5, 6}, normal(30, 1)),
+             w = make_tensor<float>({11, 6}, normal(66, 2));
+  const auto want = linear_log_probs(x, w, targets);
+  const auto got = linear_log_probs(to<Cuda>(x), to<Cuda>(w), targets);
+  require_close_runs(to_vector(got.log_prob), to_vector(want.log_prob), DType::f32);
+  REQUIRE(same_bits(got.argmax, want.argmax));
+}
+
+TEST_CASE("device Cuda: load-balancing loss of two layers as on the CPU", "[cuda]") {
+  on_both_devices<float>({{9, 6}, {9, 6}}, [](auto a, auto b) {
+    using D = typename decltype(a.value())::device_type;
+    return load_balancing_loss<float, D>({a, b}, 2);
+  });
+}
+
+TEST_CASE("device Cuda: no block of memory is left behind", "[cuda]") {
+  const std::size_t before = simulator::DeviceMemory::instance().blocks_in_use();
+  on_both_devices<float>({{9, 6}}, [](auto x) { return swiglu(x, scale(x, 2.0)); });
+  REQUIRE(simulator::DeviceMemory::instance().blocks_in_use() == before);
+}

@@ -57,8 +57,12 @@ class Attention {
                       y.data() + begin * width, rows, caches[s]->length() + rows});
     }
     const trace::Scope scope("attention");
-    cpu::attention_forward<T>(work,
-                              {shape_.heads, shape_.kv_heads, shape_.head_dim, shape_.window});
+    const cpu::AttentionHeads heads{shape_.heads, shape_.kv_heads, shape_.head_dim, shape_.window};
+    if constexpr (requires { launch_attention(D{}, work, heads); }) {
+      launch_attention(D{}, work, heads);
+    } else {
+      cpu::attention_forward<T>(work, heads);
+    }
     return o_(merged(Var<T, D>(y)));
   }
 

@@ -28,8 +28,8 @@ class KvCache {
   /// Copies rows [count, width] of a layer behind what the cache holds; `advance` makes them count.
   void append(std::int64_t layer, const T* k, const T* v, std::int64_t count) {
     if (length_ + count > capacity_) grow(std::max(2 * capacity_, length_ + count));
-    std::copy_n(k, count * width_, keys_[layer].data() + length_ * width_);
-    std::copy_n(v, count * width_, values_[layer].data() + length_ * width_);
+    copy(k, count * width_, keys_[layer].data() + length_ * width_);
+    copy(v, count * width_, values_[layer].data() + length_ * width_);
   }
   /// After all layers have appended.
   void advance(std::int64_t count) { length_ += count; }
@@ -43,21 +43,25 @@ class KvCache {
   KvCache clone(std::int64_t length, std::int64_t capacity) const {
     ESP_REQUIRE(length >= 0 && length <= length_, ShapeError, "KvCache: clone of ", length,
                 " tokens, it holds ", length_);
-    KvCache copy(static_cast<std::int64_t>(keys_.size()), width_, std::max(capacity, length));
+    KvCache clone(static_cast<std::int64_t>(keys_.size()), width_, std::max(capacity, length));
     for (std::size_t l = 0; l < keys_.size(); ++l) {
-      std::copy_n(keys_[l].data(), length * width_, copy.keys_[l].data());
-      std::copy_n(values_[l].data(), length * width_, copy.values_[l].data());
+      copy(keys_[l].data(), length * width_, clone.keys_[l].data());
+      copy(values_[l].data(), length * width_, clone.values_[l].data());
     }
-    copy.length_ = length;
-    return copy;
+    clone.length_ = length;
+    return clone;
   }
 
  private:
+  static void copy(const T* from, std::int64_t count, T* to) {
+    memory_of<D>().copy(reinterpret_cast<std::byte*>(to), reinterpret_cast<const std::byte*>(from),
+                        static_cast<std::size_t>(count) * sizeof(T));
+  }
   void grow(std::int64_t capacity) {
     for (auto* side : {&keys_, &values_}) {
       for (Tensor<T, D>& t : *side) {
         Tensor<T, D> larger(Shape{capacity, width_});
-        if (t) std::copy_n(t.data(), std::min(t.numel(), larger.numel()), larger.data());
+        if (t) copy(t.data(), std::min(t.numel(), larger.numel()), larger.data());
         t = larger;
       }
     }

@@ -41,7 +41,7 @@ class GroupedLinear {
       : names_(std::move(names)), weights_(std::move(weights)) {}
 
   /// x [R, in], rows of group g at [offsets[g], offsets[g+1]) -> [R, out].
-  Var<T, D> operator()(const Var<T, D>& x, const std::vector<std::int64_t>& offsets,
+  Var<T, D> operator()(const Var<T, D>& x, const GroupOffsets<D>& offsets,
                        const TrainContext* training = nullptr) const {
     Var<T, D> lora_x;
     if (training && !pairs_.empty() && lora_.dropout > 0) {
@@ -59,11 +59,14 @@ class GroupedLinear {
     pairs_.clear();
     for (std::size_t g = 0; g < weights_.size(); ++g) {
       const std::int64_t out = weights_[g].shape(0), in = weights_[g].shape(1);
-      const Tensor<acc_t<T>, D> a(Shape{config.r, in}), b(Shape{out, config.r}, acc_t<T>{0});
+      const Tensor<acc_t<T>> a(Shape{config.r, in}), b(Shape{out, config.r}, acc_t<T>{0});
       const Philox random(seed, stream_of(names_[g]));
       const float bound = 1.0f / std::sqrt(static_cast<float>(in));
       for (std::int64_t i = 0; i < a.numel(); ++i) a[i] = bound * (2 * random.uniform(i) - 1);
-      pairs_.push_back({parameter(a), parameter(b)});
+      const auto trained = [](const AnyTensor& t) {
+        return parameter(Tensor<acc_t<T>, D>(t.on(memory_of<D>())));
+      };
+      pairs_.push_back({trained(a), trained(b)});
     }
   }
 
@@ -95,7 +98,7 @@ class Linear : public GroupedLinear<T, D> {
       : GroupedLinear<T, D>({std::move(name)}, {std::move(weight)}) {}
 
   Var<T, D> operator()(const Var<T, D>& x, const TrainContext* training = nullptr) const {
-    return GroupedLinear<T, D>::operator()(x, {0, x.shape(0)}, training);
+    return GroupedLinear<T, D>::operator()(x, one_group<D>(x.shape(0)), training);
   }
 };
 

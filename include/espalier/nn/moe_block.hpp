@@ -21,7 +21,7 @@ namespace espalier {
 template <FloatElement T, Device D = Cpu>
 struct MoeObservation {
   int layer;
-  const Routing& routing;
+  const BasicRouting<D>& routing;
   const Tensor<T, D>& logits;          // [N, E]
   const Tensor<acc_t<T>, D>& weights;  // [N, K] gates, renormalised
   const Tensor<T, D>& outputs;         // [R, H] of the experts, before the gate, in expert order
@@ -38,7 +38,7 @@ class Experts {
   Experts(GroupedLinear<T, D> w1, GroupedLinear<T, D> w2, GroupedLinear<T, D> w3)
       : w1_(std::move(w1)), w2_(std::move(w2)), w3_(std::move(w3)) {}
 
-  Var<T, D> operator()(const Var<T, D>& rows, const std::vector<std::int64_t>& offsets,
+  Var<T, D> operator()(const Var<T, D>& rows, const GroupOffsets<D>& offsets,
                        const TrainContext* training = nullptr) const {
     const auto gate = w1_(rows, offsets, training);
     const auto up = w3_(rows, offsets, training);

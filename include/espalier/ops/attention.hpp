@@ -56,10 +56,7 @@ struct CausalAttention {
     return {dq, dk, dv};
   }
 
- private:
-  cpu::AttentionHeads heads(const Shape& q, const Shape& k) const {
-    return {q[1], k[1], q[2], window};
-  }
+  /// @throws ShapeError when heads, rows or segments do not fit.
   void check(const Shape& q, const Shape& k, const Shape& v) const {
     ESP_REQUIRE(q.rank() == 3 && k.rank() == 3 && k == v && q[0] == k[0] && q[2] == k[2],
                 ShapeError, kName, ": q is ", q, ", k is ", k, ", v is ", v,
@@ -74,6 +71,11 @@ struct CausalAttention {
                   segments[s], " to ", segments[s + 1]);
     }
     ESP_REQUIRE(window >= 0, ShapeError, kName, ": window is ", window, ", expected at least 0");
+  }
+
+ private:
+  cpu::AttentionHeads heads(const Shape& q, const Shape& k) const {
+    return {q[1], k[1], q[2], window};
   }
 };
 

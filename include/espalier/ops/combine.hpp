@@ -9,9 +9,10 @@
 
 namespace espalier {
 
+template <Device On = Cpu>
 struct Combine {
   static constexpr const char* kName = "combine";
-  Routing routing;
+  BasicRouting<On> routing;
 
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
@@ -82,8 +83,8 @@ struct Combine {
 /// @throws ShapeError when rows or weights do not fit the routing.
 template <FloatElement T, Device D>
 [[nodiscard]] Var<T, D> combine(const Var<T, D>& rows, const Var<acc_t<T>, D>& weights,
-                                const Routing& routing) {
-  return apply_list<T, D>(Combine{routing}, {rows, weights});
+                                const BasicRouting<D>& routing) {
+  return apply_list<T, D>(Combine<D>{routing}, {rows, weights});
 }
 
 }  // namespace espalier

@@ -7,9 +7,10 @@
 
 namespace espalier {
 
+template <Device On = Cpu>
 struct Dispatch {
   static constexpr const char* kName = "dispatch";
-  Routing routing;
+  BasicRouting<On> routing;
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
@@ -54,8 +55,8 @@ struct Dispatch {
 
 /// @throws ShapeError when x has another number of tokens than the routing.
 template <FloatElement T, Device D>
-[[nodiscard]] Var<T, D> dispatch(const Var<T, D>& x, const Routing& routing) {
-  return apply(Dispatch{routing}, x);
+[[nodiscard]] Var<T, D> dispatch(const Var<T, D>& x, const BasicRouting<D>& routing) {
+  return apply(Dispatch<D>{routing}, x);
 }
 
 }  // namespace espalier

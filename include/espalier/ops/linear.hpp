@@ -19,6 +19,7 @@
 #include <espalier/ops/cpu/gemm.hpp>
 #include <espalier/ops/cpu/map.hpp>
 #include <espalier/ops/cpu/parameter_gradients.hpp>
+#include <espalier/ops/group_offsets.hpp>
 
 namespace espalier {
 
@@ -31,13 +32,15 @@ struct LoraPair {
 struct LinearOp {
   static constexpr const char* kName = "linear";
 
-  std::vector<std::int64_t> offsets;  // G + 1
+  std::vector<std::int64_t> offsets;  // G + 1; empty where a device keeps them
   bool lora = false;
   bool lora_input = false;  // the LoRA branch has an input of its own, after dropout
   double scale = 1;
+  std::size_t device_groups = 0;  // with offsets that only the device knows; empty: one group
+  AnyTensor device_offsets;
 
   // Inputs: x, [x'], W_0..W_G-1, [A_0.., B_0..].
-  std::size_t groups() const { return offsets.size() - 1; }
+  std::size_t groups() const { return offsets.empty() ? device_groups : offsets.size() - 1; }
   std::size_t first_weight() const { return lora_input ? 2 : 1; }
   std::size_t first_a() const { return first_weight() + groups(); }
   std::size_t first_b() const { return first_a() + groups(); }
@@ -212,16 +215,26 @@ struct LinearOp {
 /// @throws ShapeError when a weight, a pair or the offsets do not fit x.
 template <FloatElement T, Device D>
 [[nodiscard]] Var<T, D> grouped_linear(const Var<T, D>& x, const std::vector<AnyVar>& weights,
-                                       std::vector<std::int64_t> offsets,
+                                       GroupOffsets<D> offsets,
                                        const std::vector<LoraPair>& pairs = {}, double scale = 1,
                                        const Var<T, D>& lora_x = {}) {
-  ESP_REQUIRE(!weights.empty() && offsets.size() == weights.size() + 1, ShapeError,
-              "linear: ", offsets.size(), " offsets for ", weights.size(), " weights, expected ",
-              weights.size() + 1);
+  LinearOp op;
+  if constexpr (D::is_cuda) {
+    ESP_REQUIRE(offsets || weights.size() == 1, ShapeError, "linear: no offsets for ",
+                weights.size(), " weights");
+    op.device_offsets = std::move(offsets);
+    op.device_groups = weights.size();
+  } else {
+    ESP_REQUIRE(!weights.empty() && offsets.size() == weights.size() + 1, ShapeError,
+                "linear: ", offsets.size(), " offsets for ", weights.size(), " weights, expected ",
+                weights.size() + 1);
+    op.offsets = std::move(offsets);
+  }
   ESP_REQUIRE(pairs.empty() || pairs.size() == weights.size(), ShapeError, "linear: ", pairs.size(),
               " LoRA pairs for ", weights.size(), " weights");
-  LinearOp op{std::move(offsets), !pairs.empty(), !pairs.empty() && static_cast<bool>(lora_x),
-              scale};
+  op.lora = !pairs.empty();
+  op.lora_input = op.lora && static_cast<bool>(lora_x);
+  op.scale = scale;
   std::vector<AnyVar> inputs = {x};
   if (op.lora_input) inputs.push_back(lora_x);
   inputs.insert(inputs.end(), weights.begin(), weights.end());
@@ -233,7 +246,7 @@ template <FloatElement T, Device D>
 /// y = x Wᵀ.
 template <FloatElement T, Device D>
 [[nodiscard]] Var<T, D> linear(const Var<T, D>& x, const AnyVar& weight) {
-  return grouped_linear(x, {weight}, {0, x.shape(0)});
+  return grouped_linear(x, {weight}, one_group<D>(x.shape(0)));
 }
 
 }  // namespace espalier

@@ -216,30 +216,35 @@ template <FloatElement T, Device D>
   using A = acc_t<T>;
   detail::check_head("linear_log_probs", x.shape(), w.shape(), targets);
   const trace::Scope scope("linear_log_probs");
-  const std::int64_t n = x.shape(0), h = x.shape(1), v = w.shape(0);
-  TokenLogProbs<A> out{Tensor<A>(Shape{n}, A{0}), Tensor<std::int32_t>(Shape{n}, -1)};
-  const std::int64_t chunk = detail::rows_a_chunk(n, v);
-  const Tensor<A, D> z(Shape{chunk, v});
-  for (std::int64_t begin = 0; begin < n; begin += chunk) {
-    const std::int64_t m = std::min(chunk, n - begin);
-    cpu::gemm<A>(m, v, h, detail::matrix(x.rows(begin, begin + m)), detail::matrix(w, true),
-                 z.data(), v);
-    parallel_for(m, rows_per_task(v), [&](std::int64_t first, std::int64_t last) {
-      simd::dispatch([&]<int W>() {
-        for (std::int64_t r = first; r < last; ++r) {
-          const A* row = z.data() + r * v;
-          const std::int32_t target = targets[begin + r];
-          if (target < 0) continue;
-          const auto top = cpu::largest<A, W>(row, v);
-          const double relative = static_cast<double>(row[target]) - static_cast<double>(top.value);
-          out.log_prob[begin + r] =
-              static_cast<A>(relative - cpu::log_sum_exp<A, W>(row, v, top.value));
-          out.argmax[begin + r] = static_cast<std::int32_t>(cpu::first_index(row, v, top));
-        }
+  if constexpr (requires { launch_log_probs(D{}, x, w, targets); }) {
+    return launch_log_probs(D{}, x, w, targets);
+  } else {
+    const std::int64_t n = x.shape(0), h = x.shape(1), v = w.shape(0);
+    TokenLogProbs<A> out{Tensor<A>(Shape{n}, A{0}), Tensor<std::int32_t>(Shape{n}, -1)};
+    const std::int64_t chunk = detail::rows_a_chunk(n, v);
+    const Tensor<A, D> z(Shape{chunk, v});
+    for (std::int64_t begin = 0; begin < n; begin += chunk) {
+      const std::int64_t m = std::min(chunk, n - begin);
+      cpu::gemm<A>(m, v, h, detail::matrix(x.rows(begin, begin + m)), detail::matrix(w, true),
+                   z.data(), v);
+      parallel_for(m, rows_per_task(v), [&](std::int64_t first, std::int64_t last) {
+        simd::dispatch([&]<int W>() {
+          for (std::int64_t r = first; r < last; ++r) {
+            const A* row = z.data() + r * v;
+            const std::int32_t target = targets[begin + r];
+            if (target < 0) continue;
+            const auto top = cpu::largest<A, W>(row, v);
+            const double relative =
+                static_cast<double>(row[target]) - static_cast<double>(top.value);
+            out.log_prob[begin + r] =
+                static_cast<A>(relative - cpu::log_sum_exp<A, W>(row, v, top.value));
+            out.argmax[begin + r] = static_cast<std::int32_t>(cpu::first_index(row, v, top));
+          }
+        });
       });
-    });
+    }
+    return out;
   }
-  return out;
 }
 
 }  // namespace espalier

@@ -12,6 +12,7 @@
 #include <espalier/autograd/var.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/softmax.hpp>
+#include <espalier/ops/group_offsets.hpp>
 
 namespace espalier {
 
@@ -28,15 +29,17 @@ enum class RouterOrder : std::uint8_t {
 };
 
 /// The assignment of tokens to experts. Routed rows are ordered by (expert, token, slot).
-struct Routing {
+template <Device D>
+struct BasicRouting {
   std::int64_t tokens = 0, experts = 0, top_k = 0;
-  Tensor<std::int32_t> chosen;        // [N, K] expert of slot k of token n
-  std::vector<std::int64_t> offsets;  // [E + 1] first row of each expert
-  Tensor<std::int32_t> row_of_slot;   // [N * K]
-  Tensor<std::int32_t> slot_of_row;   // [R]; token = slot / K
+  Tensor<std::int32_t, D> chosen;       // [N, K] expert of slot k of token n
+  GroupOffsets<D> offsets;              // [E + 1] first row of each expert
+  Tensor<std::int32_t, D> row_of_slot;  // [N * K]
+  Tensor<std::int32_t, D> slot_of_row;  // [R]; token = slot / K
 
   std::int64_t rows() const { return tokens * top_k; }
 };
+using Routing = BasicRouting<Cpu>;
 
 /// The K largest of each row of `logits` [N, E] -> [N, K], best first; NaN behind all others.
 /// @throws ShapeError when top_k is not in 1..E.
@@ -180,7 +183,7 @@ struct RouterWeights {
 template <FloatElement T, Device D>
 struct RouterOutput {
   Var<acc_t<T>, D> weights;  // [N, K]
-  Routing routing;
+  BasicRouting<D> routing;
 };
 
 /// Routes `logits` [N, E] to the `top_k` best experts.
@@ -190,9 +193,13 @@ template <FloatElement T, Device D>
                                               RouterOrder order = RouterOrder::top_k_softmax) {
   ESP_REQUIRE(logits.shape().rank() == 2, ShapeError, "router_top_k: logits are ", logits.shape(),
               ", expected [tokens, experts]");
-  const auto chosen = select_top_k(logits.value(), top_k);
-  return {apply_list<acc_t<T>, D>(RouterWeights<T>{chosen, order}, {logits}),
-          make_routing(chosen, logits.shape(1))};
+  if constexpr (requires { launch_router_top_k(D{}, logits, top_k, order); }) {
+    return launch_router_top_k(D{}, logits, top_k, order);
+  } else {
+    const auto chosen = select_top_k(logits.value(), top_k);
+    return {apply_list<acc_t<T>, D>(RouterWeights<T>{chosen, order}, {logits}),
+            make_routing(chosen, logits.shape(1))};
+  }
 }
 
 namespace detail {

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention on the device Cuda, of packed segments and of continuations of caches.
+#pragma once
+
+#include <vector>
+
+#include <espalier/cuda/device.hpp>
+#include <espalier/kernels/attention.hpp>
+#include <espalier/ops/attention.hpp>
+
+namespace espalier::cuda {
+
+namespace detail {
+
+/// The segments in device memory.
+template <FloatElement T>
+class DeviceSegments {
+ public:
+  using Segment = kernels::AttentionSegment<kernel_t<T>>;
+
+  void add(const T* k, const T* v, std::int64_t q_begin, std::int64_t q_rows,
+           std::int64_t kv_rows) {
+    const auto pointer = [](const T* p) { return reinterpret_cast<const kernel_t<T>*>(p); };
+    host_.push_back({pointer(k), pointer(v), q_begin, q_rows, kv_rows});
+  }
+  const Segment* upload() {
+    device_ = allocate(host_.size() * sizeof(Segment));
+    cuda::upload(device_.get(), reinterpret_cast<const std::byte*>(host_.data()),
+                 host_.size() * sizeof(Segment));
+    return reinterpret_cast<const Segment*>(device_.get());
+  }
+  int size() const { return static_cast<int>(host_.size()); }
+
+ private:
+  std::vector<Segment> host_;
+  std::shared_ptr<std::byte> device_;
+};
+
+template <FloatElement T>
+DeviceSegments<T> packed_segments(const CausalAttention& op, const Tensor<T, Cuda>& k,
+                                  const Tensor<T, Cuda>& v) {
+  DeviceSegments<T> segments;
+  const std::int64_t width = k.shape(1) * k.shape(2);
+  for (std::size_t s = 0; s + 1 < op.segments.size(); ++s) {
+    const std::int64_t at = op.segments[s], rows = op.segments[s + 1] - at;
+    segments.add(k.data() + at * width, v.data() + at * width, at, rows, rows);
+  }
+  return segments;
+}
+
+inline kernels::AttentionSizes attention_sizes(const Shape& q, const Shape& k, int segments,
+                                               std::int64_t window) {
+  return {q[0], segments, int(q[1]), int(k[1]), int(q[2]), window};
+}
+
+}  // namespace detail
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const CausalAttention& op, Saved& saved,
+                               const Tensor<T, Cuda>& q, const Tensor<T, Cuda>& k,
+                               const Tensor<T, Cuda>& v) {
+  op.check(q.shape(), k.shape(), v.shape());
+  auto segments = detail::packed_segments(op, k, v);
+  Tensor<T, Cuda> y(q.shape());
+  const Tensor<float, Cuda> log_sum(Shape{q.shape(0), q.shape(1)});
+  ESP_CUDA(kernels::attention_forward(
+      ptr(y), ptr(log_sum), ptr(q), segments.upload(),
+      detail::attention_sizes(q.shape(), k.shape(), segments.size(), op.window), stream()));
+  saved.tensors = {q, k, v, y, log_sum};
+  return y;
+}
+
+template <FloatElement T>
+std::array<AnyTensor, 3> launch_backward(Cuda, const CausalAttention& op, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+  const auto q = saved.get<T, Cuda>(0), k = saved.get<T, Cuda>(1), v = saved.get<T, Cuda>(2),
+             y = saved.get<T, Cuda>(3);
+  const auto log_sum = saved.get<float, Cuda>(4);
+  auto segments = detail::packed_segments(op, k, v);
+  const Tensor<T, Cuda> dq(q.shape()), dk(k.shape()), dv(v.shape());
+  const Tensor<float, Cuda> dots(log_sum.shape());
+  ESP_CUDA(kernels::attention_backward(
+      ptr(dq), ptr(dk), ptr(dv), ptr(dots), ptr(dy), ptr(y), ptr(log_sum), ptr(q),
+      segments.upload(), detail::attention_sizes(q.shape(), k.shape(), segments.size(), op.window),
+      stream()));
+  return {dq, dk, dv};
+}
+
+/// Segments whose queries and results lie one after another, each with the cache that it continues.
+template <FloatElement T>
+void launch_attention(Cuda, const std::vector<cpu::AttentionSegment<T>>& work,
+                      const cpu::AttentionHeads& heads) {
+  if (work.empty()) return;
+  detail::DeviceSegments<T> segments;
+  std::int64_t rows = 0;
+  for (const auto& s : work) {
+    segments.add(s.k, s.v, rows, s.q_rows, s.kv_rows);
+    rows += s.q_rows;
+  }
+  ESP_CUDA(kernels::attention_forward(
+      reinterpret_cast<kernel_t<T>*>(work[0].y), static_cast<float*>(nullptr),
+      reinterpret_cast<const kernel_t<T>*>(work[0].q), segments.upload(),
+      {rows, segments.size(), int(heads.heads), int(heads.kv_heads), int(heads.head_dim),
+       heads.window},
+      stream()));
+}
+
+}  // namespace espalier::cuda
