@@ -1,169 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of 64 x 64, 256 threads with 4 x 4 elements each, k in steps of 16 through shared memory.
-// The grid covers the most row tiles that any split of the rows into groups can need; a block looks
-// its group up in the offsets and leaves if there is none for it.
+// Which rung of the ladder a product takes.
 #pragma once
 
-#include <espalier/kernels/device.cuh>
 #include <espalier/kernels/grouped_gemm.hpp>
+#include <espalier/kernels/grouped_gemm_mma.cuh>
+#include <espalier/kernels/grouped_gemm_plain.cuh>
 
 namespace espalier::kernels {
-
-inline constexpr int kGemmTile = 64, kGemmDepth = 16, kGemmThreads = 256, kGemmSide = 4;
-
-/// Row tiles of height `tile` that any offsets over `rows` rows can need: each group may waste one.
-constexpr std::int64_t most_row_tiles(std::int64_t rows, int groups, int tile) {
-  const std::int64_t shared = rows < groups ? rows : groups;
-  return rows / tile + shared;
-}
-
-struct RowTile {
-  int group;                // -1: none
-  std::int64_t begin, end;  // rows
-};
-
-/// The `tile`-th row tile, group by group.
-__device__ __forceinline__ RowTile find_row_tile(const std::int32_t* offsets, int groups,
-                                                 std::int64_t tile, int height) {
-  for (int g = 0; g < groups; ++g) {
-    const std::int64_t begin = offsets[g], end = offsets[g + 1];
-    const std::int64_t tiles = (end - begin + height - 1) / height;
-    if (tile < tiles) {
-      const std::int64_t first = begin + tile * height;
-      return {g, first, first + height < end ? first + height : end};
-    }
-    tile -= tiles;
-  }
-  return {-1, 0, 0};
-}
-
-/// c += a · b over one tile: element (i, l) of a is load_a(i, l), (l, j) of b is load_b(l, j); out
-/// of range they give 0.
-template <class LoadA, class LoadB>
-__device__ __forceinline__ void multiply_tile(float (&sum)[kGemmSide][kGemmSide],
-                                              std::int64_t depth, const LoadA& load_a,
-                                              const LoadB& load_b) {
-  ESP_SHARED(float[kGemmDepth][kGemmTile + 1], tile_a);
-  ESP_SHARED(float[kGemmDepth][kGemmTile + 1], tile_b);
-  const int t = threadIdx.x, row = t / 16, col = t % 16;
-  for (std::int64_t first = 0; first < depth; first += kGemmDepth) {
-    for (int at = t; at < kGemmTile * kGemmDepth; at += kGemmThreads) {
-      const int i = at / kGemmDepth, l = at % kGemmDepth;
-      tile_a[l][i] = load_a(i, first + l);
-      tile_b[l][i] = load_b(first + l, i);
-    }
-    __syncthreads();
-#pragma unroll
-    for (int l = 0; l < kGemmDepth; ++l) {
-      float a[kGemmSide], b[kGemmSide];
-#pragma unroll
-      for (int i = 0; i < kGemmSide; ++i) a[i] = tile_a[l][row + 16 * i];
-#pragma unroll
-      for (int j = 0; j < kGemmSide; ++j) b[j] = tile_b[l][col + 16 * j];
-#pragma unroll
-      for (int i = 0; i < kGemmSide; ++i) {
-#pragma unroll
-        for (int j = 0; j < kGemmSide; ++j) sum[i][j] += a[i] * b[j];
-      }
-    }
-    __syncthreads();
-  }
-}
-
-/// c[i, j] = alpha · sum + beta · c for the elements of this thread that are in range.
-template <class C>
-__device__ __forceinline__ void write_tile(C* c, std::int64_t stride, std::int64_t rows,
-                                           std::int64_t cols,
-                                           const float (&sum)[kGemmSide][kGemmSide], float alpha,
-                                           float beta) {
-  const int row = threadIdx.x / 16, col = threadIdx.x % 16;
-#pragma unroll
-  for (int i = 0; i < kGemmSide; ++i) {
-#pragma unroll
-    for (int j = 0; j < kGemmSide; ++j) {
-      if (row + 16 * i >= rows || col + 16 * j >= cols) continue;
-      C* to = c + (row + 16 * i) * stride + col + 16 * j;
-      const float old = beta != 0 ? beta * to_float(*to) : 0.0f;
-      *to = from_float<C>(alpha * sum[i][j] + old);
-    }
-  }
-}
-
-template <bool kTransposed, class C, class A, class B>
-__global__ void __launch_bounds__(kGemmThreads)
-    grouped_gemm_kernel(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                        int groups, std::int64_t n, std::int64_t k, float alpha, float beta) {
-  const RowTile tile = find_row_tile(offsets, groups, blockIdx.x, kGemmTile);
-  if (tile.group < 0) return;
-  const std::int64_t rows = tile.end - tile.begin, col = std::int64_t{blockIdx.y} * kGemmTile;
-  const B* weight = b[tile.group];
-  a += tile.begin * k;
-  float sum[kGemmSide][kGemmSide] = {};
-  multiply_tile(
-      sum, k,
-      [&](int i, std::int64_t l) { return i < rows && l < k ? to_float(a[i * k + l]) : 0.0f; },
-      [&](std::int64_t l, int j) {
-        if (l >= k || col + j >= n) return 0.0f;
-        return to_float(kTransposed ? weight[(col + j) * k + l] : weight[l * n + col + j]);
-      });
-  write_tile(c + tile.begin * n + col, n, rows, n - col, sum, alpha, beta);
-}
-
-template <class C, class A, class B>
-__global__ void __launch_bounds__(kGemmThreads)
-    grouped_gemm_tn_kernel(C* const* c, const A* a, const B* b, const std::int32_t* offsets,
-                           std::int64_t m, std::int64_t n, float alpha, float beta) {
-  const std::int64_t begin = offsets[blockIdx.z], depth = offsets[blockIdx.z + 1] - begin;
-  const std::int64_t row = std::int64_t{blockIdx.x} * kGemmTile;
-  const std::int64_t col = std::int64_t{blockIdx.y} * kGemmTile;
-  a += begin * m;
-  b += begin * n;
-  float sum[kGemmSide][kGemmSide] = {};
-  multiply_tile(
-      sum, depth,
-      [&](int i, std::int64_t l) {
-        return row + i < m && l < depth ? to_float(a[l * m + row + i]) : 0.0f;
-      },
-      [&](std::int64_t l, int j) {
-        return col + j < n && l < depth ? to_float(b[l * n + col + j]) : 0.0f;
-      });
-  write_tile(c[blockIdx.z] + row * n + col, n, m - row, n - col, sum, alpha, beta);
-}
-
-template <bool kTransposed, class C, class A, class B>
-cudaError_t grouped_gemm_rows(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                              int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                              float alpha, float beta, cudaStream_t stream) {
-  if (rows == 0 || n == 0 || groups == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>(most_row_tiles(rows, groups, kGemmTile)),
-                  static_cast<unsigned>(ceil_div<std::int64_t>(n, kGemmTile)));
-  return ESP_LAUNCH((grouped_gemm_kernel<kTransposed, C, A, B>), grid, kGemmThreads, 0, stream, c,
-                    a, b, offsets, groups, n, k, alpha, beta);
-}
 
 template <class C, class A, class B>
 cudaError_t grouped_gemm_nt(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
                             int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
                             float alpha, float beta, cudaStream_t stream) {
-  return grouped_gemm_rows<true>(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+  if constexpr (kMmaMultiplies<C, A, B>) {
+    if (grouped_gemm_mma_fits(n, k, c, a)) {
+      return grouped_gemm_mma_nt(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+    }
+  }
+  return grouped_gemm_plain_nt(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
 }
 template <class C, class A, class B>
 cudaError_t grouped_gemm_nn(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
                             int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
                             float alpha, float beta, cudaStream_t stream) {
-  return grouped_gemm_rows<false>(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+  if constexpr (kMmaMultiplies<C, A, B>) {
+    if (grouped_gemm_mma_fits(n, k, c, a)) {
+      return grouped_gemm_mma_nn(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+    }
+  }
+  return grouped_gemm_plain_nn(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
 }
 
 template <class C, class A, class B>
 cudaError_t grouped_gemm_tn(C* const* c, const A* a, const B* b, const std::int32_t* offsets,
                             int groups, std::int64_t m, std::int64_t n, float alpha, float beta,
                             cudaStream_t stream) {
-  if (m == 0 || n == 0 || groups == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>(ceil_div<std::int64_t>(m, kGemmTile)),
-                  static_cast<unsigned>(ceil_div<std::int64_t>(n, kGemmTile)),
-                  static_cast<unsigned>(groups));
-  return ESP_LAUNCH((grouped_gemm_tn_kernel<C, A, B>), grid, kGemmThreads, 0, stream, c, a, b,
-                    offsets, m, n, alpha, beta);
+  if constexpr (kMmaMultiplies<C, A, B>) {
+    if (grouped_gemm_mma_fits(m, n, a, b)) {
+      return grouped_gemm_mma_tn(c, a, b, offsets, groups, m, n, alpha, beta, stream);
+    }
+  }
+  return grouped_gemm_plain_tn(c, a, b, offsets, groups, m, n, alpha, beta, stream);
 }
 
 }  // namespace espalier::kernels

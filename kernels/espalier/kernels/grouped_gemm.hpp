@@ -4,10 +4,11 @@
 //   nt   c[r, N] = alpha · a[r, K] · b_gᵀ + beta · c     b_g [N, K]: forward, weights [out, in]
 //   nn   c[r, N] = alpha · a[r, K] · b_g  + beta · c     b_g [K, N]: the gradient of the input
 //   tn   c_g [M, N] = alpha · a_gᵀ · b_g + beta · c_g    a [R, M], b [R, N]: gradients of weights
-// b (tn: c) is an array of G pointers in device memory. Sums in f32, rounded once to the type of c;
-// beta 0: c is not read. Deterministic: one owner per element, k in order.
-// This is the plain rung of the ladder: any type and size, tiles in shared memory, FMA. The faster
-// rungs have the same contract (grouped_gemm_mma.hpp).
+// b (tn: c) is an array of G pointers in device memory; those of groups without rows are not
+// followed (tn: their c_g becomes beta · c_g). Sums in f32, rounded once to the type of c; beta 0:
+// c is not read. Deterministic: one owner per element, k in order, whatever the other rows are.
+// These functions take the fastest rung that the types and the alignment of `a` and `c` allow:
+// grouped_gemm_plain.hpp for anything, grouped_gemm_mma.hpp for tensor cores.
 #pragma once
 
 #include <espalier/kernels/runtime.hpp>
@@ -24,7 +25,8 @@ constexpr double grouped_gemm_bytes(std::int64_t rows, std::int64_t n, std::int6
          double(groups) * double(n) * double(k) * b_bytes;
 }
 
-/// `rows` is R, the most that offsets[G] can be.
+/// `rows` is R, the most that offsets[G] can be. Where n and k are multiples of 8 and a, b 2-byte
+/// types, each b_g must be aligned to 16 bytes (what the CUDA allocator returns is).
 template <class C, class A, class B>
 cudaError_t grouped_gemm_nt(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
                             int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
@@ -33,6 +35,7 @@ template <class C, class A, class B>
 cudaError_t grouped_gemm_nn(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
                             int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
                             float alpha, float beta, cudaStream_t stream);
+/// The same for each c_g.
 template <class C, class A, class B>
 cudaError_t grouped_gemm_tn(C* const* c, const A* a, const B* b, const std::int32_t* offsets,
                             int groups, std::int64_t m, std::int64_t n, float alpha, float beta,
