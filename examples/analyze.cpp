@@ -13,6 +13,7 @@
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/load_model.hpp>
 
+#include "cli/compute.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -110,8 +111,9 @@ prune::WeightNorms measure_weights(const Options& o, const prune::ModelPair& mod
   return prune::weight_norms(models, options);
 }
 
-prune::ActivationScores measure_activations(const Options& o, const io::Checkpoint& base,
-                                            const io::Checkpoint* tuned, io::Json& provenance) {
+prune::ActivationScores measure_activations(const Options& o, const std::string& device,
+                                            const io::Checkpoint& base, const io::Checkpoint* tuned,
+                                            io::Json& provenance) {
   const io::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
   const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
   std::optional<text::ChatTemplate> chat;  // only where a line needs it
@@ -130,8 +132,8 @@ prune::ActivationScores measure_activations(const Options& o, const io::Checkpoi
     progress.update(done);
     if (interrupted()) throw Interrupted("interrupted; nothing was written");
   };
-  return visit_dtype<float, bf16>("analyze", dtype_named(o.dtype), [&]<class T>() {
-    return prune::calibrate(train::load_model<T>(checkpoint, o.adapter), set, step);
+  return visit_compute(device, o.dtype, [&]<class T, class D>() {
+    return prune::calibrate(train::load_model<T, D>(checkpoint, o.adapter), set, step);
   });
 }
 
@@ -225,7 +227,8 @@ void run(const Options& o, const CommonOptions& common) {
   }
   std::optional<prune::ActivationScores> activations;
   if (any_of_kind(criteria, CriterionKind::activations)) {
-    activations = measure_activations(o, base, tuned ? &*tuned : nullptr, scores.provenance);
+    activations =
+        measure_activations(o, common.device, base, tuned ? &*tuned : nullptr, scores.provenance);
   }
   for (const prune::Criterion& c : criteria) {
     prune::LayerScores layers =

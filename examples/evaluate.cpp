@@ -23,6 +23,7 @@
 #include <espalier/train/dataset.hpp>
 #include <espalier/train/load_model.hpp>
 
+#include "cli/compute.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -247,9 +248,9 @@ class Evaluate {
     tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(o_.model));
     eval::EngineOptions options;
     options.batch = o_.batch_size;
-    visit_dtype<float, bf16>("evaluate", dtype_named(o_.dtype), [&]<class T>() {
-      engine_ = std::make_unique<eval::MixtralEngine<T>>(
-          train::load_model<T>(*checkpoint_, o_.adapter), *tokenizer_, options);
+    visit_compute(common_.device, o_.dtype, [&]<class T, class D>() {
+      engine_ = std::make_unique<eval::MixtralEngine<T, D>>(
+          train::load_model<T, D>(*checkpoint_, o_.adapter), *tokenizer_, options);
     });
     engine_->on_pass = [this](std::int64_t tokens) {
       tokens_ += tokens;

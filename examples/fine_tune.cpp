@@ -21,6 +21,7 @@
 #include <espalier/train/train_log.hpp>
 #include <espalier/train/trainer.hpp>
 
+#include "cli/compute.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -296,7 +297,7 @@ class FineTune {
         base_(o.model),
         data_(o, mixture(base_)) {
     read_adapter();
-    visit_dtype<float, bf16>("fine_tune", dtype_named(o.dtype), [this]<class T>() { load<T>(); });
+    visit_compute(common.device, o.dtype, [this]<class T, class D>() { load<T, D>(); });
     if (!o.adapter.empty()) load_adapter(o.adapter);
     plan_steps();
   }
@@ -324,10 +325,10 @@ class FineTune {
     lora_ = train::lora_config_of(from, o_.adapter);
     lora_.dropout = o_.lora.dropout;
   }
-  template <FloatElement T>
+  template <FloatElement T, Device D>
   void load() {
-    Mixtral<T> model(base_.config(),
-                     [this](const std::string& name) { return base_.tensor(name); });
+    Mixtral<T, D> model(base_.config(),
+                        [this](const std::string& name) { return base_.tensor(name); });
     model.add_lora(lora_, common_.seed);
     parameters_ = model.parameters();
     objective_ = objective_of(model);

@@ -13,6 +13,7 @@
 #include <espalier/text/decode_stream.hpp>
 #include <espalier/train/load_model.hpp>
 
+#include "cli/compute.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -70,11 +71,12 @@ std::vector<std::int32_t> prompt_ids(const Options& o, const text::Tokenizer& to
   return ids;
 }
 
+template <FloatElement T, Device D>
 void run(const Options& o, const CommonOptions& common) {
   ESP_REQUIRE(o.prompt.empty() != o.chat.empty(), UsageError, "give either --prompt or --chat");
   const io::Checkpoint checkpoint(o.model);
   const auto tokenizer = text::Tokenizer::load(o.model);
-  const auto model = train::load_model(checkpoint, o.adapter);
+  const auto model = train::load_model<T, D>(checkpoint, o.adapter);
   const auto& config = model.config();
   const std::vector<std::int32_t> prompt = prompt_ids(o, tokenizer);
   for (const std::int32_t id : prompt) {
@@ -87,7 +89,7 @@ void run(const Options& o, const CommonOptions& common) {
   };
 
   auto cache = model.new_cache(static_cast<std::int64_t>(prompt.size()) + o.max_new_tokens);
-  KvCache<float>* caches[] = {&cache};
+  KvCache<T, D>* caches[] = {&cache};
   const auto begin = std::chrono::steady_clock::now();
   auto hidden = model.hidden(PackedTokens(prompt), caches);
   hidden = hidden.rows(hidden.shape(0) - 1, hidden.shape(0));
@@ -105,8 +107,8 @@ void run(const Options& o, const CommonOptions& common) {
   };
   const auto decode_begin = std::chrono::steady_clock::now();
   while (static_cast<std::int64_t>(ids.size()) < o.max_new_tokens && !interrupted()) {
-    const std::int32_t id =
-        sample(model.logits(hidden), o.temperature, o.top_p, random.uniform(ids.size()));
+    const std::int32_t id = sample(Tensor<float>(model.logits(hidden).on_host()), o.temperature,
+                                   o.top_p, random.uniform(ids.size()));
     ids.push_back(id);
     if (is_end(id)) break;
     show(stream.push(id));
@@ -157,6 +159,6 @@ int main(int argc, char** argv) {
       },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file
-        run(o, common);
+        visit_compute(common.device, "f32", [&]<class T, class D>() { run<T, D>(o, common); });
       });
 }

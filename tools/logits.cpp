@@ -8,6 +8,7 @@
 #include <espalier/prune/plan.hpp>
 #include <espalier/train/load_model.hpp>
 
+#include "cli/compute.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -36,10 +37,10 @@ std::vector<std::vector<std::int32_t>> read_ids(const std::string& path, std::in
   return lines;
 }
 
-template <FloatElement T>
+template <FloatElement T, Device D>
 void run(const Options& o, const CommonOptions& common) {
   const io::Checkpoint checkpoint(o.model);
-  auto model = train::load_model<T>(checkpoint, o.adapter);
+  auto model = train::load_model<T, D>(checkpoint, o.adapter);
   const auto& config = model.config();
   if (!o.plan.empty()) {
     const auto plan = prune::read_plan(o.plan);
@@ -62,7 +63,7 @@ void run(const Options& o, const CommonOptions& common) {
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const NoGrad no_grad;
     const auto hidden = model.hidden(PackedTokens(lines[i])).value();
-    writer.write(specs[i].name, model.logits(hidden));
+    writer.write(specs[i].name, model.logits(hidden).on_host());
     progress.update(done += static_cast<std::int64_t>(lines[i].size()));
   }
   writer.commit();
@@ -94,7 +95,6 @@ int main(int argc, char** argv) {
         app.add_option("--dtype", o.dtype, "Compute type")->check(CLI::IsMember({"f32", "bf16"}));
       },
       [&](const CommonOptions& common) {
-        visit_dtype<float, bf16>("logits", dtype_named(o.dtype),
-                                 [&]<class T>() { run<T>(o, common); });
+        visit_compute(common.device, o.dtype, [&]<class T, class D>() { run<T, D>(o, common); });
       });
 }

@@ -26,14 +26,14 @@ struct EngineOptions {
 };
 
 /// Segments of one forward pass, each with the cache that it continues.
-template <FloatElement T>
+template <FloatElement T, Device D = Cpu>
 struct Pass {
   PackedTokens tokens;
-  std::vector<KvCache<T>*> caches;
+  std::vector<KvCache<T, D>*> caches;
 
   Pass() { tokens.segments = {0}; }
   std::int64_t size() const { return static_cast<std::int64_t>(tokens.ids.size()); }
-  void add(std::span<const std::int32_t> ids, KvCache<T>& cache) {
+  void add(std::span<const std::int32_t> ids, KvCache<T, D>& cache) {
     tokens.ids.insert(tokens.ids.end(), ids.begin(), ids.end());
     tokens.segments.push_back(size());
     caches.push_back(&cache);
@@ -80,10 +80,10 @@ class StoppedText {
   bool stopped_ = false;
 };
 
-template <FloatElement T>
+template <FloatElement T, Device D = Cpu>
 class MixtralEngine final : public LanguageModel {
  public:
-  MixtralEngine(Mixtral<T> model, text::Tokenizer tokenizer, EngineOptions options = {})
+  MixtralEngine(Mixtral<T, D> model, text::Tokenizer tokenizer, EngineOptions options = {})
       : model_(std::move(model)), tokenizer_(std::move(tokenizer)), options_(options) {
     end_ = model_.config().eos_token_ids;
     if (const auto eos = tokenizer_.eos_id()) end_.push_back(*eos);
@@ -120,7 +120,7 @@ class MixtralEngine final : public LanguageModel {
                 std::span<const std::string> stop, const OnDone& on_done) override {
     if (prompts.empty()) return;
     check(prompts);
-    const KvCache<T> prefix = shared_prefix(prompts);
+    const KvCache<T, D> prefix = shared_prefix(prompts);
     std::vector<std::size_t> waiting(prompts.size());
     std::iota(waiting.begin(), waiting.end(), std::size_t{0});
     std::reverse(waiting.begin(), waiting.end());
@@ -128,7 +128,7 @@ class MixtralEngine final : public LanguageModel {
     active.reserve(static_cast<std::size_t>(options_.batch));
     while (!waiting.empty() || !active.empty()) {
       admit(prompts, prefix, stop, waiting, active);
-      Pass<T> pass;
+      Pass<T, D> pass;
       for (Active& a : active) pass.add(a.fresh, a.cache);
       const std::vector<std::int32_t> next = most_likely(pass);
       for (std::size_t i = active.size(); i-- > 0;) {
@@ -154,14 +154,14 @@ class MixtralEngine final : public LanguageModel {
   };
   struct Active {
     std::size_t prompt;
-    KvCache<T> cache;
+    KvCache<T, D> cache;
     std::vector<std::int32_t> fresh;  // tokens that the cache lacks
     StoppedText text;
     Completion completion;
   };
 
-  Tensor<T> run(const Pass<T>& pass) const {
-    Tensor<T> hidden = model_.hidden(pass.tokens, pass.caches);
+  Tensor<T, D> run(const Pass<T, D>& pass) const {
+    Tensor<T, D> hidden = model_.hidden(pass.tokens, pass.caches);
     if (on_pass) on_pass(pass.size());
     return hidden;
   }
@@ -183,10 +183,10 @@ class MixtralEngine final : public LanguageModel {
   /// its keys and values. A continuation's last token predicts nothing that is asked for.
   void score_group(std::span<const Continuation> items, const Group& group,
                    std::vector<Likelihood>& results) const {
-    std::vector<KvCache<T>> caches, copies;
+    std::vector<KvCache<T, D>> caches, copies;
     caches.reserve(group.contexts.size());
     copies.reserve(group.members.size());
-    Pass<T> first, rest;
+    Pass<T, D> first, rest;
     std::vector<std::int64_t> last_rows;  // of each context, in the first pass
     for (const Member& m : group.members) {
       const Continuation& item = items[m.item];
@@ -202,7 +202,7 @@ class MixtralEngine final : public LanguageModel {
       caches.push_back(model_.new_cache(std::ssize(ids)));
       first.add(ids, caches.back());
     }
-    const Tensor<T> h = run(first);
+    const Tensor<T, D> h = run(first);
     std::vector<Rows> rows;
     for (std::size_t i = 0; i < group.members.size(); ++i) {
       const auto& [item, context] = group.members[i];
@@ -214,17 +214,17 @@ class MixtralEngine final : public LanguageModel {
       copies.push_back(caches[context].clone(length, length + std::ssize(ids)));
       rest.add(ids.first(ids.size() - 1), copies.back());
     }
-    judge(items, group, rows, h, rest.size() > 0 ? run(rest) : Tensor<T>(), results);
+    judge(items, group, rows, h, rest.size() > 0 ? run(rest) : Tensor<T, D>(), results);
   }
 
   void judge(std::span<const Continuation> items, const Group& group, const std::vector<Rows>& rows,
-             const Tensor<T>& first, const Tensor<T>& rest,
+             const Tensor<T, D>& first, const Tensor<T, D>& rest,
              std::vector<Likelihood>& results) const {
     std::int64_t count = 0;
     for (const Member& m : group.members) count += std::ssize(items[m.item].continuation);
     if (count == 0) return;
     const std::int64_t h = model_.config().hidden_size;
-    const Tensor<T> hidden(Shape{count, h});
+    const Tensor<T, D> hidden(Shape{count, h});
     const Tensor<std::int32_t> targets(Shape{count});
     std::int64_t row = 0;
     for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -233,7 +233,7 @@ class MixtralEngine final : public LanguageModel {
         const bool in_first = k == 0 || rows[i].rest < 0;
         const T* from = in_first ? first.data() + (rows[i].first + k) * h
                                  : rest.data() + (rows[i].rest + k - 1) * h;
-        std::copy_n(from, h, hidden.data() + row * h);
+        copy_row(from, h, hidden.data() + row * h);
         targets[row] = ids[static_cast<std::size_t>(k)];
       }
     }
@@ -252,7 +252,7 @@ class MixtralEngine final : public LanguageModel {
 
   /// Keys and values of the tokens with which all prompts begin; each prompt keeps at least one of
   /// its own, which predicts.
-  KvCache<T> shared_prefix(std::span<const std::vector<std::int32_t>> prompts) const {
+  KvCache<T, D> shared_prefix(std::span<const std::vector<std::int32_t>> prompts) const {
     const auto& a = prompts[0];
     std::size_t length = a.size() - 1;
     for (const auto& b : prompts) {
@@ -262,20 +262,20 @@ class MixtralEngine final : public LanguageModel {
               .first -
           a.begin());
     }
-    KvCache<T> cache = model_.new_cache(static_cast<std::int64_t>(length));
+    KvCache<T, D> cache = model_.new_cache(static_cast<std::int64_t>(length));
     if (prompts.size() > 1) fill(cache, std::span(a).first(length));
     return cache;
   }
-  void fill(KvCache<T>& cache, std::span<const std::int32_t> ids) const {
+  void fill(KvCache<T, D>& cache, std::span<const std::int32_t> ids) const {
     const auto step = static_cast<std::size_t>(options_.pass_tokens);
     for (std::size_t at = 0; at < ids.size(); at += step) {
-      Pass<T> pass;
+      Pass<T, D> pass;
       pass.add(ids.subspan(at, std::min(step, ids.size() - at)), cache);
       (void)run(pass);
     }
   }
 
-  void admit(std::span<const std::vector<std::int32_t>> prompts, const KvCache<T>& prefix,
+  void admit(std::span<const std::vector<std::int32_t>> prompts, const KvCache<T, D>& prefix,
              std::span<const std::string> stop, std::vector<std::size_t>& waiting,
              std::vector<Active>& active) const {
     std::int64_t tokens = static_cast<std::int64_t>(active.size());
@@ -284,7 +284,7 @@ class MixtralEngine final : public LanguageModel {
       const std::size_t p = waiting.back();
       waiting.pop_back();
       const std::span<const std::int32_t> ids(prompts[p]);
-      KvCache<T> cache = prefix.clone(prefix.length(), std::ssize(ids) + kFirstRoom);
+      KvCache<T, D> cache = prefix.clone(prefix.length(), std::ssize(ids) + kFirstRoom);
       std::span<const std::int32_t> own = ids.subspan(static_cast<std::size_t>(prefix.length()));
       // A long rest goes in by itself, all but its last token.
       if (std::ssize(own) > options_.pass_tokens) {
@@ -300,16 +300,21 @@ class MixtralEngine final : public LanguageModel {
     }
   }
 
-  std::vector<std::int32_t> most_likely(const Pass<T>& pass) const {
-    const Tensor<T> hidden = run(pass);
+  static void copy_row(const T* from, std::int64_t width, T* to) {
+    memory_of<D>().copy(reinterpret_cast<std::byte*>(to), reinterpret_cast<const std::byte*>(from),
+                        static_cast<std::size_t>(width) * sizeof(T));
+  }
+
+  std::vector<std::int32_t> most_likely(const Pass<T, D>& pass) const {
+    const Tensor<T, D> hidden = run(pass);
     const std::int64_t h = hidden.shape()[1];
     const auto count = static_cast<std::int64_t>(pass.caches.size());
-    const Tensor<T> last(Shape{count, h});
+    const Tensor<T, D> last(Shape{count, h});
     for (std::int64_t s = 0; s < count; ++s) {
       const std::int64_t row = pass.tokens.segments[static_cast<std::size_t>(s) + 1] - 1;
-      std::copy_n(hidden.data() + row * h, h, last.data() + s * h);
+      copy_row(hidden.data() + row * h, h, last.data() + s * h);
     }
-    const Tensor<acc_t<T>> logits = model_.logits(last);
+    const Tensor<acc_t<T>> logits(model_.logits(last).on_host());
     const std::int64_t v = logits.shape()[1];
     std::vector<std::int32_t> next;
     for (std::int64_t s = 0; s < count; ++s) {
@@ -342,7 +347,7 @@ class MixtralEngine final : public LanguageModel {
 
   static constexpr std::int64_t kFirstRoom = 256;  // new tokens before a cache has to grow
 
-  Mixtral<T> model_;
+  Mixtral<T, D> model_;
   text::Tokenizer tokenizer_;
   EngineOptions options_;
   std::vector<std::int32_t> end_;

@@ -41,6 +41,11 @@ struct BasicRouting {
 };
 using Routing = BasicRouting<Cpu>;
 
+/// The routing where the host can read it; a device has its own overload.
+[[nodiscard]] inline const Routing& on_host(const Routing& routing) {
+  return routing;
+}
+
 /// The K largest of each row of `logits` [N, E] -> [N, K], best first; NaN behind all others.
 /// @throws ShapeError when top_k is not in 1..E.
 template <FloatElement T>

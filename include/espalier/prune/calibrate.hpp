@@ -61,17 +61,20 @@ struct CalibrationSet {
 }
 
 /// `progress` gets the tokens done so far after each sequence, and may throw to stop.
-template <FloatElement T>
-[[nodiscard]] ActivationScores calibrate(const Mixtral<T>& model, const CalibrationSet& set,
+template <FloatElement T, Device D>
+[[nodiscard]] ActivationScores calibrate(const Mixtral<T, D>& model, const CalibrationSet& set,
                                          const std::function<void(std::int64_t)>& progress) {
   const MixtralConfig& c = model.config();
   ActivationScores scores(c.num_hidden_layers, c.num_local_experts);
-  const MoeObserver<T> observer = [&](const MoeObservation<T>& o) {
-    std::vector<float> gates(static_cast<std::size_t>(o.routing.rows()));
+  const MoeObserver<T, D> observer = [&](const MoeObservation<T, D>& o) {
+    const Routing& routing = on_host(o.routing);
+    const Tensor<acc_t<T>> weights(o.weights.on_host());
+    const Tensor<T> outputs(o.outputs.on_host());
+    std::vector<acc_t<T>> gates(static_cast<std::size_t>(routing.rows()));
     for (std::size_t row = 0; row < gates.size(); ++row) {
-      gates[row] = o.weights[o.routing.slot_of_row[static_cast<std::int64_t>(row)]];
+      gates[row] = weights[routing.slot_of_row[static_cast<std::int64_t>(row)]];
     }
-    scores.add<T>(o.layer, o.routing.offsets, gates, o.outputs.span(), c.hidden_size);
+    scores.add<T>(o.layer, routing.offsets, gates, outputs.span(), c.hidden_size);
   };
   std::int64_t done = 0;
   for (const std::vector<std::int32_t>& sequence : set.sequences) {

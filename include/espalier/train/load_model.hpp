@@ -60,14 +60,14 @@ inline void load_adapter_values(const std::vector<NamedParameter>& parameters,
 /// The model of `checkpoint`, computing in T, with the adapter in folder `adapter` unless that is
 /// empty. The checkpoint may go: its mapped memory stays as long as the model.
 /// @throws UsageError for a dense checkpoint, FormatError when the adapter does not fit.
-template <FloatElement T = float>
-[[nodiscard]] Mixtral<T> load_model(const io::Checkpoint& checkpoint,
-                                    const std::string& adapter = {}) {
+template <FloatElement T = float, Device D = Cpu>
+[[nodiscard]] Mixtral<T, D> load_model(const io::Checkpoint& checkpoint,
+                                       const std::string& adapter = {}) {
   ESP_REQUIRE(checkpoint.config().num_local_experts > 0, UsageError, checkpoint.folder().string(),
               ": is a dense ", checkpoint.config().model_type,
               " checkpoint; upcycle makes a mixture of it");
-  Mixtral<T> model(checkpoint.config(),
-                   [&](const std::string& name) { return checkpoint.tensor(name); });
+  Mixtral<T, D> model(checkpoint.config(),
+                      [&](const std::string& name) { return checkpoint.tensor(name); });
   if (!adapter.empty()) {
     const io::Adapter from = io::read_adapter(adapter);
     io::check_adapter_fits(from, checkpoint.config(), adapter);
