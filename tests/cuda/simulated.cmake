@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+# fine_tune, analyze and evaluate with the device Cuda where there is no GPU: the same sources, built
+# as in a build with CUDA, with the simulator in the place of the toolkit.
+file(GLOB kernel_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/espalier/kernels/*.cu)
+list(FILTER kernel_sources EXCLUDE REGEX "wgmma")  # the copy engine and wgmma are not simulated
+set(simulated ${CMAKE_CURRENT_BINARY_DIR}/kernels_simulated)
+set(instances "")
+foreach(source IN LISTS kernel_sources)
+  cmake_path(GET source STEM name)
+  file(CONFIGURE OUTPUT ${simulated}/${name}.cpp CONTENT "#include \"${source}\"\n")
+  list(APPEND instances ${simulated}/${name}.cpp)
+endforeach()
+add_library(espalier_kernels_simulated STATIC ${instances})
+target_include_directories(espalier_kernels_simulated BEFORE PUBLIC support/simulator
+                                                      ${PROJECT_SOURCE_DIR}/kernels)
+target_compile_definitions(espalier_kernels_simulated INTERFACE ESPALIER_CUDA=1)
+target_compile_options(espalier_kernels_simulated PUBLIC -Wno-unknown-pragmas)  # unroll, of nvcc
+target_link_libraries(espalier_kernels_simulated PUBLIC espalier_dev CLI11::CLI11 fmt::fmt)
+
+foreach(name fine_tune analyze evaluate)
+  add_executable(${name}_simulated ${PROJECT_SOURCE_DIR}/examples/${name}.cpp)
+  target_include_directories(${name}_simulated PRIVATE ${PROJECT_SOURCE_DIR}/tools)
+  # Three steps of a tiny model: the time to compile counts.
+  target_compile_options(${name}_simulated PRIVATE -O0 -g0)
+  target_link_libraries(${name}_simulated PRIVATE espalier_kernels_simulated)
+endforeach()
