@@ -105,7 +105,8 @@ inline void cut(const Bf16Product& p, std::size_t problem, std::int64_t share, i
 
 /// c = alpha * sums + beta * c for 32 columns, or for `n` where they are fewer.
 template <FloatElement T>
-ESP_SIMD_INLINE void store_row(const float* sums, int n, T* c, float alpha, float beta) {
+ESP_TARGET_AVX512 ESP_SIMD_INLINE void store_row(const float* sums, int n, T* c, float alpha,
+                                                 float beta) {
   using V = simd::Vec<float, 16>;
   alignas(64) T edge[kBlockLines];
   T* const to = n < kBlockLines ? edge : c;

@@ -30,11 +30,13 @@ struct Lines {
 
 #if defined(__x86_64__)
 
-// Vectors of pairs pass for vectors of floats: they are only moved.
+// Vectors of pairs pass for vectors of floats: they are only moved. A function with vectors in
+// inline assembly has the target itself, though it is inlined: clang asks for it, and with OpenMP
+// leaves the instruction out without a word.
 using Pairs = simd::Vec<float, 16>;
 
 /// Lane i of `first` and of `second` side by side.
-ESP_SIMD_INLINE Pairs interleave(const bf16* first, const bf16* second) {
+ESP_TARGET_AVX512 ESP_SIMD_INLINE Pairs interleave(const bf16* first, const bf16* second) {
   struct Half {
     bf16 lanes[16];
   };
@@ -47,8 +49,8 @@ ESP_SIMD_INLINE Pairs interleave(const bf16* first, const bf16* second) {
 
 /// One tile: 16 lines and 32 values of k, of which `lines` and `depth` are in the matrix.
 template <bool KFirst, bool Right>
-ESP_SIMD_INLINE void pack_tile(const bf16* from, std::int64_t stride, int lines, int depth,
-                               std::byte* to) {
+ESP_TARGET_AVX512 ESP_SIMD_INLINE void pack_tile(const bf16* from, std::int64_t stride, int lines,
+                                                 int depth, std::byte* to) {
   alignas(64) bf16 edge[kTileLines * kStepDepth];
   if (lines < kTileLines || depth < kStepDepth) {
     for (bf16& x : edge) x = bf16{};

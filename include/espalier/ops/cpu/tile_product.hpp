@@ -138,12 +138,11 @@ inline void multiply_amx(const TileProduct& p) {
   }
 }
 
-typedef std::uint32_t Pair __attribute__((may_alias, aligned(1)));
-
 /// Rows [row, row + Rows) by vdpbf16ps.
 template <int Rows, int RightTiles>
-ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int row) {
+ESP_TARGET_AVX512 ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int row) {
   using Raw = simd::Vec<float, 16>::Raw;
+  using RawPairs = simd::detail::Raw<std::uint32_t, 16>;
   float* const sums = p.sums + row * p.sums_stride;
   Raw acc[Rows][RightTiles];
   ESP_UNROLL
@@ -168,9 +167,9 @@ ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int row) {
       ESP_UNROLL
       for (int i = 0; i < Rows; ++i) {
         // One broadcast for all columns: as an operand in memory it is fetched for each again.
-        const auto* pair_of_row = reinterpret_cast<const Pair*>(left + i * stride + pair * 4);
-        Raw both;
-        asm("vpbroadcastd %1, %0" : "=v"(both) : "m"(*pair_of_row));
+        std::uint32_t pair_of_row;
+        __builtin_memcpy(&pair_of_row, left + i * stride + pair * 4, sizeof pair_of_row);
+        const RawPairs both = pair_of_row - RawPairs{};
         ESP_UNROLL
         for (int j = 0; j < RightTiles; ++j) {
           asm("vdpbf16ps %2, %1, %0" : "+v"(acc[i][j]) : "v"(columns[j]), "v"(both));
@@ -188,7 +187,7 @@ ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int row) {
 }
 
 template <int RightTiles, int Rows = 8>
-ESP_SIMD_INLINE void multiply_rows(const TileProduct& p, int row = 0) {
+ESP_TARGET_AVX512 ESP_SIMD_INLINE void multiply_rows(const TileProduct& p, int row = 0) {
   for (; row + Rows <= p.rows; row += Rows) multiply_pairs<Rows, RightTiles>(p, row);
   if constexpr (Rows > 1) {
     if (row < p.rows) multiply_rows<RightTiles, Rows / 2>(p, row);
