@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds and runs tests/structure/consumer as a user would: WAY is installed_package,
-# installed_components (from a prefix that is moved after the install), add_subdirectory or
-# include_path (no CMake at all). WAY=time prints what the umbrella costs a compiler at -O0.
+# installed_components (from a prefix that is moved after the install), installed_alone (from a
+# build that found no library), add_subdirectory or include_path (no CMake at all). WAY=time prints
+# what the umbrella costs a compiler at -O0.
 set(consumer ${SOURCE}/tests/structure/consumer)
 set(work ${BUILD}/consume/${WAY})
 file(REMOVE_RECURSE ${work})
@@ -36,7 +37,17 @@ set(options "")
 if(WAY STREQUAL "add_subdirectory")
   list(APPEND options -D ESPALIER_SOURCE=${SOURCE})
 else()
-  run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${work}/built_here)
+  set(build ${BUILD})
+  if(WAY STREQUAL "installed_alone")
+    set(build ${work}/alone)
+    set(without "")
+    foreach(library fmt simdjson PkgConfig OpenMP)
+      list(APPEND without -D CMAKE_DISABLE_FIND_PACKAGE_${library}=ON)
+    endforeach()
+    run(${CMAKE_COMMAND} -G ${GENERATOR} -S ${SOURCE} -B ${build} -D ESPALIER_DEV=OFF ${without}
+        -D CMAKE_CXX_COMPILER=${COMPILER})
+  endif()
+  run(${CMAKE_COMMAND} --install ${build} --prefix ${work}/built_here)
   file(RENAME ${work}/built_here ${work}/moved)
   list(APPEND options -D CMAKE_PREFIX_PATH=${work}/moved)
 endif()
