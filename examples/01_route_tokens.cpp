@@ -15,15 +15,7 @@
 
 using namespace espalier;
 
-// Normal numbers, a stream of their own for every name.
-Tensor<float> normal(const std::string& name, Shape shape, float scale) {
-  const Tensor<float> values(shape);
-  const Philox random(/*seed=*/0, stream_of(name));
-  for (std::int64_t i = 0; i < values.numel(); ++i) {
-    values[i] = scale * random.normal(static_cast<std::uint64_t>(i));
-  }
-  return values;
-}
+constexpr std::uint64_t kSeed = 0;
 
 // One matrix [out, in] per expert.
 GroupedLinear<float> matrices(const std::string& name, std::int64_t out, std::int64_t in) {
@@ -31,17 +23,18 @@ GroupedLinear<float> matrices(const std::string& name, std::int64_t out, std::in
   std::vector<AnyVar> weights;
   for (int e = 0; e < 4; ++e) {
     names.push_back(name + std::to_string(e));
-    weights.emplace_back(normal(names.back(), {out, in}, 0.2f));
+    weights.emplace_back(normal_weight<float>(names.back(), {out, in}, 0.2f, kSeed));
   }
   return {names, weights};
 }
 
 void route() {
   const std::int64_t hidden = 32, width = 64;
-  const Linear<float> router("router", AnyVar(normal("router", {4, hidden}, 0.2f)));
+  const Linear<float> gate("router",
+                           AnyVar(normal_weight<float>("router", {4, hidden}, 0.2f, kSeed)));
   const Experts<float> experts(matrices("w1.", width, hidden), matrices("w2.", hidden, width),
                                matrices("w3.", width, hidden));
-  const MoeBlock<float> moe(router, experts, /*top_k=*/2);
+  const MoeBlock<float> moe(Router<float>(gate, /*top_k=*/2), experts);
 
   const MoeObserver<float> print = [](const MoeObservation<float>& seen) {
     for (std::int64_t t = 0; t < seen.routing.tokens; ++t) {
@@ -53,7 +46,7 @@ void route() {
       fmt::print("expert {}: {} rows\n", e, seen.routing.offsets[e + 1] - seen.routing.offsets[e]);
     }
   };
-  const Var<float> tokens(normal("tokens", {6, hidden}, 1.0f));
+  const Var<float> tokens(normal_weight<float>("tokens", {6, hidden}, 1.0f, kSeed));
   const Var<float> y = moe(tokens, nullptr, &print).y;
 
   double squares = 0;

@@ -45,12 +45,7 @@ AnyTensor random_weight(const MixtralConfig& c, const std::string& name) {
   if (ends("gate.weight")) shape = {c.num_local_experts, c.hidden_size};
   if (ends("w1.weight") || ends("w3.weight")) shape = {c.intermediate_size, c.hidden_size};
   if (ends("w2.weight")) shape = {c.hidden_size, c.intermediate_size};
-  const Tensor<float> w(shape);
-  const Philox random(/*seed=*/1, stream_of(name));
-  for (std::int64_t i = 0; i < w.numel(); ++i) {
-    w[i] = 0.15f * random.normal(static_cast<std::uint64_t>(i));
-  }
-  return w;
+  return normal_weight<float>(name, shape, 0.15f, /*seed=*/1);
 }
 
 // Counts up from `first`; every token but the first is a target.

@@ -5,8 +5,10 @@
 #include <espalier/nn/attention.hpp>
 #include <espalier/nn/context.hpp>
 #include <espalier/nn/embedding.hpp>
+#include <espalier/nn/init.hpp>
 #include <espalier/nn/kv_cache.hpp>
 #include <espalier/nn/linear.hpp>
 #include <espalier/nn/moe_block.hpp>
 #include <espalier/nn/parameter.hpp>
 #include <espalier/nn/rms_norm.hpp>
+#include <espalier/nn/router.hpp>

@@ -190,10 +190,10 @@ class Mixtral {
           Attention<T, D>{shape, linear(attn + "q_proj", q, h), linear(attn + "k_proj", kv, h),
                           linear(attn + "v_proj", kv, h), linear(attn + "o_proj", h, q)},
           norm(prefix + "post_attention_layernorm"),
-          MoeBlock<T, D>{linear(moe + "gate", c.num_local_experts, h),
-                         Experts<T, D>{experts(moe, "w1", f, h), experts(moe, "w2", h, f),
-                                       experts(moe, "w3", f, h)},
-                         c.num_experts_per_tok}};
+          MoeBlock<T, D>{
+              Router<T, D>{linear(moe + "gate", c.num_local_experts, h), c.num_experts_per_tok},
+              Experts<T, D>{experts(moe, "w1", f, h), experts(moe, "w2", h, f),
+                            experts(moe, "w3", f, h)}}};
     }
     GroupedLinear<T, D> experts(const std::string& moe, const char* which, std::int64_t out,
                                 std::int64_t in) const {
@@ -215,17 +215,6 @@ class Mixtral {
                 "hidden: segments end at ", s.empty() ? 0 : s.back(), ", there are ",
                 tokens.tokens(), " tokens");
   }
-  static Tensor<std::int32_t> positions_of(const PackedTokens& tokens,
-                                           const std::vector<std::int64_t>& starts) {
-    Tensor<std::int32_t> positions(Shape{tokens.tokens()});
-    for (std::size_t s = 0; s + 1 < tokens.segments.size(); ++s) {
-      const std::int64_t start = starts.empty() ? 0 : starts[s];
-      for (std::int64_t i = tokens.segments[s]; i < tokens.segments[s + 1]; ++i) {
-        positions[i] = static_cast<std::int32_t>(start + i - tokens.segments[s]);
-      }
-    }
-    return positions;
-  }
 
   using LayerOutput = std::pair<Var<T, D>, Var<T, D>>;  // hidden states, router logits
 
@@ -241,7 +230,7 @@ class Mixtral {
   Var<T, D> run(const PackedTokens& tokens, const TrainContext* training,
                 const MoeObserver<T, D>* observer, std::vector<Var<T, D>>* router_logits) const {
     check(tokens);
-    const auto positions = positions_of(tokens, {});
+    const auto positions = positions_of(tokens);
     auto h = embedding_(tokens.ids);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       LayerOutput y;

@@ -26,6 +26,19 @@ struct PackedTokens {
   std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
+/// Where each token stands in its sequence, [N]. Sequence s begins at starts[s]; at 0 without them.
+[[nodiscard]] inline Tensor<std::int32_t> positions_of(
+    const PackedTokens& tokens, const std::vector<std::int64_t>& starts = {}) {
+  const Tensor<std::int32_t> positions(Shape{tokens.tokens()});
+  for (std::size_t s = 0; s + 1 < tokens.segments.size(); ++s) {
+    const std::int64_t start = starts.empty() ? 0 : starts[s];
+    for (std::int64_t i = tokens.segments[s]; i < tokens.segments[s + 1]; ++i) {
+      positions[i] = static_cast<std::int32_t>(start + i - tokens.segments[s]);
+    }
+  }
+  return positions;
+}
+
 /// Training adds dropout and the auxiliary loss. `step` counts micro-batches: each draws its own
 /// masks.
 struct TrainContext {

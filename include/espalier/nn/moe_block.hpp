@@ -9,10 +9,9 @@
 #include <vector>
 
 #include <espalier/nn/linear.hpp>
+#include <espalier/nn/router.hpp>
 #include <espalier/ops/combine.hpp>
 #include <espalier/ops/dispatch.hpp>
-#include <espalier/ops/mask_columns.hpp>
-#include <espalier/ops/router_top_k.hpp>
 #include <espalier/ops/swiglu.hpp>
 
 namespace espalier {
@@ -23,7 +22,7 @@ struct MoeObservation {
   int layer;
   const BasicRouting<D>& routing;
   const Tensor<T, D>& logits;          // [N, E]
-  const Tensor<acc_t<T>, D>& weights;  // [N, K] gates, renormalised
+  const Tensor<acc_t<T>, D>& weights;  // [N, K] gates
   const Tensor<T, D>& outputs;         // [R, H] of the experts, before the gate, in expert order
 };
 
@@ -63,8 +62,8 @@ template <FloatElement T, Device D = Cpu>
 class MoeBlock {
  public:
   MoeBlock() = default;
-  MoeBlock(Linear<T, D> router, Experts<T, D> experts, std::int64_t top_k)
-      : router_(std::move(router)), experts_(std::move(experts)), top_k_(top_k) {}
+  MoeBlock(Router<T, D> router, Experts<T, D> experts)
+      : router_(std::move(router)), experts_(std::move(experts)) {}
 
   struct Output {
     Var<T, D> y;       // [N, H]
@@ -73,23 +72,21 @@ class MoeBlock {
 
   Output operator()(const Var<T, D>& x, const TrainContext* training = nullptr,
                     const MoeObserver<T, D>* observer = nullptr, int layer = 0) const {
-    auto logits = router_(x, training);
-    if (!keep_.empty()) logits = mask_columns(logits, keep_);
-    const auto routed = router_top_k(logits, top_k_);
+    const auto routed = router_(x, training);
     const auto rows = experts_(dispatch(x, routed.routing), routed.routing.offsets, training);
     if (observer && *observer) {
-      const auto logits_value = logits.value(), weights = routed.weights.value(),
+      const auto logits_value = routed.logits.value(), weights = routed.weights.value(),
                  outputs = rows.value();
       (*observer)({layer, routed.routing, logits_value, weights, outputs});
     }
-    return {combine(rows, routed.weights, routed.routing), logits};
+    return {combine(rows, routed.weights, routed.routing), routed.logits};
   }
 
   /// From now on only experts with keep[e] can be chosen; empty lifts the mask.
-  void mask_experts(std::vector<bool> keep) { keep_ = std::move(keep); }
+  void mask_experts(std::vector<bool> keep) { router_.mask_experts(std::move(keep)); }
 
   void add_lora(const LoraConfig& config, std::uint64_t seed) {
-    if (config.targets_any("gate")) router_.add_lora(config, seed);
+    router_.add_lora(config, seed);
     experts_.add_lora(config, seed);
   }
   void collect(std::vector<NamedParameter>& out) const {
@@ -98,10 +95,8 @@ class MoeBlock {
   }
 
  private:
-  Linear<T, D> router_;
+  Router<T, D> router_;
   Experts<T, D> experts_;
-  std::int64_t top_k_ = 2;
-  std::vector<bool> keep_;
 };
 
 }  // namespace espalier
