@@ -27,8 +27,11 @@
 #define ESP_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/// GCC 12 takes the two widths of a conversion apart where one instruction does it.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+/// GCC 12 takes the two widths of a conversion apart where one instruction does it. Without
+/// inlining
+/// (-O0) a body is compiled for the base target, which has no such instruction.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__) && \
+    !defined(__NO_INLINE__)
 #define ESP_SIMD_ASM 1
 #else
 #define ESP_SIMD_ASM 0
