@@ -77,7 +77,7 @@ TEST_CASE("What is written is read back bit by bit, aligned, in pieces too") {
   test::TemporaryFolder folder;
   const Tensor<float> a(Shape{2, 2}, {1.5f, -0.0f, 3e38f, 1e-45f});
   const Tensor<std::uint8_t> odd(Shape{3}, {1, 2, 3});
-  const Tensor<double> scalar(Shape{}, {0.1});
+  const Tensor<double> scalar(Shape{}, 0.1);
   const Tensor<float> empty(Shape{0, 7});
   save_safetensors(folder / "t", {{"odd", odd}, {"a\n\"", a}, {"s", scalar}, {"none", empty}},
                    {{"format", "pt"}, {"k", "v"}});
@@ -195,7 +195,7 @@ TEST_CASE("The writer refuses what was not declared, and leaves nothing unfinish
   CHECK(said([&] { SafetensorsWriter(folder / "x", specs()).append("a", t.bytes(), 9); }) ==
         "x: tensor \"a\" was declared with 8 bytes, more are being written");
   CHECK(said([&] {
-          SafetensorsWriter(folder / "x", specs()).write("a", Tensor<double>(Shape{1}, {1.0}));
+          SafetensorsWriter(folder / "x", specs()).write("a", Tensor<double>(Shape{1}, 1.0));
         }) == "x: tensor \"a\" was declared as F32 [2], but is F64 [1]");
   CHECK(said([&] {
           SafetensorsWriter w(folder / "x", specs());

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every layer that nvcc may see, and every header of kernels/, alone in a .cu file.
+# Every layer that nvcc may see, and every header of kernels/, alone in a .cu file; and the headers of
+# cuda/, which need the toolkit but not its compiler, alone under COMPILER.
 if(NOT NVCC)
   message("skipped: no nvcc on this machine")
   return()
@@ -7,23 +8,31 @@ endif()
 set(work ${BUILD}/under_nvcc)
 file(MAKE_DIRECTORY ${work})
 set(includes "")
-foreach(layer core tensor autograd ops nn models espalier)
+foreach(layer core tensor autograd ops nn models espalier cuda)
   list(APPEND includes espalier/${layer}.hpp)
 endforeach()
 file(GLOB kernels RELATIVE ${SOURCE}/kernels ${SOURCE}/kernels/espalier/kernels/*.hpp
      ${SOURCE}/kernels/espalier/kernels/*.cuh)
 set(failed "")
-foreach(include IN LISTS includes kernels)
+function(check include suffix)
   string(MAKE_C_IDENTIFIER ${include} name)
-  file(WRITE ${work}/${name}.cu "#include <${include}>\n")
-  execute_process(COMMAND ${NVCC} -std=c++20 -arch=sm_90 -c -I${SOURCE}/include -I${SOURCE}/kernels
-                          ${work}/${name}.cu -o ${work}/${name}.o
+  file(WRITE ${work}/${name}.${suffix} "#include <${include}>\n")
+  execute_process(COMMAND ${ARGN} -std=c++20 -I${SOURCE}/include -I${SOURCE}/kernels
+                          ${work}/${name}.${suffix}
                   RESULT_VARIABLE status OUTPUT_VARIABLE said ERROR_VARIABLE said)
   if(NOT status EQUAL 0)
     message("${include}\n${said}")
-    list(APPEND failed ${include})
+    set(failed ${failed} ${include} PARENT_SCOPE)
   endif()
+endfunction()
+foreach(include IN LISTS includes kernels)
+  check(${include} cu ${NVCC} -arch=sm_90 -c -o ${work}/alone.o)
+endforeach()
+cmake_path(GET NVCC PARENT_PATH bin)
+file(GLOB cuda_headers RELATIVE ${SOURCE}/include ${SOURCE}/include/espalier/cuda/*.hpp)
+foreach(include IN LISTS cuda_headers)
+  check(${include} cpp ${COMPILER} -fsyntax-only -Wall -Wextra -Wshadow -Werror -isystem ${bin}/../include)
 endforeach()
 if(failed)
-  message(FATAL_ERROR "not for nvcc alone: ${failed}")
+  message(FATAL_ERROR "not alone with CUDA: ${failed}")
 endif()

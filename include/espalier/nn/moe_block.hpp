@@ -75,9 +75,10 @@ class MoeBlock {
     const auto routed = router_(x, training);
     const auto rows = experts_(dispatch(x, routed.routing), routed.routing.offsets, training);
     if (observer && *observer) {
-      const auto logits_value = routed.logits.value(), weights = routed.weights.value(),
-                 outputs = rows.value();
-      (*observer)({layer, routed.routing, logits_value, weights, outputs});
+      const auto logits = routed.logits.value();
+      const auto weights = routed.weights.value();
+      const auto outputs = rows.value();
+      (*observer)({layer, routed.routing, logits, weights, outputs});
     }
     return {combine(rows, routed.weights, routed.routing), routed.logits};
   }

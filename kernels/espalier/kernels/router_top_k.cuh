@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kRouterThreads)
       }
     }
     const unsigned nans = __ballot_sync(kAllLanes, has_nan);
-    const unsigned group = (kLanes == kWarp ? kAllLanes : (1u << kLanes) - 1)
+    const unsigned group = (kAllLanes >> (kWarp - kLanes))
                            << (threadIdx.x % kWarp / kLanes * kLanes);
     const float weight = lane < k ? expf(value - largest) : 0.0f;
     const float total = order == SoftmaxOrder::top_k_softmax
