@@ -4,6 +4,7 @@
 
 #include "support/allclose.hpp"
 #include "support/catch.hpp"
+#include "support/each.hpp"
 #include "support/gradcheck.hpp"
 #include "support/make_tensor.hpp"
 
@@ -201,6 +202,30 @@ TEST_CASE("linear: the LoRA branch can have an input of its own", "[ops][linear]
           },
           zero),
       "dx'", DType::f64);
+}
+
+TEMPLATE_TEST_CASE("linear: the number of threads changes no bit", "[ops][linear]", float, bf16) {
+  using T = TestType;
+  const std::int64_t n = 90;
+  const auto x = normal_of<T>(n * kIn, 1), dy = normal_of<T>(n * kOut, 2);
+  require_same_bits_for_any_threads([&] {
+    const auto vx = parameter(make_tensor<T>({n, kIn}, x));
+    std::vector<AnyVar> weights;
+    std::vector<LoraPair> pairs;
+    for (std::uint64_t g = 0; g < 3; ++g) {
+      const Group values = make_group(0, 10 * g);
+      weights.push_back(parameter(make_tensor<T>({kOut, kIn}, values.w)));
+      pairs.push_back({parameter(make_tensor<float>({kRank, kIn}, values.a)),
+                       parameter(make_tensor<float>({kOut, kRank}, values.b))});
+    }
+    const auto y = grouped_linear(vx, weights, {0, 70, 70, n}, pairs, kScale);
+    backward(y, make_tensor<T>({n, kOut}, dy));
+    std::vector<AnyTensor> all = {y.value(), vx.grad()};
+    for (std::size_t g = 0; g < 3; ++g) {
+      for (const AnyVar& v : {weights[g], pairs[g].a, pairs[g].b}) all.push_back(v.grad());
+    }
+    return all;
+  });
 }
 
 TEST_CASE("linear: a weight that does not fit names both shapes", "[ops][linear]") {

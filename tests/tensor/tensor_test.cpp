@@ -26,6 +26,23 @@ TEST_CASE("Tensor: rows and reshape are views", "[tensor]") {
   REQUIRE_THROWS_WITH(a.reshaped({7}), "reshape: [3, 2] holds 6 elements, [7] needs 7");
 }
 
+TEST_CASE("Tensor: a view keeps the memory alive, of no rows too", "[tensor]") {
+  Tensor<float> rows, none;
+  {
+    const Tensor<float> a({3, 2}, {1, 2, 3, 4, 5, 6});
+    REQUIRE(a.use_count() == 1);
+    rows = a.rows(1, 2);
+    none = a.rows(3, 3);
+    REQUIRE(a.use_count() == 3);
+  }
+  REQUIRE(to_vector(rows) == std::vector<double>{3, 4});
+  REQUIRE(none.shape() == Shape{0, 2});
+  REQUIRE(none.reshaped({2, 0}).numel() == 0);
+  REQUIRE(none.clone().shape() == Shape{0, 2});
+  REQUIRE(rows.on_host().bytes() == rows.bytes());  // it is there already
+  REQUIRE(rows.on(memory_of<Cpu>()).bytes() == rows.bytes());
+}
+
 TEST_CASE("Tensor: the wrong element type and the wrong count are refused", "[tensor]") {
   const AnyTensor any = make_tensor<bf16>({2}, {1, 2});
   REQUIRE_THROWS_WITH(Tensor<float>(any), "Tensor: holds bf16, asked for f32");
@@ -43,4 +60,18 @@ TEST_CASE("pool: memory is aligned, and a freed block is used again", "[tensor][
   REQUIRE(pool_stats().system_allocations <= before + 1);
   trim_pool();
   REQUIRE(pool_stats().cached_bytes == 0);
+}
+
+TEST_CASE("pool: says what is in use, and what was at most", "[tensor][pool]") {
+  const std::size_t before = pool_stats().in_use_bytes;
+  reset_pool_peak();
+  {
+    const Tensor<float> a({1024}), b({1024});
+    REQUIRE(pool_stats().in_use_bytes == before + 8192);
+  }
+  const Tensor<float> c({1024});
+  REQUIRE(pool_stats().in_use_bytes == before + 4096);
+  REQUIRE(pool_stats().peak_bytes == before + 8192);
+  reset_pool_peak();
+  REQUIRE(pool_stats().peak_bytes == before + 4096);
 }
