@@ -22,5 +22,5 @@ foreach(name fine_tune analyze evaluate)
   target_include_directories(${name}_simulated PRIVATE ${PROJECT_SOURCE_DIR}/tools)
   # Three steps of a tiny model: the time to compile counts.
   target_compile_options(${name}_simulated PRIVATE -O0 -g0)
-  target_link_libraries(${name}_simulated PRIVATE espalier_kernels_simulated)
+  target_link_libraries(${name}_simulated PRIVATE espalier_kernels_simulated espalier_compiled)
 endforeach()

@@ -195,7 +195,6 @@ ESP_INLINE int run_program(int argc, char** argv, const char* name, const char* 
     declare_common(app, common);
     declare(app);
     if (const int code = parse(app, argc, argv); code >= 0) return flush_output(name, code);
-    check_device(common);
     set_num_threads(common.threads);
     return flush_output(name, run(common));
   } catch (const UsageError& e) {
@@ -223,6 +222,7 @@ int run_program(int argc, char** argv, const char* name, const char* summary, De
                 Run&& run) {
   return detail::run_program(argc, argv, name, summary, std::ref(declare),
                              [&](const CommonOptions& common) -> int {
+                               detail::check_device(common);
                                if constexpr (std::is_void_v<decltype(run(common))>) {
                                  run(common);
                                  return 0;
@@ -235,20 +235,13 @@ int run_program(int argc, char** argv, const char* name, const char* summary, De
 }  // namespace espalier
 
 // The options of every program, compiled once.
-#if defined(ESPALIER_COMPILED)
 #define ESP_ADD_OPTION(T) \
-  extern template CLI::Option* CLI::App::add_option<T>(std::string, T&, std::string);
-#elif defined(ESPALIER_COMPILED_HERE)
-#define ESP_ADD_OPTION(T) \
-  template CLI::Option* CLI::App::add_option<T>(std::string, T&, std::string);
-#else
-#define ESP_ADD_OPTION(T)
-#endif
-ESP_ADD_OPTION(bool)
-ESP_ADD_OPTION(double)
-ESP_ADD_OPTION(int)
-ESP_ADD_OPTION(std::int64_t)
-ESP_ADD_OPTION(std::uint64_t)
-ESP_ADD_OPTION(std::string)
-ESP_ADD_OPTION(std::vector<std::string>)
+  ESP_COMPILED_TEMPLATE(CLI::Option* CLI::App::add_option<T>(std::string, T&, std::string))
+ESP_ADD_OPTION(bool);
+ESP_ADD_OPTION(double);
+ESP_ADD_OPTION(int);
+ESP_ADD_OPTION(std::int64_t);
+ESP_ADD_OPTION(std::uint64_t);
+ESP_ADD_OPTION(std::string);
+ESP_ADD_OPTION(std::vector<std::string>);
 #undef ESP_ADD_OPTION

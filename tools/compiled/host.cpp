@@ -10,3 +10,13 @@
 
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
+
+#define ESP_ADD_OPTION(T) \
+  template CLI::Option* CLI::App::add_option<T>(std::string, T&, std::string);
+ESP_ADD_OPTION(bool)
+ESP_ADD_OPTION(double)
+ESP_ADD_OPTION(int)
+ESP_ADD_OPTION(std::int64_t)
+ESP_ADD_OPTION(std::uint64_t)
+ESP_ADD_OPTION(std::string)
+ESP_ADD_OPTION(std::vector<std::string>)

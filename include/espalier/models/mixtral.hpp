@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <espalier/autograd/checkpoint.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/models/mixtral_config.hpp>
 #include <espalier/models/model_loss.hpp>
 #include <espalier/nn/attention.hpp>
@@ -101,52 +102,22 @@ class Mixtral {
 
   /// The same for continuations: segment s goes on where `caches[s]` ends and is appended to it.
   /// Builds no graph.
-  Tensor<T, D> hidden(const PackedTokens& tokens, std::span<KvCache<T, D>* const> caches) const {
-    const NoGrad no_grad;
-    check(tokens);
-    ESP_REQUIRE(caches.size() + 1 == tokens.segments.size(), ShapeError, "hidden: ", caches.size(),
-                " caches for ", tokens.segments.size() - 1, " segments");
-    std::vector<std::int64_t> starts;
-    for (const auto* cache : caches) starts.push_back(cache->length());
-    const auto positions = positions_of(tokens, starts);
-    auto h = embedding_(tokens.ids);
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      const Layer& layer = layers_[l];
-      h = add(h, layer.attention(layer.input_norm(h), positions, tokens.segments, caches,
-                                 static_cast<std::int64_t>(l)));
-      h = add(h, layer.moe(layer.post_norm(h)).y);
-    }
-    for (std::size_t s = 0; s < caches.size(); ++s) {
-      caches[s]->advance(tokens.segments[s + 1] - tokens.segments[s]);
-    }
-    return norm_(h).value();
-  }
+  Tensor<T, D> hidden(const PackedTokens& tokens, std::span<KvCache<T, D>* const> caches) const;
 
   KvCache<T, D> new_cache(std::int64_t capacity) const {
     return {config_.num_hidden_layers, config_.num_key_value_heads * config_.head_dim, capacity};
   }
 
   /// Rows of hidden states [M, H] -> logits [M, V].
-  Tensor<acc_t<T>, D> logits(const Tensor<T, D>& rows) const {
-    return linear_logits(rows, head().any());
-  }
+  Tensor<acc_t<T>, D> logits(const Tensor<T, D>& rows) const;
   /// log p(targets[i] | row i) and the most likely id, without holding the logits of all rows.
-  auto log_probs(const Tensor<T, D>& rows, const Tensor<std::int32_t>& targets) const {
-    const NoGrad no_grad;
-    return linear_log_probs(rows, head().any(), targets);
-  }
+  TokenLogProbs<acc_t<T>> log_probs(const Tensor<T, D>& rows,
+                                    const Tensor<std::int32_t>& targets) const;
 
   /// targets[i] is the token that row i predicts, -1 where it is not trained on. With
   /// `recompute_layers` the model must stay where it is until backward.
   ModelLoss<acc_t<T>, D> loss(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
-                              const TrainContext* training = nullptr) const {
-    std::vector<Var<T, D>> router_logits;
-    const bool want_aux = training && training->want_aux;
-    const auto h = run(tokens, training, nullptr, want_aux ? &router_logits : nullptr);
-    ModelLoss<acc_t<T>, D> loss{linear_cross_entropy(h, head(), targets), {}};
-    if (want_aux) loss.aux = load_balancing_loss(router_logits, config_.num_experts_per_tok);
-    return loss;
-  }
+                              const TrainContext* training = nullptr) const;
 
  private:
   struct Layer {
@@ -220,35 +191,10 @@ class Mixtral {
 
   LayerOutput run_layer(std::size_t l, const Var<T, D>& x, const Tensor<std::int32_t>& positions,
                         const std::vector<std::int64_t>& segments, const TrainContext* training,
-                        const MoeObserver<T, D>* observer) const {
-    const Layer& layer = layers_[l];
-    const auto h = add(x, layer.attention(layer.input_norm(x), positions, segments, training));
-    const auto moe = layer.moe(layer.post_norm(h), training, observer, static_cast<int>(l));
-    return {add(h, moe.y), moe.logits};
-  }
+                        const MoeObserver<T, D>* observer) const;
 
   Var<T, D> run(const PackedTokens& tokens, const TrainContext* training,
-                const MoeObserver<T, D>* observer, std::vector<Var<T, D>>* router_logits) const {
-    check(tokens);
-    const auto positions = positions_of(tokens);
-    auto h = embedding_(tokens.ids);
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-      LayerOutput y;
-      if (training && training->recompute_layers && !observer) {
-        // By value: the caller's arguments may be gone when backward comes.
-        const auto again = [this, l, positions, segments = tokens.segments,
-                            context = *training](const Var<T, D>& x) {
-          return run_layer(l, x, positions, segments, &context, nullptr);
-        };
-        y = checkpoint(again, h);
-      } else {
-        y = run_layer(l, h, positions, tokens.segments, training, observer);
-      }
-      h = y.first;
-      if (router_logits) router_logits->push_back(y.second);
-    }
-    return norm_(h);
-  }
+                const MoeObserver<T, D>* observer, std::vector<Var<T, D>>* router_logits) const;
 
   MixtralConfig config_;
   TokenEmbedding<T, D> embedding_;
@@ -256,6 +202,93 @@ class Mixtral {
   RmsNorm<T, D> norm_;
   AnyVar head_;  // empty: tied to the embedding
 };
+
+template <FloatElement T, Device D>
+Tensor<T, D> Mixtral<T, D>::hidden(const PackedTokens& tokens,
+                                   std::span<KvCache<T, D>* const> caches) const {
+  const NoGrad no_grad;
+  check(tokens);
+  ESP_REQUIRE(caches.size() + 1 == tokens.segments.size(), ShapeError, "hidden: ", caches.size(),
+              " caches for ", tokens.segments.size() - 1, " segments");
+  std::vector<std::int64_t> starts;
+  for (const auto* cache : caches) starts.push_back(cache->length());
+  const auto positions = positions_of(tokens, starts);
+  auto h = embedding_(tokens.ids);
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const Layer& layer = layers_[l];
+    h = add(h, layer.attention(layer.input_norm(h), positions, tokens.segments, caches,
+                               static_cast<std::int64_t>(l)));
+    h = add(h, layer.moe(layer.post_norm(h)).y);
+  }
+  for (std::size_t s = 0; s < caches.size(); ++s) {
+    caches[s]->advance(tokens.segments[s + 1] - tokens.segments[s]);
+  }
+  return norm_(h).value();
+}
+
+template <FloatElement T, Device D>
+Tensor<acc_t<T>, D> Mixtral<T, D>::logits(const Tensor<T, D>& rows) const {
+  return linear_logits(rows, head().any());
+}
+
+template <FloatElement T, Device D>
+TokenLogProbs<acc_t<T>> Mixtral<T, D>::log_probs(const Tensor<T, D>& rows,
+                                                 const Tensor<std::int32_t>& targets) const {
+  const NoGrad no_grad;
+  return linear_log_probs(rows, head().any(), targets);
+}
+
+template <FloatElement T, Device D>
+ModelLoss<acc_t<T>, D> Mixtral<T, D>::loss(const PackedTokens& tokens,
+                                           const Tensor<std::int32_t>& targets,
+                                           const TrainContext* training) const {
+  std::vector<Var<T, D>> router_logits;
+  const bool want_aux = training && training->want_aux;
+  const auto h = run(tokens, training, nullptr, want_aux ? &router_logits : nullptr);
+  ModelLoss<acc_t<T>, D> loss{linear_cross_entropy(h, head(), targets), {}};
+  if (want_aux) loss.aux = load_balancing_loss(router_logits, config_.num_experts_per_tok);
+  return loss;
+}
+
+template <FloatElement T, Device D>
+auto Mixtral<T, D>::run_layer(std::size_t l, const Var<T, D>& x,
+                              const Tensor<std::int32_t>& positions,
+                              const std::vector<std::int64_t>& segments,
+                              const TrainContext* training, const MoeObserver<T, D>* observer) const
+    -> LayerOutput {
+  const Layer& layer = layers_[l];
+  const auto h = add(x, layer.attention(layer.input_norm(x), positions, segments, training));
+  const auto moe = layer.moe(layer.post_norm(h), training, observer, static_cast<int>(l));
+  return {add(h, moe.y), moe.logits};
+}
+
+template <FloatElement T, Device D>
+Var<T, D> Mixtral<T, D>::run(const PackedTokens& tokens, const TrainContext* training,
+                             const MoeObserver<T, D>* observer,
+                             std::vector<Var<T, D>>* router_logits) const {
+  check(tokens);
+  const auto positions = positions_of(tokens);
+  auto h = embedding_(tokens.ids);
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    LayerOutput y;
+    if (training && training->recompute_layers && !observer) {
+      // By value: the caller's arguments may be gone when backward comes.
+      const auto again = [this, l, positions, segments = tokens.segments,
+                          context = *training](const Var<T, D>& x) {
+        return run_layer(l, x, positions, segments, &context, nullptr);
+      };
+      y = checkpoint(again, h);
+    } else {
+      y = run_layer(l, h, positions, tokens.segments, training, observer);
+    }
+    h = y.first;
+    if (router_logits) router_logits->push_back(y.second);
+  }
+  return norm_(h);
+}
+
+ESP_COMPILED_TEMPLATE(class Mixtral<float>);
+ESP_COMPILED_TEMPLATE(class Mixtral<bf16>);
 
 /// Copies values into the trainable leaves by name: an adapter, a checkpoint of a run.
 /// @throws ShapeError naming the parameter when a tensor does not fit; `source` throws for a

@@ -6,6 +6,7 @@
 // segment's first key, and a block of which it sees nothing leaves its sums as they are.
 #pragma once
 
+#include <espalier/core/inline.hpp>
 #include <espalier/ops/cpu/attention_decode.hpp>
 #include <espalier/ops/cpu/attention_sums.hpp>
 
@@ -313,5 +314,12 @@ void attention_forward(const std::vector<AttentionSegment<T>>& segments, const A
   for (const auto& s : segments) h.count(2, s.q_rows, s.kv_rows);
   detail::AttentionForward<T>(segments, h).run();
 }
+
+ESP_COMPILED_TEMPLATE(void attention_forward<float>(const std::vector<AttentionSegment<float>>&,
+                                                    const AttentionHeads&));
+ESP_COMPILED_TEMPLATE(void attention_forward<bf16>(const std::vector<AttentionSegment<bf16>>&,
+                                                   const AttentionHeads&));
+ESP_COMPILED_TEMPLATE(void attention_forward<double>(const std::vector<AttentionSegment<double>>&,
+                                                     const AttentionHeads&));
 
 }  // namespace espalier::cpu

@@ -8,6 +8,7 @@
 
 #include <array>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/ops/cpu/attention_blocks.hpp>
 
 namespace espalier::cpu {
@@ -313,5 +314,12 @@ void attention_backward(const std::vector<AttentionBackwardSegment<T>>& segments
   for (const auto& s : segments) h.count(5, s.rows, s.rows);
   detail::AttentionBackward<T>(segments, h).run();
 }
+
+ESP_COMPILED_TEMPLATE(void attention_backward<float>(
+    const std::vector<AttentionBackwardSegment<float>>&, const AttentionHeads&));
+ESP_COMPILED_TEMPLATE(void attention_backward<bf16>(
+    const std::vector<AttentionBackwardSegment<bf16>>&, const AttentionHeads&));
+ESP_COMPILED_TEMPLATE(void attention_backward<double>(
+    const std::vector<AttentionBackwardSegment<double>>&, const AttentionHeads&));
 
 }  // namespace espalier::cpu

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/ops/cpu/gemm_bf16.hpp>
 #include <espalier/ops/cpu/gemm_blocked.hpp>
 
@@ -27,6 +28,10 @@ void gemm_batch(std::span<const GemmProblem<T>> problems) {
     detail::multiply_widened(problems);
   }
 }
+
+ESP_COMPILED_TEMPLATE(void gemm_batch<float>(std::span<const GemmProblem<float>>));
+ESP_COMPILED_TEMPLATE(void gemm_batch<bf16>(std::span<const GemmProblem<bf16>>));
+ESP_COMPILED_TEMPLATE(void gemm_batch<double>(std::span<const GemmProblem<double>>));
 
 /// C = alpha * A B + beta * C. With `b.transposed`, b is a weight [n, k] and C = A bᵀ.
 template <FloatElement T>
