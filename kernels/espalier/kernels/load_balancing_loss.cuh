@@ -27,12 +27,11 @@ template <class T, class Index>
 __global__ void __launch_bounds__(kBalanceThreads)
     load_balancing_chunk_kernel(double* parts, const T* logits, const Index* chosen, std::int64_t n,
                                 int e, int k) {
-  constexpr int kRows = kBalanceThreads / kWarp;
-  ESP_DYN_SHARED(float, p);  // [kRows, e]
+  constexpr int kRows = kBalanceThreads / kWarp, kEach = kBalanceExperts / kBalanceThreads;
+  ESP_DYN_SHARED(float, p);                             // [kRows, e]
+  double probabilities[kEach] = {}, slots[kEach] = {};  // of this thread's experts
   const std::int64_t chunk = ceil_div<std::int64_t>(n, gridDim.x), begin = blockIdx.x * chunk;
   const std::int64_t end = begin + chunk < n ? begin + chunk : n;
-  double* sums = parts + std::int64_t{blockIdx.x} * 2 * e;
-  for (int c = threadIdx.x; c < 2 * e; c += blockDim.x) sums[c] = 0;
   for (std::int64_t first = begin; first < end; first += kRows) {
     const std::int64_t row = first + threadIdx.x / kWarp;
     __syncthreads();
@@ -41,12 +40,22 @@ __global__ void __launch_bounds__(kBalanceThreads)
       row_softmax(logits + row * e, e, [mine](int c, float value) { mine[c] = value; });
     }
     __syncthreads();
-    for (int c = threadIdx.x; c < e; c += blockDim.x) {
-      for (int r = 0; r < kRows && first + r < end; ++r) {
-        sums[c] += double(p[r * e + c]);
-        for (int j = 0; j < k; ++j) sums[e + c] += chosen[(first + r) * k + j] == c ? 1.0 : 0.0;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int c = threadIdx.x + i * kBalanceThreads;
+      for (int r = 0; r < kRows && first + r < end && c < e; ++r) {
+        probabilities[i] += double(p[r * e + c]);
+        for (int j = 0; j < k; ++j) slots[i] += chosen[(first + r) * k + j] == c ? 1.0 : 0.0;
       }
     }
+  }
+  double* sums = parts + std::int64_t{blockIdx.x} * 2 * e;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int c = threadIdx.x + i * kBalanceThreads;
+    if (c >= e) break;
+    sums[c] = probabilities[i];
+    sums[e + c] = slots[i];
   }
 }
 
