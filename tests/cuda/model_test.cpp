@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A whole Mixtral on the device Cuda, in the simulator, against the CPU: logits, losses, gradients,
+// A whole Mixtral on the device Cuda against the CPU: logits, losses, gradients,
 // optimizer steps, cached continuation.
 #include <espalier/cuda.hpp>
 #include <espalier/models/mixtral.hpp>

@@ -13,7 +13,7 @@ namespace {
 
 template <class T>
 struct Segments {
-  std::vector<kernels::AttentionSegment<T>> list;
+  DeviceVector<kernels::AttentionSegment<T>> list;
 
   Segments(const std::vector<std::int64_t>& offsets, const T* k, const T* v, std::int64_t stride) {
     for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
@@ -75,12 +75,13 @@ TEST_CASE("attention kernel: a row that continues a cache has the bits of the wh
   const std::int64_t n = 13;
   Buffer<float> q(normal_as<float>(n * heads * p, 1)), k(normal_as<float>(n * kv_heads * p, 2)),
       v(normal_as<float>(n * kv_heads * p, 3)), whole(n * heads * p), last(heads * p);
-  const kernels::AttentionSegment<float> all{k.data(), v.data(), 0, n, n};
-  const kernels::AttentionSegment<float> one{k.data(), v.data(), 0, 1, n};
-  REQUIRE(kernels::attention_forward(whole.data(), static_cast<float*>(nullptr), q.data(), &all,
-                                     {n, 1, heads, kv_heads, p, 5}, nullptr) == cudaSuccess);
+  const DeviceVector<kernels::AttentionSegment<float>> all{{k.data(), v.data(), 0, n, n}};
+  const DeviceVector<kernels::AttentionSegment<float>> one{{k.data(), v.data(), 0, 1, n}};
+  REQUIRE(kernels::attention_forward(whole.data(), static_cast<float*>(nullptr), q.data(),
+                                     all.data(), {n, 1, heads, kv_heads, p, 5},
+                                     nullptr) == cudaSuccess);
   REQUIRE(kernels::attention_forward(last.data(), static_cast<float*>(nullptr),
-                                     q.data() + (n - 1) * heads * p, &one,
+                                     q.data() + (n - 1) * heads * p, one.data(),
                                      {1, 1, heads, kv_heads, p, 5}, nullptr) == cudaSuccess);
   REQUIRE(whole.bytes().substr((n - 1) * heads * p * sizeof(float)) == last.bytes());
 }
@@ -90,8 +91,8 @@ TEST_CASE("attention kernel: a NaN key reaches the rows that see it", "[kernels]
   auto keys = normal_as<float>(n * 8, 2);
   keys[2 * 8] = NAN;
   Buffer<float> q(normal_as<float>(n * 8, 1)), k(keys), v(normal_as<float>(n * 8, 3)), y(n * 8);
-  const kernels::AttentionSegment<float> all{k.data(), v.data(), 0, n, n};
-  REQUIRE(kernels::attention_forward(y.data(), static_cast<float*>(nullptr), q.data(), &all,
+  const DeviceVector<kernels::AttentionSegment<float>> all{{k.data(), v.data(), 0, n, n}};
+  REQUIRE(kernels::attention_forward(y.data(), static_cast<float*>(nullptr), q.data(), all.data(),
                                      {n, 1, 1, 1, 8, 0}, nullptr) == cudaSuccess);
   REQUIRE(std::isfinite(y[8]));
   REQUIRE(std::isnan(y[2 * 8]));

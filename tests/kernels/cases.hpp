@@ -16,6 +16,7 @@
 #include <espalier/core/random.hpp>
 #include <espalier/kernels/device.cuh>
 
+#include "kernels/device_vector.hpp"
 #include "support/allclose.hpp"
 #include "support/catch.hpp"
 
@@ -120,7 +121,7 @@ class Buffer {
   }
 
   std::size_t size_, begin_;
-  std::vector<T> all_;
+  DeviceVector<T> all_;
 };
 
 /// Standard normal values, rounded to T: what the kernel sees is what the reference sees.
@@ -231,14 +232,27 @@ Buffer<T> buffer_of(const std::vector<T>& values) {
 }
 
 /// Address space without memory behind it: pages come to be when touched. For indices beyond 2^31.
+/// On a GPU, where all blocks run, there is memory behind all of it.
 class SparseMemory {
  public:
+#ifdef ESP_ON_GPU
+  explicit SparseMemory(std::size_t bytes) {
+    REQUIRE(cudaMallocHost(&p_, bytes) == cudaSuccess);
+    REQUIRE(cudaMemset(p_, 0, bytes) == cudaSuccess);
+  }
+  ~SparseMemory() {
+    cudaFreeHost(p_);
+  }
+#else
   explicit SparseMemory(std::size_t bytes) : bytes_(bytes) {
     p_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
               -1, 0);
     REQUIRE(p_ != MAP_FAILED);
   }
-  ~SparseMemory() { munmap(p_, bytes_); }
+  ~SparseMemory() {
+    munmap(p_, bytes_);
+  }
+#endif
   SparseMemory(const SparseMemory&) = delete;
   SparseMemory& operator=(const SparseMemory&) = delete;
 
@@ -248,8 +262,10 @@ class SparseMemory {
   }
 
  private:
-  void* p_;
+  void* p_ = nullptr;
+#ifndef ESP_ON_GPU
   std::size_t bytes_;
+#endif
 };
 
 }  // namespace espalier::test

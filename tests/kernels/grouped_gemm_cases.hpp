@@ -45,7 +45,7 @@ std::vector<Groups> all_groups() {
 template <class T>
 struct Matrices {
   std::vector<Buffer<T>> of;
-  std::vector<T*> pointers;
+  DeviceVector<T*> pointers;
 
   explicit Matrices(std::vector<std::vector<double>> values) {
     for (auto& v : values) of.emplace_back(v);

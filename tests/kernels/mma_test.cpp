@@ -5,11 +5,13 @@
 #include <string>
 #include <vector>
 
+#include "kernels/device_vector.hpp"
 #include "support/catch.hpp"
 
 using namespace espalier::kernels;
 using espalier::simulator::for_each_schedule;
 using espalier::simulator::Schedule;
+using espalier::test::DeviceVector;
 
 namespace {
 
@@ -40,8 +42,8 @@ __global__ void product_kernel(float* c, const T* a, const T* b) {
 }
 
 template <class T>
-std::vector<T> small_integers(int n, int step) {
-  std::vector<T> v;
+DeviceVector<T> small_integers(int n, int step) {
+  DeviceVector<T> v;
   for (int i = 0; i < n; ++i) v.push_back(from_float<T>(static_cast<float>(i * step % 13 - 6)));
   return v;
 }
@@ -49,7 +51,7 @@ std::vector<T> small_integers(int n, int step) {
 template <class T, bool kTransposedB, bool kWait = true>
 int wrong_elements() {
   const auto a = small_integers<T>(16 * 32, 5), b = small_integers<T>(32 * 8, 7);
-  std::vector<float> c(16 * 8, -1.0f);
+  DeviceVector<float> c(16 * 8, -1.0f);
   ESP_LAUNCH((product_kernel<T, kTransposedB, kWait>), 1, 32, 0, nullptr, c.data(), a.data(),
              b.data());
   int wrong = 0;
@@ -73,10 +75,12 @@ __global__ void tail_kernel(float* y, const float* x, int valid_bytes) {
   for (int i = 0; i < 4; ++i) y[4 * threadIdx.x + i] = row[4 * threadIdx.x + i];
 }
 
+#ifndef ESP_ON_GPU
 __global__ void misaligned_kernel(const float* x) {
   ESP_SHARED(float[32 * 4 + 1], row);
   cp_async_16(row + 1 + 4 * threadIdx.x, x + 4 * threadIdx.x);
 }
+#endif
 
 }  // namespace
 
@@ -89,18 +93,19 @@ TEST_CASE("mma: a product through shared memory is exact", "[kernels][simulator]
   });
 }
 
-TEST_CASE("mma: a copy that nobody waits for is caught", "[kernels][simulator]") {
-  for_each_schedule([](Schedule) {
-    REQUIRE((wrong_elements<__nv_bfloat16, false, false>()) == 128);  // all NaN
-  });
-}
-
 TEST_CASE("mma: the rest of a short copy is zero", "[kernels][simulator]") {
-  std::vector<float> x(128, 3.0f), y(128);
+  DeviceVector<float> x(128, 3.0f), y(128);
   for (const int valid : {0, 4, 12, 16}) {
     ESP_LAUNCH(tail_kernel, 1, 32, 0, nullptr, y.data(), x.data(), valid);
     for (int i = 0; i < 128; ++i) REQUIRE(y[i] == (i % 4 < valid / 4 ? 3.0f : 0.0f));
   }
+}
+
+#ifndef ESP_ON_GPU  // faults
+TEST_CASE("mma: a copy that nobody waits for is caught", "[kernels][simulator]") {
+  for_each_schedule([](Schedule) {
+    REQUIRE((wrong_elements<__nv_bfloat16, false, false>()) == 128);  // all NaN
+  });
 }
 
 TEST_CASE("mma: a misaligned copy is refused", "[kernels][simulator]") {
@@ -114,3 +119,4 @@ TEST_CASE("mma: a misaligned copy is refused", "[kernels][simulator]") {
   INFO(text);
   REQUIRE(text.find("cp.async: copies 16 bytes aligned to them") != std::string::npos);
 }
+#endif

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Warp collectives of the simulator against their definition in the PTX manual.
+// Warp collectives against their definition in the PTX manual.
 #include <espalier/kernels/device.cuh>
 #include <vector>
 
+#include "kernels/device_vector.hpp"
 #include "support/catch.hpp"
 
 using namespace espalier::kernels;
 using espalier::simulator::for_each_schedule;
 using espalier::simulator::Schedule;
+using espalier::test::DeviceVector;
 
 namespace {
 
@@ -105,7 +107,7 @@ TEST_CASE("simulator: shuffles follow the PTX definition", "[kernels][simulator]
     for (const Way way : {Way::index, Way::exclusive_or, Way::down, Way::up}) {
       for (const int width : {32, 16, 8, 4, 2, 1}) {
         for (const int argument : {0, 1, 3, 7, 16, 31}) {
-          std::vector<int> y(32);
+          DeviceVector<int> y(32);
           ESP_LAUNCH(shuffle_kernel, 1, 32, 0, nullptr, y.data(), way, argument, width);
           for (int l = 0; l < 32; ++l) {
             CAPTURE(static_cast<int>(way), width, argument, l);
@@ -120,7 +122,7 @@ TEST_CASE("simulator: shuffles follow the PTX definition", "[kernels][simulator]
 TEST_CASE("simulator: votes and matches", "[kernels][simulator]") {
   for_each_schedule([&](Schedule) {
     for (const int below : {0, 5, 32}) {
-      std::vector<Votes> y(32);
+      DeviceVector<Votes> y(32);
       ESP_LAUNCH(vote_kernel, 1, 32, 0, nullptr, y.data(), below);
       for (int l = 0; l < 32; ++l) {
         REQUIRE(y[l].ballot == (below == 32 ? kAllLanes : (1u << below) - 1));
@@ -136,7 +138,7 @@ TEST_CASE("simulator: votes and matches", "[kernels][simulator]") {
 
 TEST_CASE("simulator: parts of a warp, and order within one", "[kernels][simulator]") {
   for_each_schedule([&](Schedule) {
-    std::vector<int> y(64);
+    DeviceVector<int> y(64);
     ESP_LAUNCH(halves_kernel, 1, 32, 0, nullptr, y.data());
     for (int l = 0; l < 32; ++l) REQUIRE(y[l] == (l % 2 == 0 ? 240 : 31));
     ESP_LAUNCH(syncwarp_kernel, 1, 64, 0, nullptr, y.data());

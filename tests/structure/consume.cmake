@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds and runs tests/structure/consumer as a user would: WAY is installed_package,
-# installed_components (from a prefix that is moved after the install), installed_alone (from a
-# build that found no library), add_subdirectory or include_path (no CMake at all). WAY=time prints
-# what the umbrella costs a compiler at -O0.
+# installed_components or installed_kernels (from a prefix that is moved after the install),
+# installed_alone (from a build that found no library), add_subdirectory or include_path (no CMake at
+# all). WAY=time prints what the umbrella costs a compiler at -O0.
 set(consumer ${SOURCE}/tests/structure/consumer)
 set(work ${BUILD}/consume/${WAY})
 file(REMOVE_RECURSE ${work})

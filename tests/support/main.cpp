@@ -3,7 +3,7 @@
 //   test_io --need shared "[.shared]"
 // asks whether what the hidden cases need is there; if not it says why and exits 77, which ctest
 // reports as skipped. Needs: shared (the data folder beside the repository), python (packages to
-// compare with), smollm2 (a real tokenizer), gpu.
+// compare with), smollm2 (a real tokenizer).
 #define CATCH_CONFIG_RUNNER
 #include "support/catch.hpp"
 
@@ -40,14 +40,6 @@ std::string missing(std::string_view need) {
     const char* folder = std::getenv("ESPALIER_SMOLLM2");
     if (folder != nullptr && access(folder, R_OK) == 0) return {};
     return "set ESPALIER_SMOLLM2 to a folder with the tokenizer of SmolLM2-135M-Instruct";
-  }
-  if (need == "gpu") {
-#ifdef ESPALIER_CUDA
-    if (access("/dev/nvidiactl", R_OK) == 0) return {};
-    return "no CUDA device";
-#else
-    return "built without CUDA";
-#endif
   }
   return "unknown need '" + std::string(need) + "'";
 }

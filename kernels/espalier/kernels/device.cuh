@@ -25,7 +25,7 @@ inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 template <class T>
-__device__ __forceinline__ float to_float(T v) {
+__host__ __device__ __forceinline__ float to_float(T v) {
   static_assert(
       std::is_same_v<T, float> || std::is_same_v<T, __nv_bfloat16> || std::is_same_v<T, __half>,
       "element types of kernels are float, __nv_bfloat16 and __half");
@@ -40,7 +40,7 @@ __device__ __forceinline__ float to_float(T v) {
 
 /// Rounds to nearest even.
 template <class T>
-__device__ __forceinline__ T from_float(float v) {
+__host__ __device__ __forceinline__ T from_float(float v) {
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     return __float2bfloat16_rn(v);
   } else if constexpr (std::is_same_v<T, __half>) {

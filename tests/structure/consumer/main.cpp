@@ -14,10 +14,16 @@
 #include <cstdio>
 
 std::int64_t numel_in_second_file();
+#ifdef WITH_KERNELS
+bool kernels_link();
+#endif
 
 int main() {
   const espalier::Tensor<float> t({2, 3}, 1.0f);
   if (t.numel() != 6 || numel_in_second_file() != 6) return 1;
+#ifdef WITH_KERNELS
+  if (!kernels_link()) return 1;
+#endif
   std::puts("consumer: 6 elements");
   return 0;
 }
