@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# fine_tune, analyze and evaluate with the device Cuda where there is no GPU: the same sources, built
-# as in a build with CUDA, with the simulator in the place of the toolkit.
+# fine_tune, analyze and evaluate with the device Cuda where there is no GPU, and the benches of its
+# kernels, on sizes of a test: the same sources, built as in a build with CUDA, with the simulator in
+# the place of the toolkit.
 file(GLOB kernel_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/espalier/kernels/*.cu)
 list(FILTER kernel_sources EXCLUDE REGEX "wgmma")  # the copy engine and wgmma are not simulated
 set(simulated ${CMAKE_CURRENT_BINARY_DIR}/kernels_simulated)
@@ -23,4 +24,14 @@ foreach(name fine_tune analyze evaluate)
   # Three steps of a tiny model: the time to compile counts.
   target_compile_options(${name}_simulated PRIVATE -O0 -g0)
   target_link_libraries(${name}_simulated PRIVATE espalier_kernels_simulated espalier_compiled)
+endforeach()
+
+file(GLOB benches CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda/*.cpp)
+foreach(source IN LISTS benches)
+  cmake_path(GET source STEM name)
+  add_executable(cuda_${name}_simulated ${source})
+  target_include_directories(cuda_${name}_simulated PRIVATE ${PROJECT_SOURCE_DIR}/tools)
+  target_compile_options(cuda_${name}_simulated PRIVATE -O0 -g0)
+  target_link_libraries(cuda_${name}_simulated PRIVATE espalier_kernels_simulated)
+  espalier_test(cuda/${name} "cuda;simulator" cuda_${name}_simulated --tiny --reps 3 --alike 2)
 endforeach()

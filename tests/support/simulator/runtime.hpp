@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stands in for the CUDA runtime where the device layer runs on the CPU: memory, streams, copies.
 // Device memory is unreadable for the host outside of kernels and copies, so code that follows a
-// device pointer where it must not dies at that line. A stream does its work at once.
+// device pointer where it must not dies at that line. A stream does its work at once, also while it
+// is captured: the graph knows how many kernels it had.
 #pragma once
 
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -84,8 +86,21 @@ class DeviceMemory {
 
 }  // namespace espalier::simulator
 
-struct CUevent_st;
+struct CUevent_st {
+  std::chrono::steady_clock::time_point time;
+};
 using cudaEvent_t = CUevent_st*;
+struct CUgraph_st {
+  std::size_t kernels;
+};
+using cudaGraph_t = CUgraph_st*;
+struct CUgraphNode_st;
+using cudaGraphNode_t = CUgraphNode_st*;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount, l2CacheSize;
+};
 struct CUmemPoolHandle_st;
 using cudaMemPool_t = CUmemPoolHandle_st*;
 enum cudaMemcpyKind {
@@ -94,7 +109,8 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice = 3
 };
 enum cudaMemPoolAttr { cudaMemPoolAttrReleaseThreshold = 4 };
-inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDefault = 0,
+                          cudaEventDisableTiming = 2;
 
 inline cudaError_t cudaGetDeviceCount(int* count) {
   return *count = 1, cudaSuccess;
@@ -111,10 +127,24 @@ inline cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
 inline cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
   return cudaSuccess;
 }
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
-  return *e = nullptr, cudaSuccess;
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
+  return *p = {"simulator", 9, 0, 1, 1 << 20}, cudaSuccess;
 }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  return *version = 0, cudaSuccess;
+}
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
+  return *e = new CUevent_st{}, cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t e) {
+  delete e;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t) {
+  return e->time = std::chrono::steady_clock::now(), cudaSuccess;
+}
+inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
+  *ms = std::chrono::duration<float, std::milli>(end->time - begin->time).count();
   return cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
@@ -142,5 +172,23 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes
 inline cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
   const espalier::simulator::MemoryOpen open;
   std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+namespace espalier::simulator {
+inline std::size_t g_kernels_before_capture = 0;
+}
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  espalier::simulator::g_kernels_before_capture = espalier::simulator::g_log.kernels.size();
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  using namespace espalier::simulator;
+  return *graph = new CUgraph_st{g_log.kernels.size() - g_kernels_before_capture}, cudaSuccess;
+}
+inline cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, std::size_t* count) {
+  return *count = graph->kernels, cudaSuccess;
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
   return cudaSuccess;
 }
