@@ -77,7 +77,7 @@ TEMPLATE_TEST_CASE("Mixtral: loss and auxiliary loss equal those of transformers
   const TrainContext training{true, 0, 0};
   const auto loss = tiny_mixtral<TestType>().loss(batch.tokens, batch.targets, &training);
   const double mean = loss.loss_sum.value()[0] / static_cast<double>(batch.target_count);
-  require_close(Tensor<double>({1}, {mean}), golden.tensor("loss"), 1e-5, "loss");
+  require_close(Tensor<double>({1}, mean), golden.tensor("loss"), 1e-5, "loss");
   require_close(loss.aux.value(), golden.tensor("aux_loss"), 1e-5, "aux_loss");
 }
 
