@@ -11,7 +11,7 @@ TEMPLATE_TEST_CASE("dispatch: rows are exact copies, and only routed rows are wr
                    "[kernels][dispatch]", float, __nv_bfloat16, __half) {
   using T = TestType;
   for (const RoutingCase& c : routing_cases()) {
-    for (const std::int64_t h : {1, 5, 24, 264}) {  // 24 and 264 take the path of 16-byte accesses
+    for (const std::int64_t h : {1, 5, 24, 131, 1304}) {  // 24 and 1304: accesses of 16 bytes
       CAPTURE(c.name, h);
       const RowMaps maps = row_maps(c);
       const auto row_of_slot = buffer_of(maps.row_of_slot);
@@ -43,7 +43,7 @@ TEMPLATE_TEST_CASE("dispatch: the gradient is the sum over a token's rows", "[ke
                    float, __nv_bfloat16, __half) {
   using T = TestType;
   for (const RoutingCase& c : routing_cases()) {
-    for (const std::int64_t h : {3, 40}) {
+    for (const std::int64_t h : {3, 40, 1304}) {
       CAPTURE(c.name, h);
       const RowMaps maps = row_maps(c);
       const auto row_of_slot = buffer_of(maps.row_of_slot);

@@ -5,7 +5,7 @@
 #pragma once
 
 #include <espalier/kernels/combine.hpp>
-#include <espalier/kernels/device.cuh>
+#include <espalier/kernels/row_columns.cuh>
 
 namespace espalier::kernels {
 
@@ -20,21 +20,14 @@ __global__ void __launch_bounds__(kCombineWarps* kWarp)
   y += token * h;
   weights += token * k;
   row_of_slot += token * k;
-  for (std::int64_t c = threadIdx.x % kWarp * kWidth; c < h; c += kWarp * kWidth) {
-    float sum[kWidth] = {};
+  for_columns_of_row<kWidth>(h, [&]<int kVectors>(std::int64_t c) {
+    RowSums<T, kWidth, kVectors> sums;
     for (int j = 0; j < k; ++j) {
       const std::int64_t row = row_of_slot[j];
-      if (row < 0) continue;
-      const float weight = weights[j];
-      const auto v = load<T, kWidth>(rows + row * h + c);
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) sum[i] += weight * to_float(v.v[i]);
+      if (row >= 0) sums.add(weights[j], rows + row * h + c);
     }
-    Vector<T, kWidth> out;
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) out.v[i] = from_float<T>(sum[i]);
-    store(y + c, out);
-  }
+    sums.store_to(y + c);
+  });
 }
 
 template <class T, int kWidth>
@@ -44,7 +37,6 @@ __global__ void __launch_bounds__(kCombineWarps* kWarp)
                             std::int64_t slots, int k, std::int64_t h) {
   const std::int64_t slot = std::int64_t{blockIdx.x} * kCombineWarps + threadIdx.x / kWarp;
   if (slot >= slots) return;
-  const int lane = threadIdx.x % kWarp;
   const std::int64_t row = row_of_slot[slot];
   float dot = 0.0f;
   if (row >= 0) {
@@ -52,20 +44,27 @@ __global__ void __launch_bounds__(kCombineWarps* kWarp)
     dy += slot / k * h;
     rows += row * h;
     drows += row * h;
-    for (std::int64_t c = lane * kWidth; c < h; c += kWarp * kWidth) {
-      const auto up = load<T, kWidth>(dy + c);
-      const auto in = load<T, kWidth>(rows + c);
-      Vector<T, kWidth> out;
+    for_columns_of_row<kWidth>(h, [&]<int kVectors>(std::int64_t c) {
+      Vector<T, kWidth> up[kVectors], in[kVectors];
 #pragma unroll
-      for (int i = 0; i < kWidth; ++i) {
-        dot += to_float(up.v[i]) * to_float(in.v[i]);
-        out.v[i] = from_float<T>(weight * to_float(up.v[i]));
+      for (int v = 0; v < kVectors; ++v) {
+        up[v] = load<T, kWidth>(dy + column_of<kWidth>(c, v));
+        in[v] = load<T, kWidth>(rows + column_of<kWidth>(c, v));
       }
-      store(drows + c, out);
-    }
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        Vector<T, kWidth> out;
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) {
+          dot += to_float(up[v].v[i]) * to_float(in[v].v[i]);
+          out.v[i] = from_float<T>(weight * to_float(up[v].v[i]));
+        }
+        store(drows + column_of<kWidth>(c, v), out);
+      }
+    });
   }
   dot = warp_sum(dot);
-  if (lane == 0) dweights[slot] = dot;
+  if (threadIdx.x % kWarp == 0) dweights[slot] = dot;
 }
 
 template <class T>

@@ -4,8 +4,8 @@
 // times. Deterministic: no atomics; sums run over the slots of a token in order.
 #pragma once
 
-#include <espalier/kernels/device.cuh>
 #include <espalier/kernels/dispatch.hpp>
+#include <espalier/kernels/row_columns.cuh>
 
 namespace espalier::kernels {
 
@@ -24,13 +24,17 @@ __global__ void __launch_bounds__(kTokensPerBlock* kWarp)
   if (token >= n) return;
   x += token * h;
   row_of_slot += token * k;
-  for (std::int64_t c = threadIdx.x % kWarp * kWidth; c < h; c += kWarp * kWidth) {
-    const auto v = load<T, kWidth>(x + c);
+  for_columns_of_row<kWidth>(h, [&]<int kVectors>(std::int64_t c) {
+    Vector<T, kWidth> v[kVectors];
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) v[i] = load<T, kWidth>(x + column_of<kWidth>(c, i));
     for (int j = 0; j < k; ++j) {
       const std::int64_t row = row_of_slot[j];
-      if (row >= 0) store(rows + row * h + c, v);
+      if (row < 0) continue;
+#pragma unroll
+      for (int i = 0; i < kVectors; ++i) store(rows + row * h + column_of<kWidth>(c, i), v[i]);
     }
-  }
+  });
 }
 
 template <class T, int kWidth>
@@ -41,20 +45,14 @@ __global__ void __launch_bounds__(kTokensPerBlock* kWarp)
   if (token >= n) return;
   dx += token * h;
   row_of_slot += token * k;
-  for (std::int64_t c = threadIdx.x % kWarp * kWidth; c < h; c += kWarp * kWidth) {
-    float sum[kWidth] = {};
+  for_columns_of_row<kWidth>(h, [&]<int kVectors>(std::int64_t c) {
+    RowSums<T, kWidth, kVectors> sums;
     for (int j = 0; j < k; ++j) {
       const std::int64_t row = row_of_slot[j];
-      if (row < 0) continue;
-      const auto v = load<T, kWidth>(drows + row * h + c);
-#pragma unroll
-      for (int i = 0; i < kWidth; ++i) sum[i] += to_float(v.v[i]);
+      if (row >= 0) sums.add(1.0f, drows + row * h + c);
     }
-    Vector<T, kWidth> out;
-#pragma unroll
-    for (int i = 0; i < kWidth; ++i) out.v[i] = from_float<T>(sum[i]);
-    store(dx + c, out);
-  }
+    sums.store_to(dx + c);
+  });
 }
 
 template <class T>
