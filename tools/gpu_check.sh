@@ -140,6 +140,8 @@ fi
 # --- check and time -------------------------------------------------------------------------------------
 many="~*2^31*"  # more memory than a checked run is given time for
 stage tests 60 "$out/bin/test_gpu"
+# Does it depend on where the tests' arrays lie?
+[[ " ${failed[*]} " != *" tests "* ]] || stage tests_in_managed_memory 60 env ESPALIER_MANAGED=1 "$out/bin/test_gpu"
 for program in "$out"/bin/cuda_*; do
   name=$(basename "$program") limit=45
   [[ $name == *grouped* ]] && limit=100
@@ -176,6 +178,8 @@ stage twenty_runs_alike 60 env ESPALIER_RUNS=20 "$out/bin/test_gpu" "[kernels]$m
   for file in "$out"/bench/*.json; do
     [[ -s $file ]] || continue
     echo
+    sed -nE 's/.*"copy_gb_per_s": ([0-9.]+), "product_tflop_per_s": ([0-9.]+).*/Copy \1 GB\/s, product \2 TFLOP\/s.\n/p' \
+      "$file"
     echo "| $(basename "$file" .json) | us | min us | rate | of ceiling | launches | runs alike | peers, us |"
     echo "|---|---|---|---|---|---|---|---|"
     sed -nE 's/.*"case": "([^"]*)", "us": ([0-9.]+), "min_us": ([0-9.]+), "([a-z_]+)": ([0-9.]+), "of_ceiling": ([0-9.]+), "launches": ([0-9]+), "alike": ([0-9]+), "peers_us": \{([^}]*)\}.*/| \1 | \2 | \3 | \5 \4 | \6 | \7 | \8 | \9 |/p' \

@@ -280,14 +280,20 @@ class DeviceSuite {
 
   void print_header() {
     header_printed_ = true;
-    if (json_) return;
     int driver = 0;
     cuda::check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+    const double copy = copy_ceiling() * 1e-9, product = product_ceiling() * 1e-12;
+    if (json_) {
+      fmt::print(
+          "{{\"bench\": \"{}\", \"gpu\": \"{}\", \"driver\": {}, \"copy_gb_per_s\": {:.1f}, "
+          "\"product_tflop_per_s\": {:.1f}}}\n",
+          name_, device_.name, driver, copy, product);
+      return;
+    }
     fmt::print(
-        "{}: {}, driver for CUDA {}.{}; copy {:.0f} GB/s, bf16 product by cuBLAS {:.0f} "
-        "TFLOP/s; medians of {}\n",
-        name_, device_.name, driver / 1000, driver % 1000 / 10, copy_ceiling() * 1e-9,
-        product_ceiling() * 1e-12, options_.reps);
+        "{}: {}, driver for CUDA {}.{}; copy {:.0f} GB/s, bf16 product by cuBLAS {:.0f} TFLOP/s; "
+        "medians of {}\n",
+        name_, device_.name, driver / 1000, driver % 1000 / 10, copy, product, options_.reps);
     fmt::print("{:44} {:>9} {:>9} {:>8} {:7} {:>7} {:>8}  peers: us, times slower\n", "case", "us",
                "min", "rate", "", "ceiling", "launches");
   }
@@ -308,7 +314,7 @@ class DeviceSuite {
       fmt::print(
           "{{\"bench\": \"{}\", \"gpu\": \"{}\", \"case\": \"{}\", \"us\": {:.2f}, "
           "\"min_us\": {:.2f}, \"{}\": {:.2f}, \"of_ceiling\": {:.4f}, \"launches\": {}, "
-          "\"peers_us\": {{{}}}}}\n",
+          "\"alike\": {}, \"peers_us\": {{{}}}}}\n",
           name_, device_.name, c.name, ours.median * 1e6, ours.best * 1e6,
           flops ? "tflop_per_s" : "gb_per_s", shown, share, launches, alike, behind);
     } else {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Takes the simulator's place where the kernel tests run on a GPU (force-included before them).
-// Arrays lie in pinned host memory, which both sides see under one address, and launches wait; a
-// "schedule" is one more run, whose bytes must not differ: ESPALIER_RUNS of them, or three.
+// Arrays lie in pinned host memory, which both sides see under one address (ESPALIER_MANAGED=1: in
+// managed memory), and launches wait; a "schedule" is one more run, whose bytes must not differ:
+// ESPALIER_RUNS of them, or three.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -42,19 +43,21 @@ struct OnlyLastBlock {
 
 namespace espalier::test {
 
-/// Blocks of pinned memory in sizes of powers of two. They are kept: to pin takes its time.
-class PinnedMemory {
+/// Blocks in sizes of powers of two. They are kept: to pin takes its time.
+class SharedBlocks {
  public:
-  static PinnedMemory& instance() {
-    static PinnedMemory* memory = new PinnedMemory;  // never destroyed, like the runtime under it
-    return *memory;
+  static SharedBlocks& instance() {
+    static SharedBlocks* blocks = new SharedBlocks;  // never destroyed, like the runtime under it
+    return *blocks;
   }
 
   void* allocate(std::size_t bytes) {
     std::vector<void*>& free = free_[std::bit_ceil(bytes)];
     if (free.empty()) {
       void* p = nullptr;
-      if (cudaMallocHost(&p, std::bit_ceil(bytes)) != cudaSuccess) throw std::bad_alloc();
+      const std::size_t size = std::bit_ceil(bytes);
+      const cudaError_t error = managed_ ? cudaMallocManaged(&p, size) : cudaMallocHost(&p, size);
+      if (error != cudaSuccess) throw std::bad_alloc();
       return p;
     }
     void* p = free.back();
@@ -64,6 +67,7 @@ class PinnedMemory {
   void release(void* p, std::size_t bytes) { free_[std::bit_ceil(bytes)].push_back(p); }
 
  private:
+  const bool managed_ = std::getenv("ESPALIER_MANAGED") != nullptr;
   std::map<std::size_t, std::vector<void*>> free_;
 };
 
@@ -75,9 +79,9 @@ struct DeviceAllocator {
   DeviceAllocator(const DeviceAllocator<U>&) {}
 
   T* allocate(std::size_t n) {
-    return static_cast<T*>(PinnedMemory::instance().allocate(n * sizeof(T)));
+    return static_cast<T*>(SharedBlocks::instance().allocate(n * sizeof(T)));
   }
-  void deallocate(T* p, std::size_t n) { PinnedMemory::instance().release(p, n * sizeof(T)); }
+  void deallocate(T* p, std::size_t n) { SharedBlocks::instance().release(p, n * sizeof(T)); }
   friend bool operator==(const DeviceAllocator&, const DeviceAllocator&) { return true; }
 };
 

@@ -238,7 +238,7 @@ class SparseMemory {
 #ifdef ESP_ON_GPU
   explicit SparseMemory(std::size_t bytes) {
     REQUIRE(cudaMallocHost(&p_, bytes) == cudaSuccess);
-    REQUIRE(cudaMemset(p_, 0, bytes) == cudaSuccess);
+    std::memset(p_, 0, bytes);
   }
   ~SparseMemory() {
     cudaFreeHost(p_);
