@@ -13,6 +13,7 @@
 #include <espalier/kernels/embedding.cuh>
 #include <espalier/kernels/grouped_gemm.cuh>
 #include <espalier/kernels/load_balancing_loss.cuh>
+#include <espalier/kernels/lora.cuh>
 #include <espalier/kernels/norms.cuh>
 #include <espalier/kernels/rms_norm.cuh>
 #include <espalier/kernels/rope.cuh>

@@ -19,14 +19,14 @@ struct Groups {
   std::int64_t used() const { return offsets.back(); }
 };
 
-Groups groups_of(std::string name, const std::vector<int>& sizes, std::int64_t spare = 0) {
+inline Groups groups_of(std::string name, const std::vector<int>& sizes, std::int64_t spare = 0) {
   Groups g{std::move(name), {0}, 0};
   for (const int s : sizes) g.offsets.push_back(g.offsets.back() + s);
   g.rows = g.offsets.back() + spare;
   return g;
 }
 
-std::vector<Groups> all_groups() {
+inline std::vector<Groups> all_groups() {
   std::vector<Groups> all;
   for (const RoutingCase& c : routing_cases()) {
     all.push_back({c.name, row_maps(c).offsets, c.slots()});
@@ -54,7 +54,7 @@ struct Matrices {
   const T* const* in() const { return pointers.data(); }
 };
 
-std::vector<double> rounded_integers(std::int64_t n, int step) {
+inline std::vector<double> rounded_integers(std::int64_t n, int step) {
   std::vector<double> v;
   for (std::int64_t i = 0; i < n; ++i) v.push_back(static_cast<double>(i * step % 5 - 2));
   return v;
