@@ -8,6 +8,7 @@
 #include <espalier/cuda/embedding.hpp>
 #include <espalier/cuda/gemm.hpp>
 #include <espalier/cuda/linear.hpp>
+#include <espalier/cuda/lora.hpp>
 #include <espalier/cuda/losses.hpp>
 #include <espalier/cuda/moe.hpp>
 #include <espalier/cuda/rms_norm.hpp>

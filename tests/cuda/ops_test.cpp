@@ -93,6 +93,34 @@ TEMPLATE_TEST_CASE("device Cuda: linear with LoRA and dropout as on the CPU", "[
   });
 }
 
+// Ranks and widths of the tensor-core rung where T has 2 bytes, and of none.
+TEMPLATE_TEST_CASE("device Cuda: experts with LoRA as on the CPU, gradients of a pair with them",
+                   "[cuda]", DEVICE_TYPES) {
+  using T = TestType;
+  for (const auto& [width, rank] : {std::pair<std::int64_t, std::int64_t>{16, 8}, {6, 3}}) {
+    on_both_devices<T>({{9, width}, {rank, width}, {24, rank}}, [&](auto x, auto a, auto b) {
+      using D = typename decltype(x.value())::device_type;
+      const auto on = [](Shape shape, std::uint64_t seed, auto type) {
+        using E = decltype(type);
+        return to<D>(make_tensor<E>(shape, normal_of<E>(shape.numel(), seed)));
+      };
+      const auto routed =
+          router_top_k(Var<T, D>(on({9, 5}, 30, T{})), 2, RouterOrder::top_k_softmax);
+      std::vector<AnyVar> experts;
+      std::vector<LoraPair> pairs;
+      for (std::uint64_t e = 0; e < 5; ++e) {
+        experts.emplace_back(on({24, width}, 20 + e, T{}));
+        pairs.push_back({parameter(on({rank, width}, 40 + e, float{})),
+                         parameter(on({24, rank}, 50 + e, float{}))});
+      }
+      pairs[2] = {a, b};
+      const auto rows =
+          grouped_linear(dispatch(x, routed.routing), experts, routed.routing.offsets, pairs, 0.5);
+      return combine(rows, routed.weights, routed.routing);
+    });
+  }
+}
+
 TEMPLATE_TEST_CASE("device Cuda: attention of packed segments as on the CPU", "[cuda]",
                    DEVICE_TYPES) {
   on_both_devices<TestType>({{9, 4, 8}, {9, 2, 8}, {9, 2, 8}}, [](auto q, auto k, auto v) {

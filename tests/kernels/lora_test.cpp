@@ -164,11 +164,12 @@ std::string run_down(const LoraInputs<T>& in, const std::vector<double>& want) {
 }
 
 template <class T>
-std::string run_up(const LoraInputs<T>& in, const std::vector<double>& want) {
+std::string run_up(const LoraInputs<T>& in, const std::vector<double>& want, bool add) {
   const LoraProblem& p = in.p;
-  auto y = rows_of<T>(in.matrix, p.rows() * p.width, p.offset);
+  // Not added to, y is NaN before and must not be read.
+  auto y = rows_of<T>(add ? in.matrix : std::vector<double>(), p.rows() * p.width, p.offset);
   REQUIRE(kernels::lora_up(y.data(), in.small_buffer.data(), in.factors.in(), in.offsets.data(),
-                           p.groups.count(), p.rows(), p.width, p.rank, p.scale,
+                           p.groups.count(), p.rows(), p.width, p.rank, p.scale, add,
                            nullptr) == cudaSuccess);
   require_rows(y, want, p.rank);
   return y.bytes();
@@ -211,7 +212,6 @@ std::string run_backward_down(const LoraInputs<T>& in,
 template <class T>
 std::string run_backward_input(const LoraInputs<T>& in, const std::vector<double>& want, bool add) {
   const LoraProblem& p = in.p;
-  // Not added to, dx is NaN before and must not be read.
   auto dx = rows_of<T>(add ? in.matrix : std::vector<double>(), p.rows() * p.width, p.offset);
   REQUIRE(kernels::lora_backward_input(dx.data(), in.small_buffer.data(), in.factors.in(),
                                        in.offsets.data(), p.groups.count(), p.rows(), p.width,
@@ -226,12 +226,12 @@ void check_lora(const LoraProblem& p) {
   const LoraInputs<T> in(p);
   const auto s = in.rows_times_factor(1, false), ds = in.rows_times_factor(p.scale, true);
   const auto da = in.gradients(1, false), db = in.gradients(p.scale, true);
-  const auto y = in.updated(p.scale, true, true);
+  const auto y = in.updated(p.scale, true, true), fresh_y = in.updated(p.scale, true, false);
   const auto dx = in.updated(1, false, true), fresh_dx = in.updated(1, false, false);
   same_in_every_schedule([&] {
-    return run_down(in, s) + run_up(in, y) + run_backward_up(in, ds, db) +
-           run_backward_down(in, da) + run_backward_input(in, dx, true) +
-           run_backward_input(in, fresh_dx, false);
+    return run_down(in, s) + run_up(in, y, true) + run_up(in, fresh_y, false) +
+           run_backward_up(in, ds, db) + run_backward_down(in, da) +
+           run_backward_input(in, dx, true) + run_backward_input(in, fresh_dx, false);
   });
 }
 
@@ -330,15 +330,15 @@ TEMPLATE_TEST_CASE("lora: more than 2^31 elements", "[kernels][lora]", float, Bf
   SparseMemory workspace(kernels::lora_down_workspace_bytes(kRows, kWidth, kRank));
   const auto factor = rounded_integers(kWidth * kRank, 3);
   const Matrices<float> a({factor});
-  const std::int32_t offsets[] = {0, static_cast<std::int32_t>(kRows)};
+  const auto offsets = buffer_of<std::int32_t>({0, static_cast<std::int32_t>(kRows)});
   const auto values = rounded_integers(3 * kWidth, 7);
   T* last = x.as<T>() + (kRows - 3) * kWidth;
   for (std::int64_t i = 0; i < 3 * kWidth; ++i) {
     last[i] = kernels::from_float<T>(static_cast<float>(values[i]));
   }
   const simulator::OnlyLastBlock only;
-  REQUIRE(kernels::lora_down(s.as<T>(), x.as<const T>(), a.in(), offsets, 1, kRows, kWidth, kRank,
-                             workspace.as<void>(), nullptr) == cudaSuccess);
+  REQUIRE(kernels::lora_down(s.as<T>(), x.as<const T>(), a.in(), offsets.data(), 1, kRows, kWidth,
+                             kRank, workspace.as<void>(), nullptr) == cudaSuccess);
   for (std::int64_t r = 0; r < 3; ++r) {
     for (int j = 0; j < kRank; ++j) {
       double sum = 0;
@@ -348,7 +348,7 @@ TEMPLATE_TEST_CASE("lora: more than 2^31 elements", "[kernels][lora]", float, Bf
     }
   }
   const auto before = kernels::to_float(last[3 * kWidth - 1]);
-  REQUIRE(kernels::lora_backward_input(x.as<T>(), s.as<const T>(), a.in(), offsets, 1, kRows,
+  REQUIRE(kernels::lora_backward_input(x.as<T>(), s.as<const T>(), a.in(), offsets.data(), 1, kRows,
                                        kWidth, kRank, true, nullptr) == cudaSuccess);
   double sum = before;
   for (int j = 0; j < kRank; ++j) {
@@ -368,7 +368,7 @@ TEST_CASE("lora: the rung is chosen by types, sizes and alignment", "[kernels][l
     REQUIRE(simulator::g_log.kernels.size() == 2);              // and the sums
     const bool down = simulator::g_log.kernels[0] == "kernel";  // launch_lora_mma
     simulator::g_log.kernels.clear();
-    run_up(in, in.updated(1, true, true));
+    run_up(in, in.updated(1, true, true), true);
     REQUIRE(simulator::g_log.kernels.size() == 1);
     REQUIRE(down == (simulator::g_log.kernels[0] == "kernel"));
     return down;

@@ -6,8 +6,8 @@
 
 #include <vector>
 
-#include <espalier/cuda/elementwise.hpp>
 #include <espalier/cuda/gemm.hpp>
+#include <espalier/cuda/lora.hpp>
 #include <espalier/kernels/grouped_gemm.hpp>
 #include <espalier/ops/linear.hpp>
 
@@ -22,14 +22,14 @@ class GroupedProducts {
     if (op.device_offsets) offsets_ = Tensor<std::int32_t, Cuda>(op.device_offsets);
   }
 
-  /// c = alpha · a b_gᵀ + beta · c, b_g [N, K]; or with `straight` alpha · a b_g, b_g [K, N].
+  /// c = a b_gᵀ + beta · c, b_g [N, K]; or with `straight` a b_g + beta · c, b_g [K, N].
   template <Element C, Element A>
   void rows(const Tensor<C, Cuda>& c, const Tensor<A, Cuda>& a, const std::vector<AnyTensor>& b,
-            bool straight, float alpha = 1, float beta = 0) const {
+            bool straight, float beta) const {
     const std::int64_t r = a.shape(0), k = a.shape(1), n = c.shape(1);
     if (!offsets_) {
       gemm(r, n, k, {a.bytes(), a.dtype(), k},
-           {b[0].bytes(), b[0].dtype(), b[0].shape(1), !straight}, c.data(), n, alpha, beta);
+           {b[0].bytes(), b[0].dtype(), b[0].shape(1), !straight}, c.data(), n, 1, beta);
       return;
     }
     const auto launch = [&]<class B>() {
@@ -37,11 +37,11 @@ class GroupedProducts {
       auto* const* of = reinterpret_cast<const kernel_t<B>* const*>(pointers.bytes());
       const int g = int(groups_);
       if (straight) {
-        ESP_CUDA(kernels::grouped_gemm_nn(ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, alpha,
-                                          beta, stream()));
+        ESP_CUDA(kernels::grouped_gemm_nn(ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, 1.0f, beta,
+                                          stream()));
       } else {
-        ESP_CUDA(kernels::grouped_gemm_nt(ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, alpha,
-                                          beta, stream()));
+        ESP_CUDA(kernels::grouped_gemm_nt(ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, 1.0f, beta,
+                                          stream()));
       }
     };
     if constexpr (std::same_as<A, float>) {
@@ -51,10 +51,9 @@ class GroupedProducts {
     }
   }
 
-  /// c_g [M, N] = alpha · a_gᵀ b_g over the rows of each group, in f32.
+  /// c_g [M, N] = a_gᵀ b_g over the rows of each group, in f32.
   template <Element A>
-  std::vector<AnyTensor> weights(const Tensor<A, Cuda>& a, const Tensor<A, Cuda>& b,
-                                 float alpha = 1) const {
+  std::vector<AnyTensor> weights(const Tensor<A, Cuda>& a, const Tensor<A, Cuda>& b) const {
     const std::int64_t m = a.shape(1), n = b.shape(1), r = a.shape(0);
     std::vector<AnyTensor> c;
     for (std::size_t g = 0; g < groups_; ++g) c.push_back(Tensor<float, Cuda>(Shape{m, n}));
@@ -63,14 +62,13 @@ class GroupedProducts {
       if (r == 0) {
         fill_zero(only.bytes(), only.size_bytes());
       } else {
-        gemm(m, n, r, {a.bytes(), a.dtype(), m, true}, {b.bytes(), b.dtype(), n}, only.data(), n,
-             alpha);
+        gemm(m, n, r, {a.bytes(), a.dtype(), m, true}, {b.bytes(), b.dtype(), n}, only.data(), n);
       }
       return c;
     }
     const auto pointers = addresses<float>(c);
     ESP_CUDA(kernels::grouped_gemm_tn(reinterpret_cast<float* const*>(pointers.bytes()), ptr(a),
-                                      ptr(b), ptr(offsets_), int(groups_), m, n, alpha, 0.0f,
+                                      ptr(b), ptr(offsets_), int(groups_), m, n, 1.0f, 0.0f,
                                       stream()));
     return c;
   }
@@ -90,18 +88,17 @@ class GroupedProducts {
   Tensor<std::int32_t, Cuda> offsets_;
 };
 
-/// The tensors [first, first + count) of a list, as T.
-template <FloatElement T>
-std::vector<AnyTensor> as(const std::vector<AnyTensor>& in, std::size_t first, std::size_t count) {
-  std::vector<AnyTensor> out;
-  for (std::size_t i = first; i < first + count; ++i) {
-    if (in[i].dtype() == dtype_of<T>::value) {
-      out.push_back(in[i]);
-    } else {
-      out.push_back(converted<T>(Tensor<float, Cuda>(in[i])));
-    }
+inline void require_pairs(const LinearOp& op, const std::vector<AnyTensor>& in) {
+  if (!op.lora) return;
+  const std::int64_t width = in[0].shape(1), out = in[op.first_weight()].shape(0);
+  const std::int64_t rank = in[op.first_a()].shape(0);
+  for (std::size_t g = 0; g < op.groups(); ++g) {
+    const Shape& a = in[op.first_a() + g].shape();
+    const Shape& b = in[op.first_b() + g].shape();
+    ESP_REQUIRE(a == Shape({rank, width}) && b == Shape({out, rank}), ShapeError, LinearOp::kName,
+                ": LoRA pair ", g, " is A ", a, ", B ", b, "; expected A [", rank, ", ", width,
+                "], B [", out, ", ", rank, "]");
   }
-  return out;
 }
 
 }  // namespace detail
@@ -118,18 +115,18 @@ Tensor<T, Cuda> launch_forward(Cuda, const LinearOp& op, Saved& saved,
         ShapeError, LinearOp::kName, ": weight ", g, " is ", w, ", x is ", x.shape(),
         "; expected [out, ", x.shape(1), "]");
   }
+  detail::require_pairs(op, in);
   const detail::GroupedProducts products(op);
   Tensor<T, Cuda> y(Shape{x.shape(0), in[first].shape(0)});
-  products.rows(y, x, {in.begin() + first, in.begin() + first + groups}, false);
   saved.tensors = in;
   if (op.lora) {
-    const Tensor<T, Cuda> lora_x(in[op.lora_input ? 1 : 0]);
-    const Tensor<T, Cuda> t(Shape{x.shape(0), in[op.first_a()].shape(0)});  // x' Aᵀ
-    products.rows(t, lora_x, detail::as<T>(in, op.first_a(), groups), false);
-    products.rows(y, t, detail::as<T>(in, op.first_b(), groups), false,
-                  static_cast<float>(op.scale), 1.0f);
-    saved.tensors.push_back(t);
+    const detail::LoraBranch<T> branch(op, in, x.shape(0), false);
+    const Tensor<T, Cuda> s = branch.down(Tensor<T, Cuda>(in[op.lora_input ? 1 : 0]));
+    branch.up(y, s);
+    saved.tensors.push_back(s);
   }
+  products.rows(y, x, {in.begin() + first, in.begin() + first + groups}, false,
+                op.lora ? 1.0f : 0.0f);
   return y;
 }
 
@@ -152,26 +149,28 @@ std::vector<AnyTensor> launch_backward(Cuda, const LinearOp& op, const Saved& sa
       if (saved.needs[begin + g]) grads[begin + g] = found[g];
     }
   };
-  Tensor<T, Cuda> dx;
-  if (saved.needs[0]) {
-    grads[0] = dx = Tensor<T, Cuda>(x.shape());
-    products.rows(dx, dy, {in.begin() + first, in.begin() + first + groups}, true);
-  }
   if (wanted(first)) put(first, products.weights(dy, x));
-  if (!op.lora) return grads;
-  // dt = scale · dy B;  dB = scale · dyᵀ t;  dA = dtᵀ x';  dx' = dt A (added to dx where x' is x).
-  const auto factor = static_cast<float>(op.scale);
-  const Tensor<T, Cuda> lora_x(in[op.lora_input ? 1 : 0]), t(in.back());
-  const Tensor<T, Cuda> dt(t.shape());
-  products.rows(dt, dy, detail::as<T>(in, op.first_b(), groups), true, factor);
-  if (wanted(op.first_b())) put(op.first_b(), products.weights(dy, t, factor));
-  if (wanted(op.first_a())) put(op.first_a(), products.weights(dt, lora_x));
-  if (op.lora_input && saved.needs[1]) {
-    const Tensor<T, Cuda> d(lora_x.shape());
-    products.rows(d, dt, detail::as<T>(in, op.first_a(), groups), true);
-    grads[1] = d;
-  } else if (!op.lora_input && dx) {
-    products.rows(dx, dt, detail::as<T>(in, op.first_a(), groups), true, 1.0f, 1.0f);
+  if (op.lora) {
+    const std::size_t input = op.lora_input ? 1 : 0;
+    const Tensor<T, Cuda> lora_x(in[input]);
+    const detail::LoraBranch<T> branch(op, in, x.shape(0), true);
+    const Tensor<T, Cuda> ds = branch.backward_up(dy, Tensor<T, Cuda>(in.back()));
+    if (wanted(op.first_a())) branch.backward_down(ds, lora_x);
+    for (std::size_t g = 0; g < groups; ++g) {
+      if (saved.needs[op.first_a() + g]) grads[op.first_a() + g] = branch.da(g);
+      if (saved.needs[op.first_b() + g]) grads[op.first_b() + g] = branch.db(g);
+    }
+    if (saved.needs[input]) {
+      const Tensor<T, Cuda> d(lora_x.shape());
+      branch.backward_input(d, ds);
+      grads[input] = d;
+    }
+  }
+  if (saved.needs[0]) {
+    const bool add = static_cast<bool>(grads[0]);
+    if (!add) grads[0] = Tensor<T, Cuda>(x.shape());
+    products.rows(Tensor<T, Cuda>(grads[0]), dy, {in.begin() + first, in.begin() + first + groups},
+                  true, add ? 1.0f : 0.0f);
   }
   return grads;
 }

@@ -65,10 +65,10 @@ cudaError_t lora_down(T* s, const T* x, const float* const* a, const std::int32_
 
 template <class T>
 cudaError_t lora_up(T* y, const T* s, const float* const* b, const std::int32_t* offsets,
-                    int groups, std::int64_t rows, std::int64_t n, int rank, float scale,
+                    int groups, std::int64_t rows, std::int64_t n, int rank, float scale, bool add,
                     cudaStream_t stream) {
-  const LoraUpArguments<T> p{y,     s,   b, offsets, groups, rows, n, rank, lora_chunk_rows(n),
-                             scale, true};
+  const LoraUpArguments<T> p{y,     s,  b, offsets, groups, rows, n, rank, lora_chunk_rows(n),
+                             scale, add};
   return lora_update<true>(p, stream);
 }
 

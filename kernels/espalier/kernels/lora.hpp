@@ -22,7 +22,7 @@ namespace espalier::kernels {
 constexpr double lora_factor_bytes(int groups, std::int64_t width, int rank) {
   return 4.0 * groups * double(width) * rank;
 }
-/// One of x, y, dy read (or read and written: count it twice) beside its [R, r].
+/// One of x, y, dy, dx read or written (both: count it twice) beside its [R, r].
 constexpr double lora_rows_bytes(std::int64_t rows, std::int64_t width, int rank,
                                  int element_bytes) {
   return double(rows) * (double(width) + rank) * element_bytes;
@@ -31,9 +31,11 @@ constexpr double lora_down_bytes(std::int64_t rows, std::int64_t k, int groups, 
                                  int element_bytes) {
   return lora_rows_bytes(rows, k, rank, element_bytes) + lora_factor_bytes(groups, k, rank);
 }
-constexpr double lora_up_bytes(std::int64_t rows, std::int64_t n, int groups, int rank,
+/// Of lora_backward_input too.
+constexpr double lora_up_bytes(std::int64_t rows, std::int64_t n, int groups, int rank, bool add,
                                int element_bytes) {
-  return lora_rows_bytes(rows, 2 * n, rank, element_bytes) + lora_factor_bytes(groups, n, rank);
+  return lora_rows_bytes(rows, add ? 2 * n : n, rank, element_bytes) +
+         lora_factor_bytes(groups, n, rank);
 }
 /// dy, s and b read, ds and db written.
 constexpr double lora_backward_up_bytes(std::int64_t rows, std::int64_t n, int groups, int rank,
@@ -86,10 +88,11 @@ cudaError_t lora_down(T* s, const T* x, const float* const* a, const std::int32_
                       int groups, std::int64_t rows, std::int64_t k, int rank, void* workspace,
                       cudaStream_t stream);
 
-/// y += scale · s bᵀ.
+/// y = scale · s bᵀ, or y += that with `add`. A matrix product with beta = 1 behind it costs less
+/// than adding to what one left, for it adds while it computes.
 template <class T>
 cudaError_t lora_up(T* y, const T* s, const float* const* b, const std::int32_t* offsets,
-                    int groups, std::int64_t rows, std::int64_t n, int rank, float scale,
+                    int groups, std::int64_t rows, std::int64_t n, int rank, float scale, bool add,
                     cudaStream_t stream);
 
 /// ds = scale · dy b and db = scale · dyᵀ s, from one read of dy.
@@ -105,7 +108,7 @@ cudaError_t lora_backward_down(float* const* da, const T* ds, const T* x,
                                const std::int32_t* offsets, int groups, std::int64_t rows,
                                std::int64_t k, int rank, void* workspace, cudaStream_t stream);
 
-/// dx = ds a, or dx += ds a with `add`.
+/// dx = ds a, or dx += that with `add`.
 template <class T>
 cudaError_t lora_backward_input(T* dx, const T* ds, const float* const* a,
                                 const std::int32_t* offsets, int groups, std::int64_t rows,
