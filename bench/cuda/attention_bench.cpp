@@ -27,8 +27,7 @@ class Attention {
         segments_(list()) {}
 
   void forward() {
-    const double flops =
-        double(sizes_.segments) * kernels::attention_flops(kv_rows_, sizes_.heads, sizes_.head_dim);
+    const double flops = kernels::attention_forward_flops(pairs(), sizes_.heads, sizes_.head_dim);
     suite_.run({"attention" + suffix_,
                 flops,
                 Unit::flops,
@@ -38,8 +37,8 @@ class Attention {
                 {y_, log_sum_}});
   }
   void decode() {
-    const double bytes = 4.0 * double(sizes_.segments) * double(kv_rows_) * sizes_.kv_heads *
-                         sizes_.head_dim;  // keys and values, 2 bytes each
+    const double bytes =
+        kernels::attention_forward_bytes(sizes_, sizes_.segments * kv_rows_, sizeof(T));
     suite_.run({"decoding" + suffix_,
                 bytes,
                 Unit::bytes,
@@ -53,8 +52,7 @@ class Attention {
     cuda::check(launch_forward(), "attention_forward");
     const Tensor<T, Cuda> dq(q_.shape()), dk(k_.shape()), dv(k_.shape());
     const Tensor<float, Cuda> dot(log_sum_.shape());
-    const double flops = 2.5 * double(sizes_.segments) *
-                         kernels::attention_flops(kv_rows_, sizes_.heads, sizes_.head_dim);
+    const double flops = kernels::attention_backward_flops(pairs(), sizes_.heads, sizes_.head_dim);
     suite_.run({"attention backward" + suffix_,
                 flops,
                 Unit::flops,
@@ -78,6 +76,7 @@ class Attention {
     }
     return all;
   }
+  double pairs() const { return sizes_.segments * kernels::attention_pairs(q_rows_, kv_rows_); }
   cudaError_t launch_forward() const {
     return kernels::attention_forward(cuda::ptr(y_), cuda::ptr(log_sum_), cuda::ptr(q_),
                                       segments_.data(), sizes_, cuda::stream());
