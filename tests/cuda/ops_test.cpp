@@ -51,6 +51,18 @@ TEST_CASE("device Cuda: cast there and back", "[cuda]") {
   on_both_devices<float>({{4, 9}}, [&](auto x) { return cast<float>(cast<bf16>(x)); });
 }
 
+TEST_CASE("device Cuda: copies to the device and back, more than the pinned buffers hold",
+          "[cuda]") {
+  std::vector<Tensor<float>> sent;
+  std::vector<Tensor<float, Cuda>> there;
+  for (const std::int64_t n : {1, 5'000'000, 3, 4'194'304, 77}) {
+    sent.push_back(Tensor<float>(Shape{n}));
+    for (std::int64_t i = 0; i < n; ++i) sent.back()[i] = static_cast<float>(i * 7 % 1000003);
+    there.push_back(to<Cuda>(sent.back()));
+  }
+  for (std::size_t i = 0; i < sent.size(); ++i) REQUIRE(same_bits(to<Cpu>(there[i]), sent[i]));
+}
+
 TEST_CASE("device Cuda: a tensor of the host is refused", "[cuda]") {
   const AnyTensor host = Tensor<float>({2}, 1.0f);
   CHECK_THROWS_WITH((Tensor<float, Cuda>(host)),
