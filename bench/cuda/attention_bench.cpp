@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal grouped-query attention in bf16 over packed segments, forward and backward, and decoding:
-// one row of each of 16 sequences against the keys of its cache, which is bounded by memory.
+// Causal grouped-query attention in bf16 over packed segments, forward and backward, beside the
+// plain rung; and decoding: one row of each of 16 sequences against the keys of its cache, which is
+// bounded by memory.
 //   cuda_attention_bench [--only NAME] [--reps 30] [--alike 5] [--json]
 #include <espalier/kernels/attention.hpp>
+#include <espalier/kernels/attention_plain.hpp>
 
 #include "shapes.hpp"
 
@@ -34,7 +36,12 @@ class Attention {
                 [&] { return launch_forward(); },
                 [&] { return error_of_rows(); },
                 2e-2,
-                {y_, log_sum_}});
+                {y_, log_sum_},
+                {{"plain", [&] {
+                    return kernels::attention_plain_forward(cuda::ptr(y_), cuda::ptr(log_sum_),
+                                                            cuda::ptr(q_), segments_.data(), sizes_,
+                                                            cuda::stream());
+                  }}}});
   }
   void decode() {
     const double bytes =
