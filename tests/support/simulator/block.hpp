@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs the threads of one block after another as fibers until each has ended. A thread runs until
-// it waits: at a barrier for the whole block, or in a warp collective for the lanes its mask names.
+// it waits: at a barrier for the whole block, in a warp collective for the lanes its mask names, or
+// until a condition holds. What the hardware does behind the threads is done when none can move.
 // Whatever CUDA leaves undefined there is an Error that names the place in the kernel.
 #pragma once
 
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "behind.hpp"
 #include "shared_memory.hpp"
 
 struct uint3 {
@@ -31,6 +33,7 @@ enum class Schedule { forward, reverse, random };
 
 inline constexpr unsigned kLanes = 32;
 inline constexpr unsigned kMaxThreads = 1024;
+inline constexpr unsigned kWarpgroupThreads = 128;
 
 /// Combines what the lanes of a warp brought: operands[lane], null for lanes outside the mask.
 using Resolve = void (*)(void* const* operands, unsigned mask);
@@ -42,7 +45,7 @@ struct PendingCopy {
 };
 
 struct Thread {
-  enum class State : unsigned char { runnable, at_barrier, in_warp, refused, ended };
+  enum class State : unsigned char { runnable, at_barrier, in_warp, until_ready, refused, ended };
   Fiber fiber;
   uint3 index{};
   unsigned linear = 0;
@@ -53,11 +56,16 @@ struct Thread {
   unsigned mask = 0;
   void* operand = nullptr;
   Resolve resolve = nullptr;
+  Ready ready = nullptr;
+  const void* mbarrier = nullptr;
+  unsigned parity = 0;
   // Order that barriers give, for TSan: two keys in turn, for a thread may be one phase ahead.
   unsigned barrier_phase = 0, warp_phase = 0;
   char warp_keys[2];
   std::vector<PendingCopy> copies;     // cp.async issued and not yet landed
   std::vector<std::size_t> copy_ends;  // end of each committed group in `copies`
+  Products products;
+  std::vector<void*> written_maps;  // tensor maps that it wrote and has not published
 
   unsigned lane() const { return linear % kLanes; }
   std::string name() const {
@@ -70,6 +78,7 @@ struct Thread {
 class Block {
  public:
   Schedule schedule = Schedule::forward;
+  Behind behind;
 
   /// Runs body(argument) once for every thread of `block` at `index` of the grid.
   void run(uint3 index, dim3 block, void (*body)(void*), void* argument) {
@@ -92,6 +101,7 @@ class Block {
       throw;
     }
     observe(&end_key_);
+    if (!behind.work.empty()) throw Error("the block ended before a bulk copy that it started");
     g_shared.end_block();
   }
 
@@ -127,6 +137,18 @@ class Block {
     }
   }
 
+  /// Sleeps until ready(thread).
+  ESP_SIMULATOR_RAW void wait_until(const char* what, Ready ready, Place place) {
+    Thread& t = *current_;
+    t.ready = ready;
+    wait(t, Thread::State::until_ready, what, place);
+  }
+  /// The threads of the warpgroup of `t`, side by side; null where the block has fewer.
+  std::unique_ptr<Thread>* warpgroup(const Thread& t) {
+    const unsigned first = t.linear / kWarpgroupThreads * kWarpgroupThreads;
+    return first + kWarpgroupThreads <= size_ ? threads_.data() + first : nullptr;
+  }
+
   /// Ends the launch: the thread did what CUDA leaves undefined.
   [[noreturn]] ESP_SIMULATOR_RAW void refuse(std::string message) {
     refusal_ = new std::string(std::move(message));
@@ -151,14 +173,18 @@ class Block {
     t.barrier_phase = t.warp_phase = 0;
     t.copies.clear();
     t.copy_ends.clear();
+    t.products = {};
+    t.written_maps.clear();
   }
 
   void run_to_end() {
+    behind = {};
     while (live_ > 0) {
       if (schedule == Schedule::random) std::shuffle(order_.begin(), order_.end(), random_);
       bool moved = false;
       for (const unsigned i : order_) {
         Thread& t = *threads_[i];
+        if (t.state == Thread::State::until_ready && t.ready(t)) t.state = Thread::State::runnable;
         if (t.state != Thread::State::runnable) continue;
         moved = true;
         threadIdx = t.index;
@@ -166,8 +192,21 @@ class Block {
         enter_fiber(t.fiber);
         after_run(t);
       }
-      if (!moved) refuse_deadlock();
+      if (!moved && behind.work.empty()) refuse_deadlock();
+      if (!moved || (schedule == Schedule::random && !behind.work.empty() && random_() % 4 == 0)) {
+        work_behind();
+      }
     }
+  }
+
+  void work_behind() {
+    const std::size_t last = behind.work.size() - 1;
+    const std::size_t i = schedule == Schedule::forward   ? 0
+                          : schedule == Schedule::reverse ? last
+                                                          : random_() % behind.work.size();
+    const auto work = std::move(behind.work[i]);
+    behind.work.erase(behind.work.begin() + static_cast<std::ptrdiff_t>(i));
+    work();
   }
 
   void retire_all() {
@@ -207,6 +246,7 @@ class Block {
   void after_run(Thread& t) {
     switch (t.state) {
       case Thread::State::runnable:
+      case Thread::State::until_ready:
         break;
       case Thread::State::at_barrier:
         if (arrived_ > 0 && !(first_->place == t.place)) {
@@ -223,6 +263,7 @@ class Block {
         throw Error(*std::unique_ptr<std::string>(std::exchange(refusal_, nullptr)));
       case Thread::State::ended:
         --live_;
+        if (!t.products.issued.empty()) throw Error(t.name() + " ended before its products");
         for (unsigned lane = 0; lane < warp_size(t); ++lane) {
           const Thread& other = lane_of(t, lane);
           if (other.state == Thread::State::in_warp && other.mask >> t.lane() & 1u) {
@@ -290,11 +331,16 @@ class Block {
   }
 
   [[noreturn]] void refuse_deadlock() {
-    const Thread* barrier = nullptr;
-    const Thread* other = nullptr;
-    for (unsigned i = 0; i < size_; ++i) {
-      if (threads_[i]->state == Thread::State::at_barrier && !barrier) barrier = threads_[i].get();
-      if (threads_[i]->state == Thread::State::in_warp && !other) other = threads_[i].get();
+    const auto first = [&](Thread::State state) {
+      const auto found = std::find_if(threads_.begin(), threads_.begin() + size_,
+                                      [&](const auto& t) { return t->state == state; });
+      return found == threads_.begin() + size_ ? nullptr : found->get();
+    };
+    const Thread* barrier = first(Thread::State::at_barrier);
+    const Thread* other = first(Thread::State::in_warp);
+    if (const Thread* until = first(Thread::State::until_ready)) {
+      throw Error(until->place.text() + ": deadlock: " + until->name() + " is in " +
+                  until->waits() + ", and nothing will end it");
     }
     if (barrier != nullptr && other != nullptr) {
       throw Error(barrier->place.text() + ": deadlock: " + barrier->name() +

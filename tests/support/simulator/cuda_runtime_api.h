@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstring>
 
+#include "hopper.hpp"
 #include "tensor_core.hpp"
 
 #define __global__
@@ -16,6 +17,7 @@
 #define __forceinline__ inline
 #define __restrict__ __restrict
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) alignas(n)
 
 #define ESP_SHARED(type, name)                                                     \
@@ -198,6 +200,7 @@ inline const char* cudaGetErrorString(cudaError_t e) {
   return e == cudaSuccess                     ? "no error"
          : e == cudaErrorInvalidValue         ? "invalid argument"
          : e == cudaErrorInvalidConfiguration ? "invalid configuration argument"
+         : e == cudaErrorNotSupported         ? "operation not supported"
                                               : "out of memory";
 }
 template <class... P>
@@ -206,6 +209,33 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int by
     return ::espalier::simulator::g_last_error = cudaErrorInvalidValue;
   }
   ::espalier::simulator::g_dynamic_limits[reinterpret_cast<const void*>(kernel)] = bytes;
+  return cudaSuccess;
+}
+
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+};
+struct cudaFuncAttributes {
+  std::size_t sharedSizeBytes;
+};
+namespace espalier::simulator {
+// A small H100. Kernels for fewer multiprocessors than tiles have several for each block.
+inline int g_multiprocessors = 3, g_compute_capability = 9;
+}  // namespace espalier::simulator
+
+inline cudaError_t cudaGetDevice(int* device) {
+  return *device = 0, cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount
+               ? ::espalier::simulator::g_multiprocessors
+               : ::espalier::simulator::g_compute_capability;
+  return cudaSuccess;
+}
+template <class... P>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(P...)) {
+  attributes->sharedSizeBytes = 1;  // unknown before it runs
   return cudaSuccess;
 }
 

@@ -20,6 +20,7 @@ enum cudaError : int {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInvalidConfiguration = 9,
+  cudaErrorNotSupported = 801,
 };
 using cudaError_t = cudaError;
 struct CUstream_st;

@@ -55,6 +55,14 @@ class SharedMemory {
     return p >= arena_ && p < arena_ + kArenaBytes;
   }
 
+  /// Addresses as the hardware counts them, from the begin of shared memory.
+  unsigned address(const void* p) const {
+    return static_cast<unsigned>(static_cast<const std::byte*>(p) - arena_);
+  }
+  std::byte* at(unsigned address) {
+    return arena_ + address;
+  }
+
   void begin_block() {
 #ifdef ESP_SIMULATOR_ASAN
     __asan_unpoison_memory_region(arena_, kArenaBytes);
