@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix products of an expert layer in bf16: up [R, H] to [R, F], down, their gradients of
 // inputs (nn) and of weights (tn, into f32). Peers are a loop of cuBLAS over the experts that have
-// rows, with sizes that the host knows, and, on uniform loads, the rungs of the ladder.
+// rows, with sizes that the host knows, wgmma, and, on uniform loads, the lower rungs of the
+// ladder.
 //   cuda_grouped_gemm_bench [--only NAME] [--reps 30] [--alike 5] [--json]
 #include <espalier/kernels/grouped_gemm.hpp>
 #include <espalier/kernels/grouped_gemm_mma.hpp>
 #include <espalier/kernels/grouped_gemm_plain.hpp>
+#include <espalier/kernels/grouped_gemm_wgmma.hpp>
 
 #include "shapes.hpp"
 
@@ -37,6 +39,7 @@ class Product {
     const bool tn = layout_ == Layout::tn;
     const AnyTensor output = tn ? AnyTensor(c_of_groups_) : AnyTensor(c_);
     std::vector<DeviceContender> peers = {{"cuBLAS loop", [&] { return cublas_loop(); }}};
+    if (wgmma() != cudaErrorNotSupported) peers.push_back({"wgmma", [&] { return wgmma(); }});
     if (routed_.name == "uniform") {
       peers.push_back({"mma", [&] { return mma(); }});
       peers.push_back({"plain", [&] { return plain(); }});
@@ -54,6 +57,8 @@ class Product {
  private:
   void allocate() {
     const std::int64_t r = routed_.rows();
+    workspace_ = std::make_unique<DeviceArray<char>>(
+        std::vector<char>(kernels::grouped_gemm_workspace(groups_)));
     if (layout_ == Layout::tn) {
       a_ = random_on_device<bf16>({r, n_}, 1, 0.5f);
       b_rows_ = random_on_device<bf16>({r, k_}, 2, 0.5f);
@@ -95,6 +100,14 @@ class Product {
   }
   cudaError_t plain() const {
     return ESP_RUNG(grouped_gemm_plain);
+  }
+
+  cudaError_t wgmma() const {
+#define ESP_CALL_WITH_WORKSPACE(f) \
+  [&](auto... arguments) { return kernels::f(arguments..., workspace_->data()); }
+    return launch(ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_nt),
+                  ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_nn),
+                  ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_tn));
   }
 
   cudaError_t cublas_loop() const {
@@ -181,6 +194,7 @@ class Product {
   Tensor<float, Cuda> c_of_groups_;
   std::unique_ptr<DeviceArray<const K*>> b_pointers_;
   std::unique_ptr<DeviceArray<float*>> c_pointers_;
+  std::unique_ptr<DeviceArray<char>> workspace_;
 };
 
 }  // namespace

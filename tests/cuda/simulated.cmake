@@ -3,7 +3,6 @@
 # kernels, on sizes of a test: the same sources, built as in a build with CUDA, with the simulator in
 # the place of the toolkit.
 file(GLOB kernel_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/espalier/kernels/*.cu)
-list(FILTER kernel_sources EXCLUDE REGEX "wgmma")  # the copy engine and wgmma are not simulated
 set(simulated ${CMAKE_CURRENT_BINARY_DIR}/kernels_simulated)
 set(instances "")
 foreach(source IN LISTS kernel_sources)

@@ -8,7 +8,10 @@
 // followed (tn: their c_g becomes beta · c_g). Sums in f32, rounded once to the type of c; beta 0:
 // c is not read. Deterministic: one owner per element, k in order, whatever the other rows are.
 // These functions take the fastest rung that the types and the alignment of `a` and `c` allow:
-// grouped_gemm_plain.hpp for anything, grouped_gemm_mma.hpp for tensor cores.
+// grouped_gemm_plain.hpp for anything, grouped_gemm_mma.hpp for tensor cores, and, if the caller
+// gives a workspace, grouped_gemm_wgmma.hpp where the device is an H100 or H200. That one has run
+// in the simulator alone, so nothing in this project gives one until its tests have passed on a
+// GPU.
 #pragma once
 
 #include <espalier/kernels/runtime.hpp>
@@ -25,20 +28,28 @@ constexpr double grouped_gemm_bytes(std::int64_t rows, std::int64_t n, std::int6
          double(groups) * double(n) * double(k) * b_bytes;
 }
 
+/// Bytes of a workspace, aligned to 128, which belongs to one call until that has run on its
+/// stream.
+constexpr std::size_t grouped_gemm_workspace(int groups) {
+  return std::size_t{256} * static_cast<std::size_t>(groups);
+}
+
 /// `rows` is R, the most that offsets[G] can be. Where n and k are multiples of 8 and a, b 2-byte
 /// types, each b_g must be aligned to 16 bytes (what the CUDA allocator returns is).
 template <class C, class A, class B>
 cudaError_t grouped_gemm_nt(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
                             int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                            float alpha, float beta, cudaStream_t stream);
+                            float alpha, float beta, cudaStream_t stream,
+                            void* workspace = nullptr);
 template <class C, class A, class B>
 cudaError_t grouped_gemm_nn(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
                             int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                            float alpha, float beta, cudaStream_t stream);
+                            float alpha, float beta, cudaStream_t stream,
+                            void* workspace = nullptr);
 /// The same for each c_g.
 template <class C, class A, class B>
 cudaError_t grouped_gemm_tn(C* const* c, const A* a, const B* b, const std::int32_t* offsets,
                             int groups, std::int64_t m, std::int64_t n, float alpha, float beta,
-                            cudaStream_t stream);
+                            cudaStream_t stream, void* workspace = nullptr);
 
 }  // namespace espalier::kernels

@@ -11,7 +11,6 @@
 namespace espalier::kernels {
 
 inline constexpr int kMmaTile = 128, kMmaDepth = 32, kMmaStages = 4, kMmaThreads = 128;
-inline constexpr int kMmaBand = 8;  // row tiles that are neighbours in time
 
 template <class C, class A, class B>
 inline constexpr bool kMmaMultiplies = std::is_same_v<A, B> && !std::is_same_v<A, float> &&
@@ -153,19 +152,6 @@ __device__ __forceinline__ void mma_tile(C* c, std::int64_t c_stride,
       store(to, out);
     }
   }
-}
-
-struct TileIndex {
-  std::int64_t row, col;
-};
-/// Order of tiles in time: down the columns of a band of row tiles, so that the band of a and the
-/// column of b stay in the L2 cache.
-__device__ __forceinline__ TileIndex tile_of_block(std::int64_t block, std::int64_t row_tiles,
-                                                   std::int64_t col_tiles) {
-  const std::int64_t first = block / (kMmaBand * col_tiles) * kMmaBand;
-  const std::int64_t left = row_tiles - first, height = left < kMmaBand ? left : kMmaBand;
-  const std::int64_t within = block - first * col_tiles;
-  return {first + within % height, within / height};
 }
 
 template <bool kTransposed, class C, class T>
