@@ -138,10 +138,11 @@ if ! nvidia-smi -L >"$out/log/gpu.txt" 2>&1; then
 fi
 
 # --- check and time -------------------------------------------------------------------------------------
-many="~*2^31*"  # more memory than a checked run is given time for
-stage tests 60 "$out/bin/test_gpu"
+many="~*2^31*" most="[kernels]~*2^31*,[cuda]"  # those take long for their memory alone
+stage tests 60 "$out/bin/test_gpu" "$most"
 # Does it depend on where the tests' arrays lie?
-[[ " ${failed[*]} " != *" tests "* ]] || stage tests_in_managed_memory 60 env ESPALIER_MANAGED=1 "$out/bin/test_gpu"
+[[ " ${failed[*]} " != *" tests "* ]] ||
+  stage tests_in_managed_memory 60 env ESPALIER_MANAGED=1 "$out/bin/test_gpu" "$most"
 for program in "$out"/bin/cuda_*; do
   name=$(basename "$program") limit=45
   [[ $name == *grouped* ]] && limit=100
@@ -161,6 +162,7 @@ else
   echo "no compute-sanitizer on this machine: memcheck and racecheck did not run" |
     tee -a "$out/stages.txt"
 fi
+stage tests_beyond_2_31 60 "$out/bin/test_gpu" "*2^31*"
 stage twenty_runs_alike 60 env ESPALIER_RUNS=20 "$out/bin/test_gpu" "[kernels]$many"
 
 # --- results --------------------------------------------------------------------------------------------

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal grouped-query attention in bf16 over packed segments, forward and backward, and decoding:
-// one row of each of 16 sequences against the keys of its cache, which is bounded by memory.
+// Causal grouped-query attention in bf16 over packed segments, forward and backward, beside the
+// plain rung; and decoding: one row of each of 16 sequences against the keys of its cache, which is
+// bounded by memory.
 //   cuda_attention_bench [--only NAME] [--reps 30] [--alike 5] [--json]
 #include <espalier/kernels/attention.hpp>
+#include <espalier/kernels/attention_plain.hpp>
 
 #include "shapes.hpp"
 
@@ -27,19 +29,23 @@ class Attention {
         segments_(list()) {}
 
   void forward() {
-    const double flops =
-        double(sizes_.segments) * kernels::attention_flops(kv_rows_, sizes_.heads, sizes_.head_dim);
+    const double flops = kernels::attention_forward_flops(pairs(), sizes_.heads, sizes_.head_dim);
     suite_.run({"attention" + suffix_,
                 flops,
                 Unit::flops,
                 [&] { return launch_forward(); },
                 [&] { return error_of_rows(); },
                 2e-2,
-                {y_, log_sum_}});
+                {y_, log_sum_},
+                {{"plain", [&] {
+                    return kernels::attention_plain_forward(cuda::ptr(y_), cuda::ptr(log_sum_),
+                                                            cuda::ptr(q_), segments_.data(), sizes_,
+                                                            cuda::stream());
+                  }}}});
   }
   void decode() {
-    const double bytes = 4.0 * double(sizes_.segments) * double(kv_rows_) * sizes_.kv_heads *
-                         sizes_.head_dim;  // keys and values, 2 bytes each
+    const double bytes =
+        kernels::attention_forward_bytes(sizes_, sizes_.segments * kv_rows_, sizeof(T));
     suite_.run({"decoding" + suffix_,
                 bytes,
                 Unit::bytes,
@@ -53,8 +59,7 @@ class Attention {
     cuda::check(launch_forward(), "attention_forward");
     const Tensor<T, Cuda> dq(q_.shape()), dk(k_.shape()), dv(k_.shape());
     const Tensor<float, Cuda> dot(log_sum_.shape());
-    const double flops = 2.5 * double(sizes_.segments) *
-                         kernels::attention_flops(kv_rows_, sizes_.heads, sizes_.head_dim);
+    const double flops = kernels::attention_backward_flops(pairs(), sizes_.heads, sizes_.head_dim);
     suite_.run({"attention backward" + suffix_,
                 flops,
                 Unit::flops,
@@ -78,6 +83,7 @@ class Attention {
     }
     return all;
   }
+  double pairs() const { return sizes_.segments * kernels::attention_pairs(q_rows_, kv_rows_); }
   cudaError_t launch_forward() const {
     return kernels::attention_forward(cuda::ptr(y_), cuda::ptr(log_sum_), cuda::ptr(q_),
                                       segments_.data(), sizes_, cuda::stream());

@@ -150,8 +150,8 @@ class DeviceSuite {
   /// A copy by the driver that reads and writes `bytes` in total.
   std::function<cudaError_t()> copy_of(double bytes) {
     const auto half = static_cast<std::size_t>(bytes / 2);
-    if (copied_.numel() < static_cast<std::int64_t>(2 * half)) {
-      copied_ = random_on_device<std::uint8_t>({static_cast<std::int64_t>(2 * half)}, 98, 50);
+    if (copied_.numel() == 0 || copied_.size_bytes() < 2 * half) {
+      copied_ = random_on_device<float>({static_cast<std::int64_t>(half / 2 + 1)}, 98);
     }
     return [this, half] {
       return cudaMemcpyAsync(copied_.bytes() + half, copied_.bytes(), half,
@@ -332,7 +332,7 @@ class DeviceSuite {
   Tensor<float, Cuda> unrelated_;  // several times the L2 cache
   Tensor<double, Cuda> sum_;
   std::shared_ptr<std::byte> sum_workspace_;
-  Tensor<std::uint8_t, Cuda> copied_;
+  Tensor<float, Cuda> copied_;
   double copy_rate_ = 0, product_rate_ = 0;
 };
 

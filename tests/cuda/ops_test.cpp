@@ -51,6 +51,18 @@ TEST_CASE("device Cuda: cast there and back", "[cuda]") {
   on_both_devices<float>({{4, 9}}, [&](auto x) { return cast<float>(cast<bf16>(x)); });
 }
 
+TEST_CASE("device Cuda: copies to the device and back, more than the pinned buffers hold",
+          "[cuda]") {
+  std::vector<Tensor<float>> sent;
+  std::vector<Tensor<float, Cuda>> there;
+  for (const std::int64_t n : {1, 5'000'000, 3, 4'194'304, 77}) {
+    sent.push_back(Tensor<float>(Shape{n}));
+    for (std::int64_t i = 0; i < n; ++i) sent.back()[i] = static_cast<float>(i * 7 % 1000003);
+    there.push_back(to<Cuda>(sent.back()));
+  }
+  for (std::size_t i = 0; i < sent.size(); ++i) REQUIRE(same_bits(to<Cpu>(there[i]), sent[i]));
+}
+
 TEST_CASE("device Cuda: a tensor of the host is refused", "[cuda]") {
   const AnyTensor host = Tensor<float>({2}, 1.0f);
   CHECK_THROWS_WITH((Tensor<float, Cuda>(host)),
@@ -63,19 +75,23 @@ TEST_CASE("device Cuda: a tensor of the host is refused", "[cuda]") {
 TEMPLATE_TEST_CASE("device Cuda: a routed layer as on the CPU, with gradients", "[cuda]",
                    DEVICE_TYPES) {
   using T = TestType;
+  const auto products = GENERATE(cuda::ExpertProducts::kernels, cuda::ExpertProducts::cublas_loop);
+  cuda::expert_products() = products;
   for (const RouterOrder order : {RouterOrder::top_k_softmax, RouterOrder::softmax_top_k}) {
-    on_both_devices<T>({{9, 6}, {9, 5}}, [&](auto x, auto logits) {
+    on_both_devices<T>({{9, 6}, {9, 5}, {6, 6}}, [&](auto x, auto logits, auto trained) {
       using D = typename decltype(x.value())::device_type;
       const auto routed = router_top_k(logits, 2, order);
       std::vector<AnyVar> experts;
       for (std::uint64_t e = 0; e < 5; ++e) {
         experts.emplace_back(to<D>(make_tensor<T>({6, 6}, normal_of<T>(36, 20 + e))));
       }
+      experts[2] = trained;
       const auto rows =
           grouped_linear(dispatch(x, routed.routing), experts, routed.routing.offsets);
       return combine(rows, routed.weights, routed.routing);
     });
   }
+  cuda::expert_products() = cuda::ExpertProducts::kernels;
 }
 
 TEMPLATE_TEST_CASE("device Cuda: linear with LoRA and dropout as on the CPU", "[cuda]",

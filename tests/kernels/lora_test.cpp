@@ -358,6 +358,7 @@ TEMPLATE_TEST_CASE("lora: more than 2^31 elements", "[kernels][lora]", float, Bf
   REQUIRE(kernels::to_float(last[3 * kWidth - 1]) == rounded<T>(sum));
 }
 
+#ifndef ESP_ON_GPU  // nobody names the kernels there
 TEST_CASE("lora: the rung is chosen by types, sizes and alignment", "[kernels][lora]") {
   const auto on_tensor_cores = [](std::int64_t width, int rank, std::int64_t offset, auto zero) {
     using T = decltype(zero);
@@ -381,6 +382,7 @@ TEST_CASE("lora: the rung is chosen by types, sizes and alignment", "[kernels][l
   REQUIRE_FALSE(on_tensor_cores(24, 72, 0, Bf16()));
   REQUIRE_FALSE(on_tensor_cores(24, 16, 1, Bf16()));
 }
+#endif
 
 TEST_CASE("lora: floors of a Mixtral layer", "[kernels][lora]") {
   // T = 4096, two experts of eight for each, r = 16, bf16; 3.0 TB/s.

@@ -109,6 +109,30 @@ TEST_CASE("Mixtral: logits, loss and every LoRA gradient equal those of PEFT", "
   }
 }
 
+TEST_CASE("Mixtral: weights stored in f16 and bf16 act as their widened values, to the bit",
+          "[models]") {
+  const auto exact = tiny_mixtral_weights();
+  const GoldenBatch batch = golden_batch(golden_file("forward.safetensors"));
+  const auto all_of = [&](const std::function<AnyTensor(const std::string&)>& weights) {
+    const auto model =
+        tiny_mixtral_with_adapter<float>("adapter/adapter_model.safetensors", weights);
+    const TrainContext training{true, 0, 0};
+    const auto loss = model.loss(batch.tokens, batch.targets, &training);
+    backward(add(loss.loss_sum, loss.aux));
+    std::vector<AnyTensor> all = {loss.loss_sum.value(), loss.aux.value()};
+    for (const NamedParameter& p : model.parameters()) all.push_back(p.var.grad());
+    return all;
+  };
+  const auto check = [&]<class Stored>(Stored) {
+    const auto narrow = all_of([&](const std::string& n) { return converted<Stored>(exact(n)); });
+    const auto wide =
+        all_of([&](const std::string& n) { return converted<float>(converted<Stored>(exact(n))); });
+    for (std::size_t i = 0; i < wide.size(); ++i) REQUIRE(same_bits(narrow[i], wide[i]));
+  };
+  check(f16{});
+  check(bf16{});
+}
+
 TEST_CASE("Mixtral: packing sequences changes no bit of their logits", "[models]") {
   const auto golden = golden_file("forward.safetensors");
   const auto model = tiny_mixtral<float>();

@@ -2,8 +2,13 @@
 // linear on the device Cuda: one weight through cuBLAS, one per expert through the grouped kernels,
 // with the same LoRA branch beside either. LoRA factors are f32; where T is narrower they are
 // rounded to T for the products, as autocast does. Gradients of weights and factors are f32.
+// ESPALIER_EXPERTS=cublas in the environment, or expert_products(), puts a loop of cuBLAS over the
+// experts in the place of the grouped kernels: the reference to check and time them against. The
+// host then waits for the offsets in each call.
 #pragma once
 
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include <espalier/cuda/gemm.hpp>
@@ -12,6 +17,18 @@
 #include <espalier/ops/linear.hpp>
 
 namespace espalier::cuda {
+
+enum class ExpertProducts { kernels, cublas_loop };
+
+/// What products over several experts take, in this process; may be set.
+inline ExpertProducts& expert_products() {
+  static ExpertProducts products = [] {
+    const char* text = std::getenv("ESPALIER_EXPERTS");
+    return text != nullptr && std::string_view(text) == "cublas" ? ExpertProducts::cublas_loop
+                                                                 : ExpertProducts::kernels;
+  }();
+  return products;
+}
 
 namespace detail {
 
@@ -27,9 +44,12 @@ class GroupedProducts {
   void rows(const Tensor<C, Cuda>& c, const Tensor<A, Cuda>& a, const std::vector<AnyTensor>& b,
             bool straight, float beta) const {
     const std::int64_t r = a.shape(0), k = a.shape(1), n = c.shape(1);
-    if (!offsets_) {
-      gemm(r, n, k, {a.bytes(), a.dtype(), k},
-           {b[0].bytes(), b[0].dtype(), b[0].shape(1), !straight}, c.data(), n, 1, beta);
+    if (by_cublas()) {
+      each_group(r, [&](std::size_t g, std::int64_t first, std::int64_t count) {
+        gemm(count, n, k, {a.data() + first * k, a.dtype(), k},
+             {b[g].bytes(), b[g].dtype(), b[g].shape(1), !straight}, c.data() + first * n, n, 1,
+             beta);
+      });
       return;
     }
     const auto launch = [&]<class B>() {
@@ -57,13 +77,16 @@ class GroupedProducts {
     const std::int64_t m = a.shape(1), n = b.shape(1), r = a.shape(0);
     std::vector<AnyTensor> c;
     for (std::size_t g = 0; g < groups_; ++g) c.push_back(Tensor<float, Cuda>(Shape{m, n}));
-    if (!offsets_) {
-      const Tensor<float, Cuda> only(c[0]);
-      if (r == 0) {
-        fill_zero(only.bytes(), only.size_bytes());
-      } else {
-        gemm(m, n, r, {a.bytes(), a.dtype(), m, true}, {b.bytes(), b.dtype(), n}, only.data(), n);
-      }
+    if (by_cublas()) {
+      each_group(r, [&](std::size_t g, std::int64_t first, std::int64_t count) {
+        const Tensor<float, Cuda> of_group(c[g]);
+        if (count == 0) {
+          fill_zero(of_group.bytes(), of_group.size_bytes());
+        } else {
+          gemm(m, n, count, {a.data() + first * m, a.dtype(), m, true},
+               {b.data() + first * n, b.dtype(), n}, of_group.data(), n);
+        }
+      });
       return c;
     }
     const auto pointers = addresses<float>(c);
@@ -74,6 +97,18 @@ class GroupedProducts {
   }
 
  private:
+  bool by_cublas() const { return !offsets_ || expert_products() == ExpertProducts::cublas_loop; }
+  /// f(group, its first row, its rows) for every group in order.
+  template <class F>
+  void each_group(std::int64_t rows, F f) const {
+    if (!offsets_) return f(std::size_t{0}, std::int64_t{0}, rows);
+    const Tensor<std::int32_t> offsets = to<Cpu>(offsets_);
+    for (std::size_t g = 0; g < groups_; ++g) {
+      const std::int64_t first = offsets[static_cast<std::int64_t>(g)];
+      f(g, first, offsets[static_cast<std::int64_t>(g) + 1] - first);
+    }
+  }
+
   /// The addresses of the tensors, in device memory.
   template <Element T>
   static Tensor<std::int64_t, Cuda> addresses(const std::vector<AnyTensor>& of) {

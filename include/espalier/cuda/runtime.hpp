@@ -6,6 +6,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -103,7 +104,8 @@ inline void fill_zero(std::byte* to, std::size_t bytes) {
 
 namespace detail {
 
-/// Two pinned buffers in turn: the host fills one while the other is on its way.
+/// Two pinned buffers in turn: one is filled, upload behind upload, while the other is on its way.
+/// The host waits only where both are full.
 class Staging {
  public:
   static constexpr std::size_t kBytes = std::size_t{16} << 20;
@@ -114,42 +116,62 @@ class Staging {
   }
 
   void upload(std::byte* to, const std::byte* host, std::size_t bytes) {
-    for (std::size_t at = 0; at < bytes; at += kBytes) {
-      const std::size_t part = bytes - at < kBytes ? bytes - at : kBytes;
-      Buffer& b = buffers_[next_ ^= 1];
-      check(cudaEventSynchronize(b.sent), "cudaEventSynchronize");
-      std::memcpy(b.memory, host + at, part);
-      check(cudaMemcpyAsync(to + at, b.memory, part, cudaMemcpyHostToDevice, stream()),
+    for (std::size_t at = 0; at < bytes;) {
+      const Piece piece = take(bytes - at);
+      std::memcpy(piece.memory, host + at, piece.bytes);
+      check(cudaMemcpyAsync(to + at, piece.memory, piece.bytes, cudaMemcpyHostToDevice, stream()),
             "cudaMemcpyAsync to the device");
-      check(cudaEventRecord(b.sent, stream()), "cudaEventRecord");
+      at += piece.bytes;
     }
   }
   void download(std::byte* host, const std::byte* from, std::size_t bytes) {
-    for (std::size_t at = 0; at < bytes; at += kBytes) {
-      const std::size_t part = bytes - at < kBytes ? bytes - at : kBytes;
-      Buffer& b = buffers_[next_ ^= 1];
-      check(cudaMemcpyAsync(b.memory, from + at, part, cudaMemcpyDeviceToHost, stream()),
+    for (std::size_t at = 0; at < bytes;) {
+      const Piece piece = take(bytes - at);
+      check(cudaMemcpyAsync(piece.memory, from + at, piece.bytes, cudaMemcpyDeviceToHost, stream()),
             "cudaMemcpyAsync to the host");
       synchronize();
-      std::memcpy(host + at, b.memory, part);
+      std::memcpy(host + at, piece.memory, piece.bytes);
+      at += piece.bytes;
     }
   }
 
  private:
   struct Buffer {
-    void* memory = nullptr;
-    cudaEvent_t sent = nullptr;
+    std::byte* memory = nullptr;
+    cudaEvent_t done = nullptr;  // with what it held before
+    std::size_t used = 0;
+  };
+  struct Piece {
+    std::byte* memory;
+    std::size_t bytes;
   };
 
   Staging() {
     for (Buffer& b : buffers_) {
-      check(cudaMallocHost(&b.memory, kBytes), "cudaMallocHost");
-      check(cudaEventCreateWithFlags(&b.sent, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+      void* memory = nullptr;
+      check(cudaMallocHost(&memory, kBytes), "cudaMallocHost");
+      b.memory = static_cast<std::byte*>(memory);
+      check(cudaEventCreateWithFlags(&b.done, cudaEventDisableTiming), "cudaEventCreateWithFlags");
     }
   }
 
+  /// Pinned memory that no copy uses, for as much of `bytes` as one buffer has left.
+  Piece take(std::size_t bytes) {
+    constexpr std::size_t kAlign = 256;
+    if (buffers_[current_].used == kBytes) {
+      check(cudaEventRecord(buffers_[current_].done, stream()), "cudaEventRecord");
+      current_ ^= 1;
+      check(cudaEventSynchronize(buffers_[current_].done), "cudaEventSynchronize");
+      buffers_[current_].used = 0;
+    }
+    Buffer& b = buffers_[current_];
+    const Piece piece{b.memory + b.used, std::min(bytes, kBytes - b.used)};
+    b.used += (piece.bytes + kAlign - 1) / kAlign * kAlign;
+    return piece;
+  }
+
   Buffer buffers_[2];
-  int next_ = 0;
+  int current_ = 0;
 };
 
 }  // namespace detail

@@ -127,7 +127,7 @@ class MmluProTask {
     if (members.empty()) return;
     const std::string stop[] = {"Question:"};
     session.model->generate(prompts, options_.limits.max_new_tokens, stop,
-                            [&](std::size_t k, Completion completion) {
+                            [&](std::size_t k, const Completion& completion) {
                               const std::size_t i = members[k];
                               io::Json line = io::Json::object();
                               line["category"] = questions_[i].category;

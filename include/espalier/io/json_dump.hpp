@@ -100,7 +100,7 @@ class JsonWriter {
   }
   void new_line(int depth) {
     out += '\n';
-    out.append(static_cast<std::size_t>(indent_ * depth), ' ');
+    out.append(static_cast<std::size_t>(indent_) * static_cast<std::size_t>(depth), ' ');
   }
 
   void number(double v) {

@@ -31,7 +31,7 @@ class Axes {
  public:
   /// `y_ticks` and `y_note` decide the left margin; `bottom` is what the x labels need.
   Axes(Canvas& canvas, Size page, const Labels& labels, const std::vector<LegendEntry>& legend,
-       const Range& x, const Range& y, std::vector<Tick> y_ticks, const std::string& y_note,
+       const Range& x, const Range& y, const std::vector<Tick>& y_ticks, const std::string& y_note,
        double bottom = 20)
       : canvas_(canvas), x_(x), y_(y) {
     double widest = 0;

@@ -35,8 +35,8 @@ inline std::pair<std::size_t, std::size_t> value_span(std::string_view text, std
 }  // namespace detail
 
 /// @throws FormatError when the outermost object has no such key with an integer
-[[nodiscard]] inline std::string with_integer(std::string text, const char* key, std::int64_t value,
-                                              const std::string& source) {
+[[nodiscard]] inline std::string with_integer(const std::string& text, const char* key,
+                                              std::int64_t value, const std::string& source) {
   io::Json want = io::parse_json(text, source);
   (void)want.at(key).as_int();
   want[key] = value;

@@ -49,7 +49,7 @@ inline int fallback_byte(std::string_view token) {
 }  // namespace detail
 
 struct ByteLevelDecoder {
-  Parts apply(Parts parts) const {
+  Parts apply(const Parts& parts) const {
     std::string bytes;
     for (const std::string& p : parts) ByteAlphabet::instance().append_bytes(bytes, p);
     return {replace_invalid_utf8(bytes)};
@@ -94,7 +94,7 @@ struct ByteFallbackDecoder {
 };
 
 struct FuseDecoder {
-  Parts apply(Parts parts) const { return {detail::join(parts)}; }
+  Parts apply(const Parts& parts) const { return {detail::join(parts)}; }
 };
 
 /// Takes up to `start` and `stop` copies of a character off the ends of every part.

@@ -3,12 +3,24 @@
 
 namespace espalier::kernels {
 
-#define ESP_INSTANTIATE(T)                                                                      \
-  template cudaError_t attention_forward(T*, float*, const T*, const AttentionSegment<T>*,      \
-                                         const AttentionSizes&, cudaStream_t);                  \
-  template cudaError_t attention_backward(T*, T*, T*, float*, const T*, const T*, const float*, \
-                                          const T*, const AttentionSegment<T>*,                 \
-                                          const AttentionSizes&, cudaStream_t);
+// The rungs are compiled in their own files.
+#define ESP_FORWARD(PREFIX, NAME, T)                                                 \
+  PREFIX template cudaError_t NAME(T*, float*, const T*, const AttentionSegment<T>*, \
+                                   const AttentionSizes&, cudaStream_t);
+#define ESP_BACKWARD(PREFIX, NAME, T)                                                              \
+  PREFIX template cudaError_t NAME(T*, T*, T*, float*, const T*, const T*, const float*, const T*, \
+                                   const AttentionSegment<T>*, const AttentionSizes&,              \
+                                   cudaStream_t);
+#define ESP_INSTANTIATE(T)                          \
+  ESP_FORWARD(extern, attention_plain_forward, T)   \
+  ESP_BACKWARD(extern, attention_plain_backward, T) \
+  ESP_FORWARD(, attention_forward, T)               \
+  ESP_BACKWARD(, attention_backward, T)
+#define ESP_MMA(T)                              \
+  ESP_FORWARD(extern, attention_mma_forward, T) \
+  ESP_BACKWARD(extern, attention_mma_backward, T)
+ESP_MMA(__nv_bfloat16)
+ESP_MMA(__half)
 ESP_INSTANTIATE(float)
 ESP_INSTANTIATE(__nv_bfloat16)
 ESP_INSTANTIATE(__half)

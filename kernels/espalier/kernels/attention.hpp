@@ -4,39 +4,19 @@
 //   q, y [N, A, P]   k, v of a segment [kv_rows, G, P]   query head a reads kv head a / (A / G)
 // Row i of a segment has position kv_rows - q_rows + i and sees the keys up to it, with a window
 // the last `window` of them. Softmax with a running maximum (Dao et al. 2022, arXiv:2205.14135),
-// never L x L. Scale P^-1/2. f32 arithmetic; no atomics; P at most 256. This is the plain rung: a
-// warp per row and head.
+// never L x L. Scale P^-1/2. f32 sums, rounded once to T; no atomics: the same bits in every run,
+// and for a row whatever the other segments are. P at most 256. These functions take the fastest
+// rung that T, P and the alignment of the arguments allow: attention_plain.hpp for anything,
+// attention_mma.hpp for tensor cores.
 #pragma once
 
-#include <espalier/kernels/runtime.hpp>
+#include <espalier/kernels/attention_segments.hpp>
 
 namespace espalier::kernels {
 
-template <class T>
-struct AttentionSegment {
-  const T* k;
-  const T* v;
-  std::int64_t q_begin;  // first of its rows in q and y
-  std::int64_t q_rows, kv_rows;
-};
-
-struct AttentionSizes {
-  std::int64_t rows;  // N
-  int segments, heads, kv_heads, head_dim;
-  std::int64_t window;  // 0: every earlier key
-};
-
-inline constexpr int kMaxHeadDim = 256;
-
-/// 4 P a visible key, row and head forward; 10 P backward.
-constexpr double attention_flops(std::int64_t length, std::int64_t heads, std::int64_t p) {
-  return 4.0 * double(p) * double(heads) * double(length) * (double(length) + 1) / 2;
-}
-constexpr double attention_bytes(const AttentionSizes& s, int element_bytes) {
-  return double(s.rows) * s.head_dim * (2.0 * s.heads + 2.0 * s.kv_heads) * element_bytes;
-}
-
-/// `segments` [S] in device memory, by q_begin, together all N rows. log_sum [N, A] or null.
+/// `segments` [S] in device memory, by q_begin, together all N rows. log_sum [N, A], the logarithm
+/// of the sum of exponentiated scores, or null. Where T has 2 bytes and P is a multiple of 8, the k
+/// and v of segments must be aligned to 16 bytes (what the CUDA allocator returns is).
 template <class T>
 cudaError_t attention_forward(T* y, float* log_sum, const T* q, const AttentionSegment<T>* segments,
                               const AttentionSizes& sizes, cudaStream_t stream);

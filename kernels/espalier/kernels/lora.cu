@@ -23,7 +23,7 @@ ESP_RUNG(mma, __half)
   template cudaError_t lora_down(T*, const T*, const float* const*, const std::int32_t*, int,      \
                                  std::int64_t, std::int64_t, int, void*, cudaStream_t);            \
   template cudaError_t lora_up(T*, const T*, const float* const*, const std::int32_t*, int,        \
-                               std::int64_t, std::int64_t, int, float, cudaStream_t);              \
+                               std::int64_t, std::int64_t, int, float, bool, cudaStream_t);        \
   template cudaError_t lora_backward_up(                                                           \
       T*, float* const*, const T*, const T*, const float* const*, const std::int32_t*, int,        \
       std::int64_t, std::int64_t, int, float, void*, cudaStream_t);                                \

@@ -38,6 +38,23 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
 #endif
 }
 
+/// Two neighbours of a fragment, rounded to nearest even.
+template <class T>
+__device__ __forceinline__ unsigned pair_of(float low, float high) {
+  unsigned pair;
+#ifdef __CUDACC__
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(high), "f"(low));
+  } else {
+    static_assert(std::is_same_v<T, __half>, "pair_of: bf16 or f16");
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(high), "f"(low));
+  }
+#else
+  pair = simulator::pair_of(from_float<T>(low), from_float<T>(high));
+#endif
+  return pair;
+}
+
 /// kTiles (1, 2, 4) tiles of 8 x 8; lane 8 t + r gives the address of row r of tile t, 16 bytes
 /// aligned to 16. Lane l gets of each tile columns 2 (l % 4).. of row l / 4; with kTransposed of
 /// the tile's transpose. Every lane's address must be readable, also those that name no tile.
@@ -92,6 +109,17 @@ __device__ __forceinline__ void cp_async_16(void* to, const void* from, int vali
                : "memory");
 #else
   simulator::async_copy(to, from, 16, static_cast<unsigned>(valid));
+#endif
+}
+
+/// The same for 4 bytes.
+__device__ __forceinline__ void cp_async_4(void* to, const void* from, int valid = 4) {
+#ifdef __CUDACC__
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(at), "l"(from), "r"(valid)
+               : "memory");
+#else
+  simulator::async_copy(to, from, 4, static_cast<unsigned>(valid));
 #endif
 }
 

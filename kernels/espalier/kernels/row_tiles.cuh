@@ -13,20 +13,20 @@ constexpr std::int64_t most_row_tiles(std::int64_t rows, int groups, int height)
   return rows / height + (rows < groups ? rows : groups);
 }
 
-struct RowTile {
-  int group;                // -1: none
-  std::int64_t begin, end;  // rows
+struct GroupTile {
+  int group;           // -1: none
+  std::int64_t first;  // row of the group
 };
 
-/// The `tile`-th row tile, group by group; for whole warps, 32 groups at a time.
-__device__ __forceinline__ RowTile find_row_tile(const std::int32_t* offsets, int groups,
-                                                 std::int64_t tile, int height) {
+/// The `tile`-th tile of `height` rows, group by group, where group g has rows_of(g) rows; for
+/// whole warps, 32 groups at a time.
+template <class RowsOf>
+__device__ __forceinline__ GroupTile find_group_tile(int groups, std::int64_t tile, int height,
+                                                     const RowsOf& rows_of) {
   const int lane = threadIdx.x % kWarp;
   for (int first = 0; first < groups; first += kWarp) {
-    const int group = first + lane;
-    const int begin = group < groups ? offsets[group] : 0;
-    const int end = group < groups ? offsets[group + 1] : 0;
-    const int own = ceil_div(end - begin, height);
+    const std::int64_t rows = first + lane < groups ? rows_of(first + lane) : 0;
+    const int own = static_cast<int>(ceil_div<std::int64_t>(rows, height));
     int upto = own;  // tiles of the lanes up to this one
 #pragma unroll
     for (int distance = 1; distance < kWarp; distance *= 2) {
@@ -36,14 +36,26 @@ __device__ __forceinline__ RowTile find_row_tile(const std::int32_t* offsets, in
     const unsigned reached = __ballot_sync(kAllLanes, tile < upto);
     if (reached != 0) {
       const int owner = __ffs(static_cast<int>(reached)) - 1;
-      const int skipped = __shfl_sync(kAllLanes, upto - own, owner);
-      const std::int64_t from = __shfl_sync(kAllLanes, begin, owner) + (tile - skipped) * height;
-      const std::int64_t to = __shfl_sync(kAllLanes, end, owner);
-      return {first + owner, from, from + height < to ? from + height : to};
+      return {first + owner, (tile - __shfl_sync(kAllLanes, upto - own, owner)) * height};
     }
     tile -= __shfl_sync(kAllLanes, upto, kWarp - 1);
   }
-  return {-1, 0, 0};
+  return {-1, 0};
+}
+
+struct RowTile {
+  int group;                // -1: none
+  std::int64_t begin, end;  // rows
+};
+
+/// The same for groups whose rows are offsets[g] .. offsets[g + 1] - 1 of an array.
+__device__ __forceinline__ RowTile find_row_tile(const std::int32_t* offsets, int groups,
+                                                 std::int64_t tile, int height) {
+  const GroupTile t = find_group_tile(
+      groups, tile, height, [&](int g) { return std::int64_t{offsets[g + 1]} - offsets[g]; });
+  if (t.group < 0) return {-1, 0, 0};
+  const std::int64_t from = offsets[t.group] + t.first, to = offsets[t.group + 1];
+  return {t.group, from, from + height < to ? from + height : to};
 }
 
 inline constexpr int kTileBand = 8;  // row tiles that are neighbours in time

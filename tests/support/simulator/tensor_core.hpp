@@ -34,6 +34,11 @@ float half_of(unsigned pair, int half) {
 }
 
 template <class T>
+unsigned pair_of(T low, T high) {
+  return std::bit_cast<std::uint16_t>(low) | unsigned{std::bit_cast<std::uint16_t>(high)} << 16;
+}
+
+template <class T>
 void multiply_tiles(void* const* operands, unsigned mask) {
   if (mask != 0xffffffffu) throw Error("mma_m16n8k16: the whole warp must take part");
   float a[16][16], b[16][8];

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/attention_mma_forward.cuh>
+
+namespace espalier::kernels {
+
+#define ESP_FORWARD(NAME, T)                                                  \
+  template cudaError_t NAME(T*, float*, const T*, const AttentionSegment<T>*, \
+                            const AttentionSizes&, cudaStream_t);
+#define ESP_INSTANTIATE(T)                                  \
+  ESP_FORWARD(attention_mma_forward_tiles<kForwardRows>, T) \
+  ESP_FORWARD(attention_mma_forward_tiles<kFewRows>, T)     \
+  ESP_FORWARD(attention_mma_forward, T)
+ESP_INSTANTIATE(__nv_bfloat16)
+ESP_INSTANTIATE(__half)
+
+}  // namespace espalier::kernels
