@@ -11,6 +11,20 @@ namespace espalier::kernels {
 
 inline constexpr int kNormThreads = 256;
 
+/// kWidth neighbours in f32, 16 bytes a load or what that many take.
+template <int kWidth, class W>
+__device__ __forceinline__ Vector<float, kWidth> load_gain(const W* w) {
+  constexpr int kOnce = kWidth < kPerVector<W> ? kWidth : kPerVector<W>;
+  Vector<float, kWidth> gain;
+#pragma unroll
+  for (int first = 0; first < kWidth; first += kOnce) {
+    const auto part = load<W, kOnce>(w + first);
+#pragma unroll
+    for (int i = 0; i < kOnce; ++i) gain.v[first + i] = to_float(part.v[i]);
+  }
+  return gain;
+}
+
 template <class T, class W, int kWidth>
 __global__ void __launch_bounds__(kNormThreads)
     rms_norm_forward_kernel(T* y, float* r, const T* x, const W* w, std::int64_t h, float eps) {
@@ -26,10 +40,11 @@ __global__ void __launch_bounds__(kNormThreads)
   const float factor = 1.0f / sqrtf(block_sum(sum) / static_cast<float>(h) + eps);
   for (std::int64_t c = std::int64_t{threadIdx.x} * kWidth; c < h; c += blockDim.x * kWidth) {
     const auto v = load<T, kWidth>(x + c);
+    const auto gain = load_gain<kWidth>(w + c);
     Vector<T, kWidth> out;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      out.v[i] = from_float<T>(to_float(v.v[i]) * factor * to_float(w[c + i]));
+      out.v[i] = from_float<T>(to_float(v.v[i]) * factor * gain.v[i]);
     }
     store(y + c, out);
   }
@@ -48,20 +63,20 @@ __global__ void __launch_bounds__(kNormThreads)
   for (std::int64_t c = std::int64_t{threadIdx.x} * kWidth; c < h; c += blockDim.x * kWidth) {
     const auto v = load<T, kWidth>(x + c);
     const auto d = load<T, kWidth>(dy + c);
+    const auto gain = load_gain<kWidth>(w + c);
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i)
-      dot += to_float(w[c + i]) * to_float(d.v[i]) * to_float(v.v[i]);
+    for (int i = 0; i < kWidth; ++i) dot += gain.v[i] * to_float(d.v[i]) * to_float(v.v[i]);
   }
   const float factor = r[row];
   const float pull = -block_sum(dot) * factor * factor / static_cast<float>(h);
   for (std::int64_t c = std::int64_t{threadIdx.x} * kWidth; c < h; c += blockDim.x * kWidth) {
     const auto v = load<T, kWidth>(x + c);
     const auto d = load<T, kWidth>(dy + c);
+    const auto gain = load_gain<kWidth>(w + c);
     Vector<T, kWidth> out;
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) {
-      out.v[i] =
-          from_float<T>(factor * (to_float(w[c + i]) * to_float(d.v[i]) + pull * to_float(v.v[i])));
+      out.v[i] = from_float<T>(factor * (gain.v[i] * to_float(d.v[i]) + pull * to_float(v.v[i])));
     }
     store(dx + c, out);
   }
@@ -105,7 +120,7 @@ cudaError_t rms_norm_forward(T* y, float* r, const T* x, const W* w, std::int64_
                              float eps, cudaStream_t stream) {
   if (n == 0 || h == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>(n);
-  if (rows_are_aligned<T>(h, x, y)) {
+  if (rows_are_aligned<T>(h, x, y, w)) {
     constexpr int kWidth = kPerVector<T>;
     return ESP_LAUNCH((rms_norm_forward_kernel<T, W, kWidth>), blocks, norm_threads(h / kWidth), 0,
                       stream, y, r, x, w, h, eps);
@@ -119,7 +134,7 @@ cudaError_t rms_norm_backward(T* dx, const T* dy, const T* x, const W* w, const 
                               std::int64_t n, std::int64_t h, cudaStream_t stream) {
   if (n == 0 || h == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>(n);
-  if (rows_are_aligned<T>(h, x, dy, dx)) {
+  if (rows_are_aligned<T>(h, x, dy, dx, w)) {
     constexpr int kWidth = kPerVector<T>;
     return ESP_LAUNCH((rms_norm_backward_kernel<T, W, kWidth>), blocks, norm_threads(h / kWidth), 0,
                       stream, dx, dy, x, w, r, h);
