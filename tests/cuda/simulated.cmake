@@ -14,7 +14,7 @@ add_library(espalier_kernels_simulated STATIC ${instances})
 target_include_directories(espalier_kernels_simulated BEFORE PUBLIC support/simulator
                                                       ${PROJECT_SOURCE_DIR}/kernels)
 target_compile_definitions(espalier_kernels_simulated INTERFACE ESPALIER_CUDA=1)
-target_compile_options(espalier_kernels_simulated PUBLIC -Wno-unknown-pragmas)  # unroll, of nvcc
+target_compile_options(espalier_kernels_simulated PUBLIC -Wno-unknown-pragmas -Wno-pass-failed)  # unroll, of nvcc
 target_link_libraries(espalier_kernels_simulated PUBLIC espalier_dev CLI11::CLI11 fmt::fmt)
 
 foreach(name fine_tune analyze evaluate)
