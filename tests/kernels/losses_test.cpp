@@ -12,7 +12,6 @@
 
 using namespace espalier;
 using namespace espalier::test;
-using espalier::simulator::for_each_schedule;
 
 namespace {
 

@@ -18,7 +18,6 @@
 
 using namespace espalier;
 using namespace espalier::test;
-using espalier::simulator::for_each_schedule;
 
 #define KERNEL_TYPES float, __nv_bfloat16, __half
 

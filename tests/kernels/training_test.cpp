@@ -9,7 +9,6 @@
 
 using namespace espalier;
 using namespace espalier::test;
-using espalier::simulator::for_each_schedule;
 
 TEMPLATE_TEST_CASE("norm kernels: rows, whole arrays and differences", "[kernels][norms]", float,
                    __nv_bfloat16, __half) {
