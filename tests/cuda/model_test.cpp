@@ -6,7 +6,6 @@
 #include <espalier/train/trainer.hpp>
 
 #include "cuda/both_devices.hpp"
-#include "cuda/kernels.hpp"
 #include "support/tiny_mixtral.hpp"
 
 using namespace espalier;

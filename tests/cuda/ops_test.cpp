@@ -4,7 +4,6 @@
 #include <espalier/cuda.hpp>
 
 #include "cuda/both_devices.hpp"
-#include "cuda/kernels.hpp"
 
 using namespace espalier;
 using namespace espalier::test;
