@@ -60,18 +60,19 @@ class Attention {
     const Tensor<T, Cuda> dq(q_.shape()), dk(k_.shape()), dv(k_.shape());
     const Tensor<float, Cuda> dot(log_sum_.shape());
     const double flops = kernels::attention_backward_flops(pairs(), sizes_.heads, sizes_.head_dim);
+    const auto with = [&](auto launcher) {
+      return launcher(cuda::ptr(dq), cuda::ptr(dk), cuda::ptr(dv), cuda::ptr(dot), cuda::ptr(dy_),
+                      cuda::ptr(y_), cuda::ptr(log_sum_), cuda::ptr(q_), segments_.data(), sizes_,
+                      cuda::stream());
+    };
     suite_.run({"attention backward" + suffix_,
                 flops,
                 Unit::flops,
-                [&] {
-                  return kernels::attention_backward(cuda::ptr(dq), cuda::ptr(dk), cuda::ptr(dv),
-                                                     cuda::ptr(dot), cuda::ptr(dy_), cuda::ptr(y_),
-                                                     cuda::ptr(log_sum_), cuda::ptr(q_),
-                                                     segments_.data(), sizes_, cuda::stream());
-                },
+                [&] { return with(kernels::attention_backward<K>); },
                 [&] { return error_of_gradients(dq, dk, dv); },
                 5e-2,
-                {dq, dk, dv}});
+                {dq, dk, dv},
+                {{"plain", [&] { return with(kernels::attention_plain_backward<K>); }}}});
   }
 
  private:
