@@ -145,7 +145,7 @@ stage tests 60 "$out/bin/test_gpu" "$most"
   stage tests_in_managed_memory 60 env ESPALIER_MANAGED=1 "$out/bin/test_gpu" "$most"
 for program in "$out"/bin/cuda_*; do
   name=$(basename "$program") limit=45
-  [[ $name == *grouped* ]] && limit=100
+  [[ $name == *grouped* ]] && limit=130
   json() { "$1" --json --alike 20 >"$2"; }
   export -f json
   stage "$name" $limit bash -c "json $program $out/bench/$name.json"

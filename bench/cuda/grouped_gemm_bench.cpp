@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix products of an expert layer in bf16: up [R, H] to [R, F], down, their gradients of
-// inputs (nn) and of weights (tn, into f32). Peers are a loop of cuBLAS over the experts that have
-// rows, with sizes that the host knows, wgmma, and, on uniform loads, the lower rungs of the
-// ladder.
+// inputs (nn) and of weights (tn, into f32); first by the rung that is taken without a workspace,
+// then by wgmma, where the GPU has it. Peers are a loop of cuBLAS over the experts that have rows,
+// with sizes that the host knows, and, on uniform loads, the plain rung.
 //   cuda_grouped_gemm_bench [--only NAME] [--reps 30] [--alike 5] [--json]
 #include <espalier/kernels/grouped_gemm.hpp>
-#include <espalier/kernels/grouped_gemm_mma.hpp>
 #include <espalier/kernels/grouped_gemm_plain.hpp>
 #include <espalier/kernels/grouped_gemm_wgmma.hpp>
 
@@ -34,28 +33,33 @@ class Product {
         title_(fmt::format("{} {} {}", what, m.name, routed.name)) {}
 
   void run() {
-    if (!suite_.wants(title_)) return;
+    if (suite_.wants(title_)) time(title_, [this] { return ours(); });
+  }
+  void run_wgmma() {
+    if (!suite_.wants(title_ + " wgmma")) return;
     allocate();
-    const bool tn = layout_ == Layout::tn;
-    const AnyTensor output = tn ? AnyTensor(c_of_groups_) : AnyTensor(c_);
-    std::vector<DeviceContender> peers = {{"cuBLAS loop", [&] { return cublas_loop(); }}};
-    if (wgmma() != cudaErrorNotSupported) peers.push_back({"wgmma", [&] { return wgmma(); }});
-    if (routed_.name == "uniform") {
-      peers.push_back({"mma", [&] { return mma(); }});
-      peers.push_back({"plain", [&] { return plain(); }});
-    }
-    suite_.run({title_,
-                kernels::grouped_gemm_flops(routed_.rows(), n_, k_),
-                Unit::flops,
-                [&] { return ours(); },
-                [&] { return error(); },
-                tn ? 1e-4 : 1e-2,
-                {output},
-                peers});
+    if (wgmma() == cudaErrorNotSupported) return;
+    time(title_ + " wgmma", [this] { return wgmma(); });
   }
 
  private:
+  void time(const std::string& title, const std::function<cudaError_t()>& product) {
+    allocate();
+    const bool tn = layout_ == Layout::tn;
+    std::vector<DeviceContender> peers = {{"cuBLAS loop", [this] { return cublas_loop(); }}};
+    if (routed_.name == "uniform") peers.push_back({"plain", [this] { return plain(); }});
+    suite_.run({title,
+                kernels::grouped_gemm_flops(routed_.rows(), n_, k_),
+                Unit::flops,
+                product,
+                [this] { return error(); },
+                tn ? 1e-4 : 1e-2,
+                {tn ? AnyTensor(c_of_groups_) : AnyTensor(c_)},
+                peers});
+  }
+
   void allocate() {
+    if (workspace_) return;
     const std::int64_t r = routed_.rows();
     workspace_ = std::make_unique<DeviceArray<char>>(
         std::vector<char>(kernels::grouped_gemm_workspace(groups_)));
@@ -94,9 +98,6 @@ class Product {
 #define ESP_RUNG(prefix) launch(ESP_CALL(prefix##_nt), ESP_CALL(prefix##_nn), ESP_CALL(prefix##_tn))
   cudaError_t ours() const {
     return ESP_RUNG(grouped_gemm);
-  }
-  cudaError_t mma() const {
-    return ESP_RUNG(grouped_gemm_mma);
   }
   cudaError_t plain() const {
     return ESP_RUNG(grouped_gemm_plain);
@@ -203,16 +204,24 @@ int main(int argc, char** argv) {
   return device_bench_main(
       argc, argv, "cuda_grouped_gemm_bench", "Times the matrix products of experts on a GPU.",
       [](DeviceSuite& suite) {
-        for (const ModelShape& m : models(suite.options())) {
-          for (const RoutedTokens& routed : routed_tokens(m, tokens(suite.options()))) {
-            const auto time = [&](const char* what, Layout layout, std::int64_t n, std::int64_t k) {
-              Product(suite, m, routed, what, layout, n, k).run();
-            };
-            time("up nt", Layout::nt, m.ffn, m.hidden);
-            time("down nt", Layout::nt, m.hidden, m.ffn);
-            time("up dX nn", Layout::nn, m.hidden, m.ffn);
-            time("down dX nn", Layout::nn, m.ffn, m.hidden);
-            time("up dW tn", Layout::tn, m.ffn, m.hidden);
+        for (const bool wgmma : {false, true}) {
+          for (const ModelShape& m : models(suite.options())) {
+            for (const RoutedTokens& routed : routed_tokens(m, tokens(suite.options()))) {
+              const auto time = [&](const char* what, Layout layout, std::int64_t n,
+                                    std::int64_t k) {
+                Product product(suite, m, routed, what, layout, n, k);
+                if (wgmma) {
+                  product.run_wgmma();
+                } else {
+                  product.run();
+                }
+              };
+              time("up nt", Layout::nt, m.ffn, m.hidden);
+              time("down nt", Layout::nt, m.hidden, m.ffn);
+              time("up dX nn", Layout::nn, m.hidden, m.ffn);
+              time("down dX nn", Layout::nn, m.ffn, m.hidden);
+              time("up dW tn", Layout::tn, m.ffn, m.hidden);
+            }
           }
         }
       });
