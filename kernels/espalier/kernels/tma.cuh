@@ -21,6 +21,21 @@ using simulator::TensorMap;
 
 inline constexpr int kTmaColumns = 64;
 
+#ifdef __CUDACC__
+/// Of the driver that the runtime has loaded: a program need not be linked with libcuda. Null where
+/// the driver is too old.
+inline auto tensor_map_encoder() {
+  static void* const encoder = [] {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry,
+                                                               12000, cudaEnableDefault, &found);
+    return error == cudaSuccess && found == cudaDriverEntryPointSuccess ? entry : nullptr;
+  }();
+  return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(encoder);
+}
+#endif
+
 /// A map of a matrix [rows, columns] at `p`, for boxes of `box_rows` (up to 256) rows. `p` is
 /// aligned to 16 bytes, `columns` a multiple of 8. A matrix without elements has a map, but no box
 /// to load.
@@ -33,21 +48,16 @@ cudaError_t encode_tensor_map(TensorMap& map, const T* p, std::int64_t rows, std
   const std::uint64_t stride = size[0] * sizeof(T);
   const std::uint32_t box[] = {kTmaColumns, std::uint32_t(box_rows)};
 #ifdef __CUDACC__
-  // From the driver that the runtime has loaded: the program need not be linked with libcuda.
-  void* entry = nullptr;
-  cudaDriverEntryPointQueryResult found;
-  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry,
-                                                             12000, cudaEnableDefault, &found);
-  if (error != cudaSuccess) return error;
-  if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
+  const auto encode = tensor_map_encoder();
+  if (encode == nullptr) return cudaErrorNotSupported;
   const std::uint32_t step[] = {1, 1};
-  const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(entry)(
-      &map,
-      std::is_same_v<T, __half> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-      2, const_cast<T*>(p), size, &stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode(&map,
+             std::is_same_v<T, __half> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                       : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+             2, const_cast<T*>(p), size, &stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 #else
   return simulator::encode_map(map, p, size, stride, box);
