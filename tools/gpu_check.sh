@@ -59,9 +59,9 @@ stage() {
   if ((limit < 2)); then
     status="not reached"
   else
-    timeout "$limit" "$@" >"$out/log/$name.txt" 2>&1
+    timeout -k 5 "$limit" "$@" >"$out/log/$name.txt" 2>&1
     status=$?
-    ((status == 124)) && status="cut off after $limit s"
+    ((status == 124 || status == 137)) && status="cut off after $limit s"
   fi
   [[ $status == 0 ]] && status=passed
   [[ $status =~ ^[0-9]+$ ]] && status="failed ($status)"
@@ -153,6 +153,7 @@ done
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     check="compute-sanitizer --tool $tool --error-exitcode 9"
+    [[ $tool == memcheck ]] && check+=" --report-api-errors no"  # the tests look at those themselves
     tiny() { local p; for p in "$1"/cuda_*; do $2 "$p" --tiny --reps 1 --alike 1 || return; done; }
     export -f tiny
     stage "benches_under_$tool" 60 bash -c "tiny '$out/bin' '$check'"
@@ -191,6 +192,10 @@ stage twenty_runs_alike 60 env ESPALIER_RUNS=20 "$out/bin/test_gpu" "[kernels]$m
 
 echo "$SECONDS s; results in $out/RESULTS.md"
 if ((${#failed[@]})); then
+  for name in "${failed[@]}"; do
+    printf '\n%s ends with:\n' "$name"
+    tail -n 8 "$out/log/$name.txt" 2>/dev/null | cut -c1-200
+  done
   echo "failed or unfinished: ${failed[*]}"
   exit 1
 fi
