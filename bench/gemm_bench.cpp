@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products on the CPU against OpenBLAS and oneDNN, on shapes of mixture models:
-//   gemm_bench [--isa avx512|avx2|plain] [--threads 2] [--reps 15] [--only NAME] [--json]
+//   gemm_bench [--isa avx512_bf16|avx512|avx2|plain] [--threads 2] [--reps 15] [--only NAME]
+//   [--json]
 // A grouped case runs a peer in a loop over the experts. A peer that does not take the types of a
 // case widens the narrow operands to f32 first, in its time.
 #include <cmath>
@@ -197,6 +198,7 @@ double error_of(const Data& d) {
 }
 
 void run(const bench::Options& o, const CommonOptions& common) {
+  if (!common.json) fmt::print("OpenBLAS: {}\n", bench::openblas_core());
   bench::Suite suite("gemm_bench", {"OpenBLAS", "sgemm", "matmul"}, o, common.json);
   for (const Shape3& s : shapes()) {
     if (!suite.wants(title(s))) continue;

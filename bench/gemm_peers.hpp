@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <espalier/core/dtype.hpp>
@@ -44,15 +45,22 @@ F symbol(const std::vector<const char*>& libraries, const char* name) {
   return nullptr;
 }
 inline const std::vector<const char*> kOnednn = {"libdnnl.so.2", "libdnnl.so.3"};
+inline const std::vector<const char*> kOpenblas = {
+    "/usr/lib/x86_64-linux-gnu/openblas-openmp/libopenblas.so.0", "libopenblas.so.0"};
 }  // namespace detail
+
+/// The processor whose kernels OpenBLAS runs, or why it runs none.
+inline std::string openblas_core() {
+  using Name = char* (*)();
+  static const auto core = detail::symbol<Name>(detail::kOpenblas, "openblas_get_corename");
+  return core == nullptr ? "not installed" : core();
+}
 
 /// f32 only.
 inline RunProduct openblas_sgemm(const Product& p) {
   using Sgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int,
                          float, float*, int);
-  static const auto sgemm = detail::symbol<Sgemm>(
-      {"/usr/lib/x86_64-linux-gnu/openblas-openmp/libopenblas.so.0", "libopenblas.so.0"},
-      "cblas_sgemm");
+  static const auto sgemm = detail::symbol<Sgemm>(detail::kOpenblas, "cblas_sgemm");
   if (sgemm == nullptr) return nullptr;
   constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;
   return [p] {
