@@ -131,15 +131,20 @@ TEST_CASE("gemm: the same bits for any number of threads", "[ops][gemm]") {
 }
 
 TEST_CASE("gemm: a row has the same bits in a batch of any size", "[ops][gemm]") {
+  const auto [ta, tb] = GENERATE(table<DType, DType>({{DType::f32, DType::f32},
+                                                      {DType::f32, DType::bf16},
+                                                      {DType::bf16, DType::bf16},
+                                                      {DType::bf16, DType::f32},
+                                                      {DType::f16, DType::f16}}));
   for (const Isa isa : allowed_isas()) {
     const cpu::IsaOverride forced(isa);
-    const auto a = make_operand(512, 900, DType::f32, false, 0, normals(17));
-    const auto b = make_operand(900, 90, DType::bf16, true, 0, normals(18));
+    const auto a = make_operand(300, 900, ta, false, 0, normals(17));
+    const auto b = make_operand(900, 90, tb, true, 0, normals(18));
     const auto want = product<float>(a, b);
     for (const std::int64_t m : {1, 2, 3, 5, 8, 14, 31, 100}) {
       std::vector<float> got(static_cast<std::size_t>(m * 90));
       cpu::gemm<float>(m, 90, 900, a.view(), b.view(), got.data(), 90);
-      CAPTURE(name(isa), m);
+      CAPTURE(name(isa), name(ta), name(tb), m);
       CHECK(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)) == 0);
     }
   }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products in f32 and double, blocked for the caches much as in Goto and van de Geijn 2008
-// ("Anatomy of high-performance matrix multiplication"): panels of A are packed first and pass
-// through the L1 cache; each task packs its part of B, one block of k at a time, into its L2 cache.
-// f32, bf16 and f16 operands are widened while they are packed. Numerics: see microkernel.hpp; a
-// row of C has the same bits for any number of threads and any m, on one instruction set.
+// ("Anatomy of high-performance matrix multiplication"): each task packs its part of B, one block
+// of k at a time, into its L2 cache. A is read where it lies; one that is turned or of another type
+// is packed first, as panels. f32, bf16 and f16 operands are widened while they are packed.
+// Numerics: see microkernel.hpp; a row of C has the same bits for any number of threads and any m,
+// on one instruction set.
 #pragma once
 
 #include <algorithm>
@@ -34,37 +35,98 @@ void pack_a(const Plan<T>& plan, const PackTask& task, T* packed) {
        packed_panel(plan, c, task.block, task.row, packed), plan.sizes.stride);
 }
 
-/// `scratch` holds the part of B that meets the task, one block of k at a time.
+/// Where the sliver of B at [k, k + depth) x [col, col + cols) lies in memory.
+template <std::floating_point T>
+Ahead source_of(const GemmProblem<T>& p, std::int64_t k, std::int64_t depth, std::int64_t col,
+                std::int64_t cols) {
+  const auto size = static_cast<std::int64_t>(size_of(p.b.dtype));
+  const auto* data = static_cast<const std::byte*>(p.b.data);
+  if (p.b.transposed) {
+    return {data + (col * p.b.stride + k) * size, cols, depth * size, p.b.stride * size};
+  }
+  return {data + (k * p.b.stride + col) * size, depth, cols * size, p.b.stride * size};
+}
+
+/// One block of k of one task. `scratch` holds the part of B that meets it, or one sliver of that
+/// where every row meets it at once.
+template <std::floating_point T>
+class BlockProduct {
+ public:
+  BlockProduct(const Plan<T>& plan, const Task& task, std::int64_t block, T* packed, T* scratch)
+      : plan_(plan),
+        task_(task),
+        chunk_(plan.chunks[task.chunk]),
+        p_(*chunk_.problem),
+        block_(block),
+        k_(block * chunk_.depth),
+        depth_(chunk_.depth_of(block)),
+        packed_(packed),
+        scratch_(scratch) {}
+
+  /// B is packed sliver by sliver; the first rows meet each at once, and the memory of the next one
+  /// is on its way meanwhile.
+  void multiply() {
+    const BlockSizes& sizes = plan_.sizes;
+    const bool few = has_few_rows(plan_, chunk_, task_);
+    const std::int64_t first = few ? task_.rows : std::min(task_.rows, sizes.first_rows);
+    for (std::int64_t col = 0; col < task_.cols; col += sizes.cols) {
+      const std::int64_t cols = cols_at(col);
+      T* const b = scratch_ + (few ? 0 : col * depth_);
+      pack(p_.b, k_, depth_, task_.col + col, cols, b, sizes.cols);
+      const Ahead next = next_source(col + cols);
+      sweep_rows(task_.row, first, col, cols, b, &next);
+    }
+    const std::int64_t end = task_.row + task_.rows;
+    for (std::int64_t row = task_.row + first; row < end; row += sizes.rows) {
+      sweep_rows(row, std::min(sizes.rows, end - row), 0, task_.cols, scratch_, nullptr);
+    }
+  }
+
+ private:
+  std::int64_t cols_at(std::int64_t col) const {
+    return std::min(plan_.sizes.cols, task_.cols - col);
+  }
+  /// Of the sliver at `col`, or of the first one of the next block.
+  Ahead next_source(std::int64_t col) const {
+    if (col < task_.cols) return source_of(p_, k_, depth_, task_.col + col, cols_at(col));
+    if (block_ + 1 == chunk_.blocks) return {};
+    return source_of(p_, k_ + depth_, chunk_.depth_of(block_ + 1), task_.col, cols_at(0));
+  }
+  void sweep_rows(std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols,
+                  const T* b, const Ahead* source) {
+    Sweep<T> s;
+    s.b = b;
+    s.c = p_.c + (chunk_.row + row) * p_.stride_c + task_.col + col;
+    s.rows = rows;
+    s.cols = cols;
+    s.depth = depth_;
+    s.stride_c = p_.stride_c;
+    s.alpha = p_.alpha;
+    s.beta = block_ == 0 ? p_.beta : T{1};
+    s.source = source;
+    if (chunk_.direct()) {
+      s.a = static_cast<const T*>(p_.a.data) + (chunk_.row + row) * p_.a.stride + k_;
+      s.stride_a = p_.a.stride;
+      sweep<true>(s);
+    } else {
+      s.a = packed_panel(plan_, chunk_, block_, row, packed_);
+      s.stride_a = 0;
+      sweep<false>(s);
+    }
+  }
+
+  const Plan<T>& plan_;
+  const Task& task_;
+  const Chunk<T>& chunk_;
+  const GemmProblem<T>& p_;
+  std::int64_t block_, k_, depth_;
+  T *packed_, *scratch_;
+};
+
 template <std::floating_point T>
 void compute(const Plan<T>& plan, const Task& task, T* packed, T* scratch) {
-  const Chunk<T>& c = plan.chunks[task.chunk];
-  const GemmProblem<T>& p = *c.problem;
-  for (std::int64_t block = 0; block < c.blocks; ++block) {
-    const std::int64_t k = block * c.depth, depth = c.depth_of(block);
-    for (std::int64_t col = 0; col < task.cols; col += plan.sizes.cols) {
-      pack(p.b, k, depth, task.col + col, std::min(plan.sizes.cols, task.cols - col),
-           scratch + col * depth, plan.sizes.cols);
-    }
-    for (std::int64_t row = task.row; row < task.row + task.rows; row += plan.sizes.rows) {
-      Sweep<T> s;
-      s.b = scratch;
-      s.c = p.c + (c.row + row) * p.stride_c + task.col;
-      s.rows = std::min(plan.sizes.rows, task.row + task.rows - row);
-      s.cols = task.cols;
-      s.depth = depth;
-      s.stride_c = p.stride_c;
-      s.alpha = p.alpha;
-      s.beta = block == 0 ? p.beta : T{1};
-      if (c.direct()) {
-        s.a = static_cast<const T*>(p.a.data) + (c.row + row) * p.a.stride + k;
-        s.stride_a = p.a.stride;
-        sweep<true>(s);
-      } else {
-        s.a = packed_panel(plan, c, block, row, packed);
-        s.stride_a = 0;
-        sweep<false>(s);
-      }
-    }
+  for (std::int64_t block = 0; block < plan.chunks[task.chunk].blocks; ++block) {
+    BlockProduct<T>(plan, task, block, packed, scratch).multiply();
   }
 }
 
@@ -80,8 +142,9 @@ void run(Plan<T>& plan) {
   share_out(plan, threads);
   std::int64_t scratch = 0;
   for (const Task& t : plan.tasks) {
-    scratch = std::max(
-        scratch, ceil_div(t.cols, plan.sizes.cols) * plan.sizes.cols * plan.chunks[t.chunk].depth);
+    const Chunk<T>& c = plan.chunks[t.chunk];
+    const std::int64_t slivers = has_few_rows(plan, c, t) ? 1 : ceil_div(t.cols, plan.sizes.cols);
+    scratch = std::max(scratch, slivers * plan.sizes.cols * c.depth);
   }
   const auto memory =
       allocate_bytes(static_cast<std::size_t>(plan.packed + threads * scratch) * sizeof(T));
@@ -121,7 +184,7 @@ template <std::floating_point T>
 void multiply_widened(std::span<const GemmProblem<T>> problems) {
   // Kept between calls, so that a call asks the system for no memory.
   static thread_local Plan<T> plan;
-  static thread_local std::vector<NarrowTask> narrow;
+  static thread_local NarrowProducts narrow;
   plan.clear();
   narrow.clear();
   plan.sizes = block_sizes<T>();
@@ -133,9 +196,7 @@ void multiply_widened(std::span<const GemmProblem<T>> problems) {
     }
     if constexpr (std::same_as<T, float>) {
       if (is_narrow(p)) {
-        const std::int64_t depth = block_depth(p.k, plan.sizes.depth);
-        for (std::int64_t col = 0; col < p.n; col += kNarrowCols)
-          narrow.push_back({&p, col, depth});
+        narrow.add(p);
         continue;
       }
     }
@@ -149,7 +210,7 @@ void multiply_widened(std::span<const GemmProblem<T>> problems) {
     }
   }
   if (!plan.chunks.empty()) run(plan);
-  if (!narrow.empty()) run(narrow);
+  narrow.multiply(plan.sizes.depth);
 }
 
 }  // namespace espalier::cpu::detail

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A few rows of f32 times a stored transpose (weights [n, k], the decoding of one token): bounded
-// by the memory that the weights come from. Nothing is packed: squares of B are widened and
-// transposed in registers, each meets every row at once. Sums as in the blocked product, to the
-// same bits.
+// A few rows times a stored transpose (weights [n, k], the decoding of one token): bounded by the
+// memory that the weights come from. Of B nothing is packed: squares of it are transposed in
+// registers and widened, those of bf16 as pairs, and each meets every row at once. Sums as in the
+// blocked product, to the same bits.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +22,16 @@ inline constexpr std::int64_t kNarrowAhead = 8 * 64;  // bytes
 
 template <std::floating_point T>
 bool is_narrow(const GemmProblem<T>& p) {
-  return std::same_as<T, float> && p.m <= kNarrowRows && p.b.transposed && !p.a.transposed &&
-         p.a.dtype == DType::f32;
+  return std::same_as<T, float> && p.m <= kNarrowRows && p.b.transposed && !p.a.transposed;
+}
+
+/// acc[r] += a[r][k] * column for each row.
+template <int Rows, int W>
+ESP_SIMD_INLINE void add_column(typename simd::Vec<float, W>::Raw (&acc)[Rows], const float* a,
+                                std::int64_t stride, const simd::Vec<float, W>& column) {
+  using V = simd::Vec<float, W>;
+  ESP_UNROLL
+  for (int r = 0; r < Rows; ++r) acc[r] = fma(V(a[r * stride]), column, V(acc[r])).v;
 }
 
 /// Columns [col, col + lanes) of `Rows` rows of C; `cols` of them exist. `depth`: of a block of k.
@@ -41,20 +49,32 @@ ESP_SIMD_INLINE void multiply_columns(const GemmProblem<float>& p, std::int64_t 
     ESP_UNROLL
     for (int r = 0; r < Rows; ++r) acc[r] = typename V::Raw{};
     std::int64_t k = begin;
-    for (; k + W <= end; k += W) {
+    // As many values of k as fill a vector in memory, twice as many of bf16.
+    constexpr int kStep = std::same_as<M, bf16> ? 2 * W : W;
+    for (; k + kStep <= end; k += kStep) {
       typename V::Raw square[W];
       ESP_UNROLL
       for (int i = 0; i < W; ++i) {
         const M* line = b + std::min(i, cols - 1) * p.b.stride + k;
         __builtin_prefetch(reinterpret_cast<const char*>(line) + kNarrowAhead);
-        square[i] = V::load(line).v;
+        if constexpr (kStep == W) {
+          square[i] = V::load(line).v;
+        } else {
+          __builtin_memcpy(&square[i], line, sizeof square[i]);
+        }
       }
       transpose<float, W>(square);
       ESP_UNROLL
       for (int i = 0; i < W; ++i) {
-        ESP_UNROLL
-        for (int r = 0; r < Rows; ++r) {
-          acc[r] = fma(V(a[r * p.a.stride + k + i]), V(square[i]), V(acc[r])).v;
+        if constexpr (kStep == W) {
+          add_column<Rows, W>(acc, a + k + i, p.a.stride, V(square[i]));
+        } else {
+          using Bits = simd::detail::Raw<std::uint32_t, W>;
+          const auto pair = reinterpret_cast<Bits>(square[i]);
+          const auto even = reinterpret_cast<typename V::Raw>(pair << 16);
+          const auto odd = reinterpret_cast<typename V::Raw>(pair & 0xffff0000u);
+          add_column<Rows, W>(acc, a + k + 2 * i, p.a.stride, V(even));
+          add_column<Rows, W>(acc, a + k + 2 * i + 1, p.a.stride, V(odd));
         }
       }
     }
@@ -63,10 +83,7 @@ ESP_SIMD_INLINE void multiply_columns(const GemmProblem<float>& p, std::int64_t 
       for (int i = 0; i < W; ++i) {
         column[i] = static_cast<float>(b[std::min(i, cols - 1) * p.b.stride + k]);
       }
-      ESP_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        acc[r] = fma(V(a[r * p.a.stride + k]), V::load(column), V(acc[r])).v;
-      }
+      add_column<Rows, W>(acc, a + k, p.a.stride, V::load(column));
     }
     const float scale = begin == 0 ? p.beta : 1;
     ESP_UNROLL
@@ -102,13 +119,58 @@ inline void multiply_narrow(const NarrowTask& task) {
   });
 }
 
+/// Products of a few rows, collected and then computed together. Keeps its memory.
+class NarrowProducts {
+ public:
+  void clear() {
+    problems_.clear();
+    tasks_.clear();
+    widened_ = 0;
+  }
+  void add(const GemmProblem<float>& p) {
+    problems_.push_back(p);
+    if (p.a.dtype != DType::f32) widened_ += p.m * widened_stride(p);
+  }
+  void multiply(std::int64_t deepest);
+
+ private:
+  /// pack fills rows up to whole vectors.
+  static std::int64_t widened_stride(const GemmProblem<float>& p) { return ceil_div(p.k, 16) * 16; }
+  void widen_rows();
+
+  std::vector<GemmProblem<float>> problems_;
+  std::vector<NarrowTask> tasks_;
+  std::vector<float> rows_;  // of A, where they are of another type
+  std::int64_t widened_ = 0;
+};
+
+inline void NarrowProducts::widen_rows() {
+  if (rows_.size() < static_cast<std::size_t>(widened_)) {
+    rows_.resize(static_cast<std::size_t>(widened_));
+  }
+  float* to = rows_.data();
+  for (GemmProblem<float>& p : problems_) {
+    if (p.a.dtype == DType::f32) continue;
+    const std::int64_t stride = widened_stride(p);
+    pack(p.a, 0, p.m, 0, p.k, to, stride);
+    p.a = {to, DType::f32, stride};
+    to += p.m * stride;
+  }
+}
+
 /// Each thread has the same columns in every call.
-inline void run(const std::vector<NarrowTask>& tasks) {
+inline void NarrowProducts::multiply(std::int64_t deepest) {
+  if (problems_.empty()) return;
+  widen_rows();
   std::int64_t elements = 0;
-  for (const NarrowTask& t : tasks) elements += kNarrowCols * t.problem->k;
-  const auto count = static_cast<std::int64_t>(tasks.size());
+  for (const GemmProblem<float>& p : problems_) {
+    const std::int64_t depth = block_depth(p.k, deepest);
+    for (std::int64_t col = 0; col < p.n; col += kNarrowCols) tasks_.push_back({&p, col, depth});
+    elements += p.n * p.k;
+  }
+  const auto count = static_cast<std::int64_t>(tasks_.size());
   const auto some = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) multiply_narrow(tasks[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = begin; i < end; ++i) multiply_narrow(tasks_[static_cast<std::size_t>(i)]);
   };
 #ifdef _OPENMP
   const int threads = num_threads();

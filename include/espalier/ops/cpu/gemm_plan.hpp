@@ -23,9 +23,7 @@ inline constexpr std::int64_t kSweepBytes = std::int64_t{512} << 10;
 // read again for every task.
 inline constexpr std::int64_t kRowsPerTask = 768;
 inline constexpr std::int64_t kFewestRows = 64;
-// A is read where it lies, not packed, if it meets so few columns or is so narrow.
-inline constexpr std::int64_t kDirectCols = 64;
-inline constexpr std::int64_t kDirectDepth = 64;
+inline constexpr std::int64_t kFewRowsDepth = 128;
 // Multiply-adds that cost as much as moving one element of B, and as entering a parallel region.
 inline constexpr std::int64_t kPackCost = 12;
 inline constexpr std::int64_t kForkCost = 200'000;
@@ -35,16 +33,19 @@ inline constexpr std::int64_t kTasksPerThread = 4;
 struct BlockSizes {
   std::int64_t panel, stride;  // of a panel
   std::int64_t cols, depth;
-  std::int64_t rows;  // whole panels that are swept at a time
+  std::int64_t rows;        // whole panels that are swept at a time
+  std::int64_t first_rows;  // and that meet a sliver of B as soon as it is packed
 };
 template <std::floating_point T>
 BlockSizes block_sizes() {
   return simd::dispatch([&]<int W>() -> BlockSizes {
     using B = Blocking<T, W>;
     constexpr auto kDepthBytes = static_cast<std::int64_t>(B::kDepth * sizeof(T));
-    const std::int64_t rows = B::kPanelStays ? kPackedLimit : kSweepBytes / kDepthBytes;
-    return BlockSizes{B::kPanel, B::kPanelStride, B::kCols, B::kDepth,
-                      rows / B::kPanel * B::kPanel};
+    const std::int64_t most = B::kPanelStays ? kPackedLimit : kSweepBytes / kDepthBytes;
+    const std::int64_t rows = most / B::kPanel * B::kPanel;
+    return BlockSizes{B::kPanel, B::kPanelStride,
+                      B::kCols,  B::kDepth,
+                      rows,      B::kPanelStays ? std::int64_t{2 * B::kPanel} : rows};
   });
 }
 
@@ -130,9 +131,12 @@ struct Plan {
   }
 };
 
-/// k is summed in blocks of about equal depth, all but the last a multiple of 16.
-inline std::int64_t block_depth(std::int64_t k, std::int64_t deepest) {
-  return std::min(ceil_div(ceil_div(k, ceil_div(k, deepest)), 16) * 16, k);
+/// A task whose rows of A stay in the L2 cache while one sliver of B after the other passes by. A
+/// shallow product is bounded by C instead, which is better written row by row.
+template <std::floating_point T>
+bool has_few_rows(const Plan<T>& plan, const Chunk<T>& c, const Task& t) {
+  const std::int64_t bytes = t.rows * c.depth * std::int64_t{sizeof(T)};
+  return t.rows <= plan.sizes.rows && bytes <= kSweepBytes && c.depth >= kFewRowsDepth;
 }
 
 /// Appends rows [row, ...) of `p`, as many as the packed limit leaves room for; returns how many.
@@ -140,8 +144,7 @@ template <std::floating_point T>
 std::int64_t add_chunk(Plan<T>& plan, const GemmProblem<T>& p, std::int64_t row) {
   const std::int64_t depth = block_depth(p.k, plan.sizes.depth);
   const std::int64_t blocks = ceil_div(p.k, depth);
-  const bool direct = p.a.dtype == dtype_of<T>::value && !p.a.transposed &&
-                      (p.n <= kDirectCols || p.k <= kDirectDepth);
+  const bool direct = p.a.dtype == dtype_of<T>::value && !p.a.transposed;
   if (direct) {
     plan.chunks.push_back({&p, row, p.m - row, depth, ceil_div(p.k, depth), -1});
     return p.m - row;

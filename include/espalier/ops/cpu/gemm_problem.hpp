@@ -33,6 +33,11 @@ inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 
+/// k is summed in blocks of about equal depth, all but the last a multiple of 16.
+inline std::int64_t block_depth(std::int64_t k, std::int64_t deepest) {
+  return std::min(ceil_div(ceil_div(k, ceil_div(k, deepest)), 16) * 16, k);
+}
+
 template <FloatElement T>
 void check(const GemmProblem<T>& p) {
   ESP_REQUIRE(p.m >= 0 && p.n >= 0 && p.k >= 0, ShapeError, "gemm: m n k are ", p.m, ' ', p.n, ' ',

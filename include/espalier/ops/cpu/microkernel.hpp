@@ -12,6 +12,49 @@
 
 namespace espalier::cpu::detail {
 
+/// Memory that is needed soon, `rows` of `width` bytes: tiles ask for one line of it per k, so that
+/// it comes from far away while they compute. What they ask for behind its end does no harm.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const void* first, std::int64_t rows, std::int64_t width, std::int64_t stride)
+      : at_(static_cast<const char*>(first)), end_(at_ + width), stride_(stride) {
+    const std::int64_t lines = (width + kLine - 1) / kLine;
+    back_ = stride - lines * kLine;
+    left_ = rows * lines;
+  }
+
+  struct Lines {
+    const char* at;
+    const char* end;  // of the row
+    std::int64_t step, stride, back;
+    ESP_SIMD_INLINE void prefetch() {
+      __builtin_prefetch(at, 0, 2);
+      at += step;
+      const bool next_row = at >= end;
+      at += next_row ? back : 0;
+      end += next_row ? stride : 0;
+    }
+  };
+  /// For one tile. With nothing left, `idle` again and again, which is as good as free.
+  ESP_SIMD_INLINE Lines lines(const void* idle) const {
+    const char* same = static_cast<const char*>(idle);
+    return left_ > 0 ? Lines{at_, end_, kLine, stride_, back_} : Lines{same, same + 1, 0, 0, 0};
+  }
+  ESP_SIMD_INLINE void asked_for(const Lines& lines, std::int64_t count) {
+    if (left_ <= 0) return;
+    at_ = lines.at;
+    end_ = lines.end;
+    left_ -= count;
+  }
+
+ private:
+  static constexpr std::int64_t kLine = 64;
+  const char* at_ = nullptr;
+  const char* end_ = nullptr;
+  std::int64_t stride_ = 0, back_ = 0, left_ = 0;
+};
+
 /// Slivers of packed B against rows of A, over one block of k.
 template <std::floating_point T>
 struct Sweep {
@@ -24,7 +67,8 @@ struct Sweep {
   std::int64_t stride_a;  // 0: A is packed
   std::int64_t stride_c;
   T alpha;
-  T beta;  // 0: C is not read
+  T beta;               // 0: C is not read
+  const Ahead* source;  // of the sliver that is packed next; null: rows of A are asked for
 };
 
 /// c = alpha * acc + beta * c
@@ -74,7 +118,8 @@ struct DirectRows {
 
 /// Rows x Vectors vectors of C, of which `cols` columns exist.
 template <class A, int Rows, int Vectors, int W, std::floating_point T>
-ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<T>& s) {
+ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<T>& s,
+                                   Ahead& ahead) {
   using Block = Blocking<T, W>;
   using V = simd::Native<T, W>;
   constexpr int kLanes = Block::kLanes;
@@ -89,12 +134,14 @@ ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<
     ESP_UNROLL
     for (int j = 0; j < Vectors; ++j) acc[i][j] = typename V::Raw{};
   }
+  Ahead::Lines lines = ahead.lines(b);
   // By the compiler: of steps written out by hand it loads the next one too early, and spills.
 #ifndef __CUDACC__
 #pragma GCC unroll 4
 #endif
   for (std::int64_t k = 0; k < depth; ++k) {
     if constexpr (!Block::kPanelStays) a.prefetch(depth);  // of the next panel
+    lines.prefetch();
     V column[Vectors];
     ESP_UNROLL
     for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + j * kLanes);
@@ -107,10 +154,19 @@ ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<
     a.advance();
     b += Block::kCols;
   }
+  ahead.asked_for(lines, depth);
 
   const V alpha(s.alpha), beta(s.beta);
-  const bool read = s.beta != T{0};
-  if (cols >= Vectors * kLanes) {
+  const bool read = s.beta != T{0}, whole = cols >= Vectors * kLanes;
+  if (whole && !read && s.alpha == T{1}) {
+    ESP_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      ESP_UNROLL
+      for (int j = 0; j < Vectors; ++j) V(acc[i][j]).store(c + i * stride_c + j * kLanes);
+    }
+    return;
+  }
+  if (whole) {
     ESP_UNROLL
     for (int i = 0; i < Rows; ++i) {
       ESP_UNROLL
@@ -136,7 +192,7 @@ ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<
 template <bool Direct, int Vectors, int W, std::floating_point T,
           int Rows = Blocking<T, W>::kRows*(Vectors == 1 && W == 16 ? 2 : 1)>
 ESP_SIMD_INLINE void multiply_rows(const Sweep<T>& s, std::int64_t row, std::int64_t end,
-                                   const T* b, std::int64_t col, int cols) {
+                                   const T* b, std::int64_t col, int cols, Ahead& ahead) {
   constexpr int kPanel = Blocking<T, W>::kPanel;
   constexpr int kRows = Rows < kPanel ? Rows : kPanel;
   constexpr int kStride = Blocking<T, W>::kPanelStride;
@@ -144,41 +200,50 @@ ESP_SIMD_INLINE void multiply_rows(const Sweep<T>& s, std::int64_t row, std::int
   for (; row + kRows <= end; row += kRows) {
     const T* a =
         Direct ? s.a + row * s.stride_a : s.a + row / kPanel * kStride * s.depth + row % kPanel;
-    multiply_tile<A, kRows, Vectors, W>(A(a, s.stride_a), b, s.c + row * s.stride_c + col, cols, s);
+    multiply_tile<A, kRows, Vectors, W>(A(a, s.stride_a), b, s.c + row * s.stride_c + col, cols, s,
+                                        ahead);
   }
   if constexpr (kRows > 1) {
     constexpr int kFewer = kRows > 8 ? 8 : kRows > 4 ? 4 : kRows / 2;
-    if (row < end) multiply_rows<Direct, Vectors, W, T, kFewer>(s, row, end, b, col, cols);
+    if (row < end) multiply_rows<Direct, Vectors, W, T, kFewer>(s, row, end, b, col, cols, ahead);
   }
 }
 
 template <int W, bool Direct, std::floating_point T>
-ESP_SIMD_INLINE void multiply_panel(const Sweep<T>& s, std::int64_t row, std::int64_t col) {
+ESP_SIMD_INLINE void multiply_panel(const Sweep<T>& s, std::int64_t row, std::int64_t col,
+                                    Ahead& ahead) {
   using Block = Blocking<T, W>;
   const std::int64_t end = std::min<std::int64_t>(row + Block::kPanel, s.rows);
   const T* b = s.b + col * s.depth;
   const int cols = static_cast<int>(std::min<std::int64_t>(Block::kCols, s.cols - col));
   if (cols <= Block::kLanes) {
-    multiply_rows<Direct, 1, W>(s, row, end, b, col, cols);
+    multiply_rows<Direct, 1, W>(s, row, end, b, col, cols, ahead);
   } else if (Block::kVectors > 2 && cols <= 2 * Block::kLanes) {
-    multiply_rows<Direct, 2, W>(s, row, end, b, col, cols);
+    multiply_rows<Direct, 2, W>(s, row, end, b, col, cols, ahead);
   } else {
-    multiply_rows<Direct, Block::kVectors, W>(s, row, end, b, col, cols);
+    multiply_rows<Direct, Block::kVectors, W>(s, row, end, b, col, cols, ahead);
   }
 }
 /// In the order in which the part that stays in the L1 cache is reused.
 template <int W, bool Direct, std::floating_point T>
 ESP_SIMD_INLINE void sweep_panels(const Sweep<T>& s) {
   using Block = Blocking<T, W>;
+  Ahead ahead = s.source ? *s.source : Ahead();
   if constexpr (Block::kPanelStays) {
     for (std::int64_t row = 0; row < s.rows; row += Block::kPanel) {
+      const std::int64_t next = row + Block::kPanel;
+      if (Direct && !s.source && next < s.rows) {
+        constexpr std::int64_t kSize{sizeof(T)};
+        ahead = Ahead(s.a + next * s.stride_a, std::min<std::int64_t>(Block::kPanel, s.rows - next),
+                      s.depth * kSize, s.stride_a * kSize);
+      }
       for (std::int64_t col = 0; col < s.cols; col += Block::kCols)
-        multiply_panel<W, Direct>(s, row, col);
+        multiply_panel<W, Direct>(s, row, col, ahead);
     }
   } else {
     for (std::int64_t col = 0; col < s.cols; col += Block::kCols) {
       for (std::int64_t row = 0; row < s.rows; row += Block::kPanel)
-        multiply_panel<W, Direct>(s, row, col);
+        multiply_panel<W, Direct>(s, row, col, ahead);
     }
   }
 }
