@@ -192,12 +192,17 @@ __global__ void __launch_bounds__(kAttentionThreads)
     multiply_transposed(part, tiles->q, 0, stage.k, warp * (kAttentionKeys / kWarps));
 #pragma unroll
     for (int j = 0; j < kTiles / kWarps; ++j) {
-      store(tiles->scores[warp * (kTiles / kWarps) + j][lane].v, load<float, 4>(part.v[0][j]));
+      const auto& own = part.v[0][j];
+      tiles->scores[warp * (kTiles / kWarps) + j][lane] = {own[0], own[1], own[2], own[3]};
     }
     __syncthreads();
     WarpTile<1, kTiles> s;
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) store(s.v[0][j], load<float, 4>(tiles->scores[j][lane].v));
+    for (int j = 0; j < kTiles; ++j) {
+      const Vector<float, 4> of = tiles->scores[j][lane];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) s.v[0][j][e] = of.v[e];
+    }
     const Visibility seen = visibility(mine.low, mine.high, key, key + kAttentionKeys, span);
     if (!seen.all) mine.mask(s, key, span, -INFINITY);
     softmax.weigh(s, sum, scale_log2);
