@@ -15,31 +15,33 @@
 
 namespace espalier {
 
-class TraceSession {
+/// Fractions are of products in T (and in bf16).
+template <FloatElement T>
+class BasicTraceSession {
  public:
   /// To the file that the environment variable ESPALIER_TRACE names; without it, does nothing.
-  TraceSession() : TraceSession(std::string(from_environment())) {}
+  BasicTraceSession() : BasicTraceSession(std::string(from_environment())) {}
   /// An empty path does nothing. Within another session, this one does nothing either.
   /// @throws IoError when the file cannot be written.
-  explicit TraceSession(std::string path) : path_(std::move(path)) {
+  explicit BasicTraceSession(std::string path) : path_(std::move(path)) {
     if (path_.empty() || trace::enabled()) return;
     trace::write_chrome({}, path_);  // a path that cannot be written should show now
     on_ = true;
     trace::start();
   }
-  ~TraceSession() {
+  ~BasicTraceSession() {
     if (!on_) return;
     try {
       const trace::Report report = trace::stop();
       trace::write_chrome(report, path_);
-      std::fputs(trace::table(report, cpu::measure_ceilings()).c_str(), stderr);
+      std::fputs(trace::table(report, cpu::measure_ceilings<T>()).c_str(), stderr);
       std::fprintf(stderr, "trace: %s\n", path_.c_str());
     } catch (const std::exception& e) {
       std::fprintf(stderr, "%s\n", e.what());
     }
   }
-  TraceSession(const TraceSession&) = delete;
-  TraceSession& operator=(const TraceSession&) = delete;
+  BasicTraceSession(const BasicTraceSession&) = delete;
+  BasicTraceSession& operator=(const BasicTraceSession&) = delete;
 
  private:
   static const char* from_environment() {
@@ -50,5 +52,6 @@ class TraceSession {
   std::string path_;
   bool on_ = false;
 };
+using TraceSession = BasicTraceSession<float>;
 
 }  // namespace espalier

@@ -76,7 +76,8 @@ using Row = std::vector<std::int64_t>;
     by_room.emplace(room - need, row);
   }
   for (Row& row : rows) std::sort(row.begin(), row.end());
-  std::sort(rows.begin(), rows.end());
+  std::sort(rows.begin(), rows.end(),
+            [](const Row& a, const Row& b) { return a.front() < b.front(); });
   return rows;
 }
 

@@ -20,7 +20,8 @@ cudaError_t lora_pass(const LoraPassArguments<T>& p, cudaStream_t stream) {
     const auto launch = [&] {
       if constexpr (!std::is_same_v<T, float>) {
         if (lora_mma_fits<T>(p.width, p.rank, p.matrix, p.small)) {
-          return lora_mma_pass<kPass>(p, stream);
+          const cudaError_t error = lora_mma_pass<kPass>(p, stream);
+          if (error != cudaErrorNotSupported) return error;
         }
       }
       return lora_plain_pass<kPass>(p, stream);
@@ -36,7 +37,8 @@ cudaError_t lora_update(const LoraUpArguments<T>& p, cudaStream_t stream) {
   if (p.rows == 0 || p.width == 0 || p.groups == 0) return cudaSuccess;
   if constexpr (!std::is_same_v<T, float>) {
     if (lora_mma_fits<T>(p.width, p.rank, p.y, p.small)) {
-      return lora_mma_up<kRankInner>(p, stream);
+      const cudaError_t error = lora_mma_up<kRankInner>(p, stream);
+      if (error != cudaErrorNotSupported) return error;
     }
   }
   return lora_plain_up<kRankInner>(p, stream);

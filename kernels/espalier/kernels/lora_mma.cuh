@@ -373,12 +373,17 @@ __global__ void __launch_bounds__(kLoraThreads, kRank < 64 ? 2 : 1)
   }
 }
 
-/// Launches with more shared memory than a kernel has unasked.
+/// Launches with more shared memory than a kernel has unasked; cudaErrorNotSupported where a block
+/// of this device cannot have it.
 template <class P>
 cudaError_t launch_lora_mma(void (*kernel)(P), std::size_t shared_bytes, const P& p,
                             cudaStream_t stream) {
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  if (error == cudaErrorInvalidValue) {
+    cudaGetLastError();  // or the next launch would report it
+    return cudaErrorNotSupported;
+  }
   if (error != cudaSuccess) return error;
   const dim3 grid(static_cast<unsigned>(most_row_tiles(p.rows, p.groups, p.chunk)),
                   static_cast<unsigned>(ceil_div<std::int64_t>(p.width, kLoraColumns)));

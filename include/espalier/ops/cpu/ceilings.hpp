@@ -60,12 +60,10 @@ inline double copied_bytes() {
 }
 }  // namespace detail
 
-[[nodiscard]] inline trace::Ceilings measure_ceilings() {
-  trace::Ceilings ceilings{detail::gemm_flops<float>(), 0, detail::copied_bytes()};
-  if constexpr (requires { typename GemmProblem<bf16>; }) {
-    ceilings.narrow_flops = detail::gemm_flops<bf16>();
-  }
-  return ceilings;
+/// Of products in T and in bf16. A template, so that who does not call it does not compile them.
+template <FloatElement T = float>
+[[nodiscard]] trace::Ceilings measure_ceilings() {
+  return {detail::gemm_flops<T>(), detail::gemm_flops<bf16>(), detail::copied_bytes()};
 }
 
 }  // namespace espalier::cpu
