@@ -136,22 +136,13 @@ std::vector<double> normal_as(std::int64_t n, std::uint64_t seed, double scale =
   return values;
 }
 
-/// Runs f(schedule) in three schedules; under a sanitizer in one, for it finds what it looks for in
-/// any.
-template <class F>
-void for_each_schedule(F&& f) {
-#if defined(ESP_SIMULATOR_ASAN) || defined(ESP_SIMULATOR_TSAN)
-  f(simulator::Schedule::forward);
-#else
-  simulator::for_each_schedule(f);
-#endif
-}
+using simulator::for_each_schedule;
 
 /// Runs f() in each schedule; its result (bytes of all outputs) must not depend on the schedule.
 template <class F>
 void same_in_every_schedule(F&& f) {
   std::string first;
-  test::for_each_schedule([&](simulator::Schedule s) {
+  for_each_schedule([&](simulator::Schedule s) {
     const std::string now = f();
     if (s == simulator::Schedule::forward) first = now;
     const bool same = now == first;
