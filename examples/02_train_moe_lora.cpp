@@ -21,17 +21,15 @@ using namespace espalier;
 constexpr int kVocabulary = 32, kLength = 12;
 
 MixtralConfig small_config() {
-  MixtralConfig c;
-  c.vocab_size = kVocabulary;
-  c.hidden_size = 32;
-  c.intermediate_size = 48;
-  c.num_hidden_layers = 2;
-  c.num_attention_heads = 4;
-  c.num_key_value_heads = 2;
-  c.head_dim = 8;
-  c.num_local_experts = 4;
-  c.num_experts_per_tok = 2;
-  return c;
+  return {.hidden_size = 32,
+          .intermediate_size = 48,
+          .num_hidden_layers = 2,
+          .num_attention_heads = 4,
+          .num_key_value_heads = 2,
+          .head_dim = 8,
+          .num_local_experts = 4,
+          .num_experts_per_tok = 2,
+          .vocab_size = kVocabulary};
 }
 
 // Weights by their Hugging Face names: normal, norms one. With a file: io::Checkpoint::tensor.
@@ -58,9 +56,8 @@ train::Example counting(int first) {
 }
 
 void train_and_ask(const std::string& trace_file) {
-  const MixtralConfig config = small_config();
-  Mixtral<float> model(config,
-                       [&](const std::string& name) { return random_weight(config, name); });
+  const auto weight = [](const std::string& name) { return random_weight(small_config(), name); };
+  Mixtral<float> model(small_config(), weight);
   model.add_lora({.r = 8, .alpha = 16, .targets = {"q", "k", "v", "o", "gate", "w1", "w2", "w3"}},
                  /*seed=*/0);
 
@@ -85,9 +82,7 @@ void train_and_ask(const std::string& trace_file) {
     const float* first = logits.data();
     ids.push_back(static_cast<std::int32_t>(std::max_element(first, first + kVocabulary) - first));
   }
-  fmt::print("{} ->", ids[0]);
-  for (std::size_t i = 1; i < ids.size(); ++i) fmt::print(" {}", ids[i]);
-  fmt::print("\n");
+  fmt::print("{} -> {}\n", ids[0], fmt::join(ids.begin() + 1, ids.end(), " "));
 }
 
 int main(int argc, char** argv) {

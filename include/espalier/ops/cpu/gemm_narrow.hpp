@@ -162,7 +162,7 @@ inline void NarrowProducts::widen_rows() {
 inline void NarrowProducts::multiply(std::int64_t deepest) {
   if (problems_.empty()) return;
   widen_rows();
-  std::int64_t elements = 0;
+  [[maybe_unused]] std::int64_t elements = 0;
   for (const GemmProblem<float>& p : problems_) {
     const std::int64_t depth = block_depth(p.k, deepest);
     for (std::int64_t col = 0; col < p.n; col += kNarrowCols) tasks_.push_back({&p, col, depth});
