@@ -98,7 +98,8 @@ TEST_CASE("calibration file: a sequence per line, cut at the limit in all") {
   test::write_bytes(folder / "bad.jsonl", "{\"text\": \"ab\"}\n{\"txt\": \"\"}\n");
   CHECK(message_of<FormatError>([&] { (void)read_calibration(folder / "bad.jsonl", 0, encode); },
                                 folder.path()) ==
-        "bad.jsonl: line 2: expected an object with \"text\", or with \"prompt\" and \"response\"");
+        "bad.jsonl: line 2: expected an object with \"text\", \"messages\", or \"prompt\" and "
+        "\"response\"");
   test::write_bytes(folder / "empty.jsonl", "\n");
   CHECK(message_of<FormatError>([&] { (void)read_calibration(folder / "empty.jsonl", 0, encode); },
                                 folder.path()) == "empty.jsonl: has no text to calibrate with");
