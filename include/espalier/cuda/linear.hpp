@@ -40,8 +40,8 @@ class GroupedProducts {
   }
 
   /// c = a b_gᵀ + beta · c, b_g [N, K]; or with `straight` a b_g + beta · c, b_g [K, N].
-  template <Element C, Element A>
-  void rows(const Tensor<C, Cuda>& c, const Tensor<A, Cuda>& a, const std::vector<AnyTensor>& b,
+  template <Element T>
+  void rows(const Tensor<T, Cuda>& c, const Tensor<T, Cuda>& a, const std::vector<AnyTensor>& b,
             bool straight, float beta) const {
     const std::int64_t r = a.shape(0), k = a.shape(1), n = c.shape(1);
     if (by_cublas()) {
@@ -64,10 +64,14 @@ class GroupedProducts {
                                           stream()));
       }
     };
-    if constexpr (std::same_as<A, float>) {
+    if constexpr (std::same_as<T, float>) {
       visit_dtype<float, bf16, f16>("linear on cuda", b[0].dtype(), launch);
+    } else if (b[0].dtype() == DType::f32) {  // weights that are wider than what they meet
+      const auto sum = beta != 0 ? converted<float>(c) : Tensor<float, Cuda>(c.shape());
+      rows(sum, converted<float>(a), b, straight, beta);
+      ESP_CUDA(kernels::cast(ptr(c), ptr(sum), c.numel(), stream()));
     } else {
-      visit_dtype<A>("linear on cuda", b[0].dtype(), launch);
+      visit_dtype<T>("linear on cuda", b[0].dtype(), launch);
     }
   }
 
