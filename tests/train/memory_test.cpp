@@ -46,6 +46,8 @@ train::TrainerConfig trainer_config(bool recompute) {
 
 TEST_CASE("training: after its first steps it takes no memory from the system", "[train][memory]") {
   const bool recompute = GENERATE(false, true);
+  const int threads = GENERATE(1, 2);
+  set_num_threads(threads);
   const Model model = test::tiny_model(kLora, 1, config_of(2));
   train::Trainer trainer(model, trainer_config(recompute));
   // Other tokens in every step, so that the experts' shares change; the shapes stay.
@@ -56,8 +58,13 @@ TEST_CASE("training: after its first steps it takes no memory from the system", 
   const PoolStats before = pool_stats();
   for (std::uint64_t i = 4; i < 24; ++i) step(i);
   const PoolStats after = pool_stats();
-  CAPTURE(recompute, before.system_allocations);
-  REQUIRE(after.system_allocations == before.system_allocations);
+  set_num_threads(0);
+  CAPTURE(recompute, threads, before.system_allocations);
+  // A thread that has its first task of attention, forward or backward, late (the other did them
+  // all, where the processor was busy) takes its scratch then.
+  constexpr std::size_t kScratches = 4;
+  REQUIRE(after.system_allocations <=
+          before.system_allocations + kScratches * static_cast<std::size_t>(threads - 1));
   REQUIRE(after.in_use_bytes == before.in_use_bytes);
 }
 
