@@ -17,6 +17,7 @@
 #include <espalier/train/dataset.hpp>
 #include <espalier/train/forecast.hpp>
 #include <espalier/train/load_model.hpp>
+#include <espalier/train/packing.hpp>
 #include <espalier/train/run_state.hpp>
 #include <espalier/train/train_log.hpp>
 #include <espalier/train/trainer.hpp>

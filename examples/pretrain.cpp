@@ -19,6 +19,7 @@
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/dataset.hpp>
+#include <espalier/train/packing.hpp>
 #include <espalier/train/train_log.hpp>
 #include <espalier/train/trainer.hpp>
 

@@ -4,3 +4,4 @@
 
 #include <espalier/tensor/storage.hpp>
 #include <espalier/tensor/tensor.hpp>
+#include <espalier/tensor/thread_memory.hpp>

@@ -13,6 +13,7 @@
 #include <espalier/train/examples.hpp>
 #include <espalier/train/forecast.hpp>
 #include <espalier/train/load_model.hpp>
+#include <espalier/train/packing.hpp>
 #include <espalier/train/run_state.hpp>
 #include <espalier/train/schedule.hpp>
 #include <espalier/train/train_log.hpp>

@@ -3,6 +3,7 @@
 #include <set>
 
 #include <espalier/train/batches.hpp>
+#include <espalier/train/packing.hpp>
 
 #include "support/catch.hpp"
 

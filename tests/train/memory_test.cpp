@@ -60,11 +60,7 @@ TEST_CASE("training: after its first steps it takes no memory from the system", 
   const PoolStats after = pool_stats();
   set_num_threads(0);
   CAPTURE(recompute, threads, before.system_allocations);
-  // A thread that has its first task of attention, forward or backward, late (the other did them
-  // all, where the processor was busy) takes its scratch then.
-  constexpr std::size_t kScratches = 4;
-  REQUIRE(after.system_allocations <=
-          before.system_allocations + kScratches * static_cast<std::size_t>(threads - 1));
+  REQUIRE(after.system_allocations == before.system_allocations);
   REQUIRE(after.in_use_bytes == before.in_use_bytes);
 }
 

@@ -36,7 +36,7 @@ inline std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<AnyVar
     if (node->order <= last) {
       earlier.push_back(node);
     } else {
-      stack.insert(stack.end(), node->inputs.begin(), node->inputs.end());
+      for (const auto& input : node->inputs) stack.push_back(input);
     }
   }
   return earlier;
@@ -96,11 +96,16 @@ inline std::vector<AnyVar> checkpointed(CheckpointFunction f) {
       return recomputed_roots(f, first, *gradients);
     };
   }
-  std::unordered_map<Node*, std::shared_ptr<Node>> fronts;  // one for a value that comes twice
+  std::vector<AnyVar> fronts;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const std::shared_ptr<Node> inner = outputs[i].node();
-    if (!inner || inner->order <= first) continue;  // a constant, or a value from outside
-    auto& front = fronts[inner.get()];
+    const bool inside = inner && inner->order > first;  // not a constant, nor a value from outside
+    fronts.push_back(outputs[i]);
+    if (!inside) continue;
+    std::shared_ptr<Node> front;  // one for a value that comes twice
+    for (std::size_t j = 0; j < i; ++j) {
+      if (outputs[j].node() == inner) front = fronts[j].node();
+    }
     if (!front) {
       front = new_node("checkpoint", {hub});
       front->backward = [gradients, i](const AnyTensor& dy, const std::vector<bool>&) {
@@ -109,9 +114,9 @@ inline std::vector<AnyVar> checkpointed(CheckpointFunction f) {
         return std::vector<AnyTensor>{AnyTensor(Shape{0}, DType::f32)};
       };
     }
-    outputs[i] = AnyVar(outputs[i].any(), front);
+    fronts[i] = AnyVar(outputs[i].any(), front);
   }
-  return outputs;
+  return fronts;
 }
 
 template <class T>

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <memory>
 #include <unordered_map>
 #include <utility>
@@ -61,11 +62,12 @@ class Sweep {
       stack.pop_back();
       if (!states_.emplace(node, State{}).second) continue;
       found.push_back(node);
+      std::push_heap(found.begin(), found.end(), earlier);
       for (const auto& input : node->inputs) {
         if (input) stack.push_back(input.get());
       }
     }
-    std::stable_sort(found.begin(), found.end(), earlier);  // inputs first
+    std::sort_heap(found.begin(), found.end(), earlier);  // inputs first
     for (Node* node : found) {
       State& state = states_[node];
       if (node->is_leaf()) {
@@ -76,8 +78,8 @@ class Sweep {
         state.wanted = state.wanted || (input && states_[input.get()].wanted);
       }
     }
-    for (auto it = found.rbegin(); it != found.rend(); ++it) {
-      Node* node = *it;
+    for (std::size_t i = found.size(); i > 0; --i) {
+      Node* node = found[i - 1];
       if (node->is_leaf() || !states_[node].wanted) continue;
       ESP_REQUIRE(!node->swept(), Error, "backward: the graph through '", node->op,
                   "' was already swept; run the forward again");

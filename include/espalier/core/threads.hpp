@@ -22,6 +22,15 @@ namespace espalier {
 #endif
 }
 
+/// Of the calling thread among those that share its loop, from 0.
+[[nodiscard]] inline int thread_number() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
 /// For all later loops of the calling thread. `n` <= 0 keeps the default (all cores).
 inline void set_num_threads([[maybe_unused]] int n) {
 #ifdef _OPENMP

@@ -6,8 +6,6 @@
 // taken off the outer one, so the rows add up to the traced time. Off, it costs a branch.
 #pragma once
 
-#include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +13,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <espalier/core/clock.hpp>
 
 namespace espalier::trace {
 
@@ -46,33 +46,32 @@ inline constexpr std::size_t kMaxEvents = 1 << 20;
 class Scope;
 
 namespace detail {
-using Clock = std::chrono::steady_clock;
-inline double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
 struct Recorder {
   struct Total {
     const char *name, *suffix;
     std::int64_t calls = 0;
     Work work;
   };
-  Clock::time_point begin = Clock::now();
+  double begin = monotonic_seconds();
   std::vector<Total> totals;
   std::vector<Event> events;
   std::int64_t dropped = 0;
   Scope* scope = nullptr;  // the innermost open one
 
   void add(const char* name, const char* suffix, const Work& work) {
-    auto total = std::find_if(totals.begin(), totals.end(), [&](const Total& t) {
-      return std::strcmp(t.name, name) == 0 && std::strcmp(t.suffix, suffix) == 0;
-    });
-    if (total == totals.end()) total = totals.insert(totals.end(), {name, suffix, 0, {}});
-    ++total->calls;
-    total->work.seconds += work.seconds;
-    total->work.bytes += work.bytes;
-    total->work.flops += work.flops;
-    total->work.narrow_flops += work.narrow_flops;
+    Total& total = total_of(name, suffix);
+    ++total.calls;
+    total.work.seconds += work.seconds;
+    total.work.bytes += work.bytes;
+    total.work.flops += work.flops;
+    total.work.narrow_flops += work.narrow_flops;
+  }
+  Total& total_of(const char* name, const char* suffix) {
+    for (Total& t : totals) {
+      if (std::strcmp(t.name, name) == 0 && std::strcmp(t.suffix, suffix) == 0) return t;
+    }
+    totals.push_back({name, suffix, 0, {}});
+    return totals.back();
   }
 };
 inline constinit thread_local Recorder* recorder = nullptr;
@@ -104,10 +103,10 @@ class Scope {
     name_ = name;
     suffix_ = suffix;
     outer_ = std::exchange(recorder_->scope, this);
-    begin_ = detail::Clock::now();
+    begin_ = monotonic_seconds();
   }
   void close() {
-    const double seconds = detail::seconds_since(begin_);
+    const double seconds = monotonic_seconds() - begin_;
     // Tracing may have ended, or begun anew, inside the scope.
     if (recorder_ != detail::recorder || recorder_->scope != this) return;
     recorder_->scope = outer_;
@@ -116,8 +115,8 @@ class Scope {
     work_.seconds = seconds - inner_seconds_;
     recorder_->add(name_, suffix_, work_);
     if (recorder_->events.size() < kMaxEvents) {
-      const double begin = std::chrono::duration<double>(begin_ - recorder_->begin).count();
-      recorder_->events.push_back({name_, suffix_, begin, seconds, work_.bytes, work_.flops});
+      recorder_->events.push_back(
+          {name_, suffix_, begin_ - recorder_->begin, seconds, work_.bytes, work_.flops});
     } else {
       ++recorder_->dropped;
     }
@@ -129,7 +128,7 @@ class Scope {
   double inner_seconds_ = 0, estimated_bytes_ = 0;
   bool declared_ = false;
   Work work_;
-  detail::Clock::time_point begin_;
+  double begin_ = 0;
 };
 
 /// Adds to what the innermost open scope of this thread did. `narrow`: on 2-byte operands.
@@ -159,12 +158,15 @@ inline void estimate_bytes(double bytes) {
   Report report;
   const std::unique_ptr<detail::Recorder> recorder(std::exchange(detail::recorder, nullptr));
   if (!recorder) return report;
-  report.seconds = detail::seconds_since(recorder->begin);
+  report.seconds = monotonic_seconds() - recorder->begin;
   for (const auto& t : recorder->totals) {
-    report.rows.push_back({t.work, std::string(t.name) + t.suffix, t.calls});
+    std::size_t place = report.rows.size();
+    report.rows.emplace_back();
+    for (; place > 0 && report.rows[place - 1].seconds < t.work.seconds; --place) {
+      report.rows[place] = std::move(report.rows[place - 1]);
+    }
+    report.rows[place] = {t.work, std::string(t.name) + t.suffix, t.calls};
   }
-  std::stable_sort(report.rows.begin(), report.rows.end(),
-                   [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
   report.events = std::move(recorder->events);
   report.dropped = recorder->dropped;
   return report;

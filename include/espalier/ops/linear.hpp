@@ -237,7 +237,7 @@ template <FloatElement T, Device D>
   op.scale = scale;
   std::vector<AnyVar> inputs = {x};
   if (op.lora_input) inputs.push_back(lora_x);
-  inputs.insert(inputs.end(), weights.begin(), weights.end());
+  for (const AnyVar& w : weights) inputs.push_back(w);
   for (const LoraPair& p : pairs) inputs.push_back(p.a);
   for (const LoraPair& p : pairs) inputs.push_back(p.b);
   return apply_list<T, D>(op, inputs);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -13,7 +14,6 @@
 #include <memory>
 #include <mutex>
 #include <new>
-#include <unordered_map>
 #include <vector>
 
 #include <espalier/core/device.hpp>
@@ -42,6 +42,7 @@ class CpuPool {
 
   static std::size_t rounded(std::size_t bytes) {
     if (bytes <= 512) return (std::max<std::size_t>(bytes, 1) + 63) / 64 * 64;
+    if (bytes > std::size_t{1} << 62) throw std::bad_alloc();
     const std::size_t step = std::bit_floor(bytes - 1) / 8;
     return (bytes + step - 1) / step * step;
   }
@@ -49,7 +50,7 @@ class CpuPool {
   void* allocate(std::size_t size) {
     const std::lock_guard lock(mutex_);
     void* block = nullptr;
-    auto& bin = free_[size];
+    auto& bin = free_[bin_of(size)];
     if (!bin.empty()) {
       block = bin.back();
       bin.pop_back();
@@ -67,7 +68,7 @@ class CpuPool {
     const std::lock_guard lock(mutex_);
     stats_.in_use_bytes -= size;
     try {
-      free_[size].push_back(block);
+      free_[bin_of(size)].push_back(block);
       stats_.cached_bytes += size;
     } catch (...) {
       ::operator delete (block, std::align_val_t{kAlignment});
@@ -77,10 +78,10 @@ class CpuPool {
   /// Gives every cached block back to the system.
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (auto& [size, bin] : free_) {
+    for (auto& bin : free_) {
       for (void* block : bin) ::operator delete (block, std::align_val_t{kAlignment});
+      bin.clear();
     }
-    free_.clear();
     stats_.cached_bytes = 0;
   }
 
@@ -94,8 +95,15 @@ class CpuPool {
   }
 
  private:
+  /// The place of a rounded size among all that there are.
+  static std::size_t bin_of(std::size_t size) {
+    if (size <= 512) return size / 64 - 1;
+    const auto power = static_cast<std::size_t>(std::bit_width(size - 1)) - 1;  // 9 or more
+    return 8 * (power - 8) + ((size - 1) >> (power - 3)) - 8;
+  }
+
   std::mutex mutex_;
-  std::unordered_map<std::size_t, std::vector<void*>> free_;
+  std::array<std::vector<void*>, 8 * 54> free_;  // by size
   PoolStats stats_;
 };
 

@@ -7,9 +7,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <numeric>
-#include <span>
+#include <utility>
 #include <vector>
 
 #include <espalier/core/random.hpp>
@@ -36,48 +35,12 @@ struct Batch {
   std::int64_t target_count = 0;
 };
 
-/// A row is a list of examples that share it: one without packing, several with.
+/// A row is a list of examples that share it: one without packing, several with (packing.hpp).
 using Row = std::vector<std::int64_t>;
 
 [[nodiscard]] inline std::vector<Row> one_example_per_row(std::size_t examples) {
   std::vector<Row> rows(examples);
   for (std::size_t i = 0; i < examples; ++i) rows[i] = {static_cast<std::int64_t>(i)};
-  return rows;
-}
-
-/// Best fit, longest first: each example goes to the fullest row that still has room for it. Rows
-/// are ordered by their first example. @throws Error when an example is longer than `max_length`.
-[[nodiscard]] inline std::vector<Row> pack_examples(const std::vector<Example>& examples,
-                                                    std::int64_t max_length) {
-  const auto length = [&](std::size_t i) {
-    return static_cast<std::int64_t>(examples[i].ids.size());
-  };
-  std::vector<std::size_t> order(examples.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return length(a) > length(b); });
-  std::vector<Row> rows;
-  std::multimap<std::int64_t, std::size_t> by_room;  // room left -> row
-  for (const std::size_t i : order) {
-    const std::int64_t need = length(i);
-    ESP_REQUIRE(need <= max_length, Error, "pack_examples: example ", i, " has ", need,
-                " tokens, expected at most ", max_length);
-    const auto fit = by_room.lower_bound(need);
-    std::size_t row = rows.size();
-    std::int64_t room = max_length;
-    if (fit == by_room.end()) {
-      rows.emplace_back();
-    } else {
-      room = fit->first;
-      row = fit->second;
-      by_room.erase(fit);
-    }
-    rows[row].push_back(static_cast<std::int64_t>(i));
-    by_room.emplace(room - need, row);
-  }
-  for (Row& row : rows) std::sort(row.begin(), row.end());
-  std::sort(rows.begin(), rows.end(),
-            [](const Row& a, const Row& b) { return a.front() < b.front(); });
   return rows;
 }
 
@@ -89,9 +52,8 @@ using Row = std::vector<std::int64_t>;
   for (const Row& row : rows) {
     for (const std::int64_t index : row) {
       const Example& e = examples.at(static_cast<std::size_t>(index));
-      auto& ids = batch.tokens.ids;
-      ids.insert(ids.end(), e.ids.begin(), e.ids.end());
       for (std::size_t i = 1; i <= e.ids.size(); ++i) {
+        batch.tokens.ids.push_back(e.ids[i - 1]);
         const bool wanted = i < e.ids.size() && e.is_target[i] != 0;
         targets.push_back(wanted ? e.ids[i] : -1);
         batch.target_count += wanted ? 1 : 0;

@@ -65,6 +65,7 @@ class AttentionForward {
   void run() {
     keys_.pack();
     sums_ = allocate_bytes(sizeof(A) * static_cast<std::size_t>(sums_elements_));
+    scratch_ = ThreadMemory<A>(scratch_elements());
     parallel_for(std::ssize(tasks_), 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         tasks_[i].sums < 0 ? run_rows(tasks_[i]) : run_keys(tasks_[i]);
@@ -134,23 +135,28 @@ class AttentionForward {
            t.chunk_end == chunks_until(end_key(t.segment, last));
   }
 
+  /// Of the task that a thread works on.
   struct Scratch {
-    std::shared_ptr<std::byte> memory;
-    A *queries, *rows, *scores, *keys, *sums;
+    A *total, *of_chunk;  // sums of a block of queries
+    A *rows, *scores, *keys, *queries;
 
-    Scratch(const AttentionForward& f, std::int64_t query_blocks, std::int64_t sums_elements) {
-      const std::int64_t sizes[] = {query_blocks * f.h_.head_dim * kQueries, kQueries * f.stride_,
-                                    kKeys * kQueries, f.keys_.scratch(), sums_elements};
-      std::int64_t all = 0;
-      for (const std::int64_t size : sizes) all += size;
-      memory = allocate_bytes(sizeof(A) * static_cast<std::size_t>(all));
-      queries = reinterpret_cast<A*>(memory.get());
-      rows = queries + sizes[0];
-      scores = rows + sizes[1];
-      keys = scores + sizes[2];
-      sums = keys + sizes[3];
+    explicit Scratch(const AttentionForward& f) {
+      const std::int64_t sums = Sums::elements(kQueries, f.stride_);
+      total = f.scratch_.mine();
+      of_chunk = total + sums;
+      rows = of_chunk + sums;
+      scores = rows + kQueries * f.stride_;
+      keys = scores + kKeys * kQueries;
+      queries = keys + f.keys_.scratch();
     }
   };
+  /// With the queries of the largest task.
+  std::int64_t scratch_elements() const {
+    std::int64_t blocks = 0;
+    for (const AttentionTask& t : tasks_) blocks = std::max(blocks, t.blocks());
+    return 2 * Sums::elements(kQueries, stride_) + kQueries * stride_ + kKeys * kQueries +
+           keys_.scratch() + blocks * h_.head_dim * kQueries;
+  }
 
   void transposed_queries(std::size_t s, const QueryBlock& q, A* rows, A* to) const {
     gather_queries(h_, q, segments_[s].q, rows);
@@ -159,10 +165,9 @@ class AttentionForward {
 
   void run_rows(const AttentionTask& t) const {
     const QueryBlock q = block(t.segment, t.kv_head, t.block);
-    const std::int64_t per_sums = Sums::elements(q.count, stride_);
-    const Scratch scratch(*this, 1, 2 * per_sums);
-    const Sums total(scratch.sums, q.count, stride_);
-    const Sums of_chunk(scratch.sums + per_sums, q.count, stride_);
+    const Scratch scratch(*this);
+    const Sums total(scratch.total, q.count, stride_);
+    const Sums of_chunk(scratch.of_chunk, q.count, stride_);
     transposed_queries(t.segment, q, scratch.rows, scratch.queries);
     const bool joins = t.chunk_end - t.chunk > 1;
     if (joins) total.clear();
@@ -200,7 +205,7 @@ class AttentionForward {
 
   void run_keys(const AttentionTask& t) const {
     const std::int64_t per_queries = h_.head_dim * kQueries;
-    const Scratch scratch(*this, t.blocks(), 0);
+    const Scratch scratch(*this);
     const QueryBlock first_block = block(t.segment, 0, t.block);
     const QueryBlock last_block = block(t.segment, 0, t.block_end - 1);
     const bool few = last_block.first + last_block.count <= kFewQueries && stride_ == h_.head_dim;
@@ -248,9 +253,9 @@ class AttentionForward {
   /// Few rows, several chunks: the sums of a chunk lie behind those of the one before.
   void join_chunks(const AttentionTask& t) const {
     const std::int64_t per_chunk = sums_elements(t);
+    const Scratch scratch(*this);
     for_each_block(t, sums_at(t.sums), [&](const QueryBlock& q, std::int64_t, const Sums& sums) {
-      const Scratch scratch(*this, 0, Sums::elements(q.count, stride_));
-      const Sums total(scratch.sums, q.count, stride_);
+      const Sums total(scratch.total, q.count, stride_);
       total.clear();
       for (std::int64_t c = 0; c < t.chunk_end - t.chunk; ++c) {
         join_sums(Sums(sums.top + c * per_chunk, q.count, stride_), total);
@@ -303,6 +308,7 @@ class AttentionForward {
   std::int64_t stride_, sums_elements_ = 0;
   std::vector<AttentionTask> tasks_, joins_;
   std::shared_ptr<std::byte> sums_;
+  ThreadMemory<A> scratch_;
 };
 
 }  // namespace detail

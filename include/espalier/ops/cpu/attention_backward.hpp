@@ -80,6 +80,7 @@ class AttentionBackward {
 
   void run() {
     keys_.pack();
+    scratch_ = ThreadMemory<A>(scratch_elements());
     for (std::size_t s = 0; s < segments_.size(); ++s) {
       for (std::int64_t g = 0; segments_[s].rows > 0 && g < h_.kv_heads; ++g) {
         add_owner(s, g);
@@ -162,22 +163,22 @@ class AttentionBackward {
     return dk(p, key) + (p.key_end - p.key) * stride_;
   }
 
-  /// Of one block of queries.
+  /// Of the block of queries that a thread works on.
   struct Scratch {
-    std::shared_ptr<std::byte> memory;
     A *q, *dy, *q_t, *dy_t, *scores, *dp, *dq, *keys;
     alignas(64) A log2_sum[kQueries] = {};
     alignas(64) A d[kQueries] = {};  // sum of y dy
 
     explicit Scratch(const AttentionBackward& f) {
       const std::int64_t rows = kQueries * f.stride_, scores_elements = kKeys * kQueries;
-      memory = allocate_bytes(
-          sizeof(A) * static_cast<std::size_t>(5 * rows + 2 * scores_elements + f.keys_.scratch()));
-      q = reinterpret_cast<A*>(memory.get());
+      q = f.scratch_.mine();
       dy = q + rows, q_t = dy + rows, dy_t = q_t + rows, dq = dy_t + rows;
       scores = dq + rows, dp = scores + scores_elements, keys = dp + scores_elements;
     }
   };
+  std::int64_t scratch_elements() const {
+    return 5 * kQueries * stride_ + 2 * kKeys * kQueries + keys_.scratch();
+  }
 
   void run_part(const Part& part) const {
     Scratch scratch(*this);
@@ -304,6 +305,7 @@ class AttentionBackward {
   std::vector<Part> parts_;
   std::vector<Owner> owners_;
   std::shared_ptr<std::byte> sums_;
+  ThreadMemory<A> scratch_;
 };
 
 }  // namespace detail

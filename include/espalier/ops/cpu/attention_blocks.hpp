@@ -13,7 +13,7 @@
 #include <espalier/core/trace.hpp>
 #include <espalier/ops/cpu/attention_product.hpp>
 #include <espalier/ops/cpu/pack.hpp>
-#include <espalier/tensor/storage.hpp>
+#include <espalier/tensor/thread_memory.hpp>
 
 namespace espalier::cpu {
 

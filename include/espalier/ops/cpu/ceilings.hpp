@@ -4,10 +4,10 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <concepts>
 #include <cstring>
 
+#include <espalier/core/clock.hpp>
 #include <espalier/core/trace_report.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
 #include <espalier/tensor/tensor.hpp>
@@ -18,18 +18,14 @@ namespace detail {
 /// The shortest of the runs of `f` that fit in `budget` seconds, after one that warms up.
 template <class F>
 double best_seconds(double budget, F&& f) {
-  using Clock = std::chrono::steady_clock;
-  const auto now = [] {
-    return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-  };
   f();
   double best = 1e30;
-  const double end = now() + budget;
+  const double end = monotonic_seconds() + budget;
   do {
-    const double begin = now();
+    const double begin = monotonic_seconds();
     f();
-    best = std::min(best, now() - begin);
-  } while (now() < end);
+    best = std::min(best, monotonic_seconds() - begin);
+  } while (monotonic_seconds() < end);
   return best;
 }
 

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// The time that has passed. Not <chrono>: its calendar costs every file that includes the framework
+// more time to compile than all of core/.
+#pragma once
+
+#include <time.h>
+
+namespace espalier {
+
+/// Seconds on a clock that never goes back, since a moment that means nothing.
+[[nodiscard]] inline double monotonic_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+}  // namespace espalier
