@@ -2,6 +2,7 @@
 // Everything in core/.
 #pragma once
 
+#include <espalier/core/clock.hpp>
 #include <espalier/core/device.hpp>
 #include <espalier/core/dtype.hpp>
 #include <espalier/core/error.hpp>
