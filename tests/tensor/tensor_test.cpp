@@ -62,7 +62,34 @@ TEST_CASE("pool: memory is aligned, and a freed block is used again", "[tensor][
   REQUIRE(pool_stats().cached_bytes == 0);
 }
 
+TEST_CASE("pool: a block serves what needs up to a third less", "[tensor][pool]") {
+  trim_pool();
+  const std::size_t before = pool_stats().in_use_bytes;
+  const std::byte* block = nullptr;
+  { block = allocate_bytes(6144).get(); }
+  REQUIRE(pool_stats().cached_bytes == 6144);
+  {
+    const auto less = allocate_bytes(4096);
+    REQUIRE(less.get() == block);
+    REQUIRE(pool_stats().in_use_bytes == before + 6144);
+    const auto more = allocate_bytes(4096);
+    REQUIRE(more.get() != block);
+  }
+  REQUIRE(pool_stats().cached_bytes == 6144 + 4096);
+  {
+    const auto exact = allocate_bytes(4000);  // the nearest size goes first
+    REQUIRE(pool_stats().cached_bytes == 6144);
+    const auto much_less = allocate_bytes(3584);
+    REQUIRE(much_less.get() != block);
+  }
+  trim_pool();
+  REQUIRE(pool_stats().cached_bytes == 0);
+  REQUIRE(pool_stats().in_use_bytes == before);
+  REQUIRE_THROWS_AS(allocate_bytes(static_cast<std::size_t>(-1)), std::bad_alloc);
+}
+
 TEST_CASE("pool: says what is in use, and what was at most", "[tensor][pool]") {
+  trim_pool();
   const std::size_t before = pool_stats().in_use_bytes;
   reset_pool_peak();
   {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory of tensors: a caching pool. Blocks are 64-byte aligned, rounded up to one of eight sizes
 // per power of two, and kept for reuse when freed, so a training step stops asking the system for
-// memory after its first iterations. `pool_stats()` says what is held. `Memory` is what the layers
-// that do not know a device need of it.
+// memory after its first iterations; a block may serve a request for up to a third less, for what
+// an expert needs changes with its tokens. `pool_stats()` says what is held. `Memory` is what the
+// layers that do not know a device need of it.
 #pragma once
 
 #include <algorithm>
@@ -47,31 +48,40 @@ class CpuPool {
     return (bytes + step - 1) / step * step;
   }
 
-  void* allocate(std::size_t size) {
+  struct Block {
+    void* at;
+    std::size_t size;  // a rounded one
+  };
+
+  /// At least `size` bytes, a rounded number.
+  Block allocate(std::size_t size) {
     const std::lock_guard lock(mutex_);
-    void* block = nullptr;
-    auto& bin = free_[bin_of(size)];
-    if (!bin.empty()) {
-      block = bin.back();
+    Block block{nullptr, size};
+    for (std::size_t held = size; held <= size + size / 2; held = rounded(held + 1)) {
+      auto& bin = free_[bin_of(held)];
+      if (bin.empty()) continue;
+      block = {bin.back(), held};
       bin.pop_back();
-      stats_.cached_bytes -= size;
-    } else {
-      block = ::operator new (size, std::align_val_t{kAlignment});
+      stats_.cached_bytes -= held;
+      break;
+    }
+    if (block.at == nullptr) {
+      block.at = ::operator new (size, std::align_val_t{kAlignment});
       ++stats_.system_allocations;
     }
-    stats_.in_use_bytes += size;
+    stats_.in_use_bytes += block.size;
     stats_.peak_bytes = std::max(stats_.peak_bytes, stats_.in_use_bytes);
     return block;
   }
 
-  void release(void* block, std::size_t size) noexcept {
+  void release(const Block& block) noexcept {
     const std::lock_guard lock(mutex_);
-    stats_.in_use_bytes -= size;
+    stats_.in_use_bytes -= block.size;
     try {
-      free_[bin_of(size)].push_back(block);
-      stats_.cached_bytes += size;
+      free_[bin_of(block.size)].push_back(block.at);
+      stats_.cached_bytes += block.size;
     } catch (...) {
-      ::operator delete (block, std::align_val_t{kAlignment});
+      ::operator delete (block.at, std::align_val_t{kAlignment});
     }
   }
 
@@ -123,10 +133,9 @@ inline void trim_pool() {
 /// Uninitialised host memory of `bytes` bytes from the pool.
 [[nodiscard]] inline std::shared_ptr<std::byte> allocate_bytes(std::size_t bytes) {
   auto& pool = detail::CpuPool::instance();
-  const std::size_t size = detail::CpuPool::rounded(bytes);
-  void* block = pool.allocate(size);
-  return {static_cast<std::byte*>(block),
-          [size](std::byte* p) { detail::CpuPool::instance().release(p, size); }};
+  const auto block = pool.allocate(detail::CpuPool::rounded(bytes));
+  return {static_cast<std::byte*>(block.at),
+          [block](std::byte*) { detail::CpuPool::instance().release(block); }};
 }
 
 struct AdamWStep;  // ops/adamw_step.hpp
