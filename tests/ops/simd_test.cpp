@@ -219,6 +219,28 @@ TEMPLATE_TEST_CASE("simd: stores to 2-byte floats round as the scalar conversion
   });
 }
 
+TEST_CASE("simd: a pair holds what two vectors in order would", "[ops][simd]") {
+  std::vector<float> x = floats_of_every_kind();
+  x.resize(x.size() / 32 * 32);
+  std::vector<bf16> narrow(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) narrow[i] = bf16(x[i]);
+  for_each_isa([&] {
+    std::vector<bf16> rounded(x.size()), again(x.size());
+    simd::dispatch([&]<int W>() {
+      for (std::size_t i = 0; i < x.size(); i += 2 * W) {
+        simd::Pair<W>::load(&x[i]).store(&rounded[i]);
+        simd::Pair<W>::load(&narrow[i]).store(&again[i]);
+      }
+    });
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      wrong += rounded[i].bits != narrow[i].bits;
+      wrong += again[i].bits != narrow[i].bits;
+    }
+    CHECK(wrong == 0);
+  });
+}
+
 TEMPLATE_TEST_CASE("simd: partial loads and stores touch only what they name", "[ops][simd]", float,
                    double, bf16) {
   using M = TestType;

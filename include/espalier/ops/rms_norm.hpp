@@ -9,7 +9,7 @@
 
 #include <espalier/autograd/var.hpp>
 #include <espalier/core/threads.hpp>
-#include <espalier/ops/cpu/simd.hpp>
+#include <espalier/ops/cpu/map.hpp>
 
 namespace espalier {
 
@@ -82,20 +82,36 @@ struct RmsNormOp {
   template <FloatElement T, int W>
   static ESP_SIMD_INLINE double square_sum(const T* x, std::int64_t h, const T* y) {
     using V = simd::Native<T, W>;
-    return simd::sum_over<V>(h, [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
-      __builtin_prefetch(y + c);
-      const V v = V::load_ahead(x + c, lanes);
-      return fma(v, v, sum);
-    });
+    std::int64_t done = 0;
+    double pairs = 0;
+    if constexpr (std::same_as<T, bf16>) {
+      V even[2], odd[2];
+      for (; done + 4 * W <= h; done += 4 * W) {
+        ESP_UNROLL
+        for (int i = 0; i < 2; ++i) {
+          __builtin_prefetch(y + done + 2 * W * i);
+          const auto p = simd::Pair<W>::load_ahead(x + done + 2 * W * i);
+          even[i] = fma(p.even, p.even, even[i]);
+          odd[i] = fma(p.odd, p.odd, odd[i]);
+        }
+      }
+      pairs = sum((even[0] + even[1]) + (odd[0] + odd[1]));
+    }
+    return pairs + simd::sum_over<V>(h - done,
+                                     [=](std::int64_t c, auto lanes, const V& sum) ESP_SIMD_LAMBDA {
+                                       __builtin_prefetch(y + done + c);
+                                       const V v = V::load_ahead(x + done + c, lanes);
+                                       return fma(v, v, sum);
+                                     });
   }
 
   template <FloatElement T, int W>
   static ESP_SIMD_INLINE void scale_row(const T* x, const acc_t<T>* w, acc_t<T> r, T* y,
                                         std::int64_t h) {
     using V = simd::Native<T, W>;
-    simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
-      (V::load(x + c, lanes) * V(r) * V::load(w + c, lanes)).store(y + c, lanes);
-    });
+    const V factor(r);
+    cpu::map_row<W>(
+        h, [&](const V& a, const V& b) ESP_SIMD_LAMBDA { return a * factor * b; }, y, x, w);
   }
 
   /// What backward reads of a row.

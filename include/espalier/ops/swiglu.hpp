@@ -6,13 +6,13 @@
 
 #include <espalier/autograd/var.hpp>
 #include <espalier/core/threads.hpp>
-#include <espalier/ops/cpu/simd.hpp>
+#include <espalier/ops/cpu/map.hpp>
 
 namespace espalier {
 
 struct SwiGlu {
   static constexpr const char* kName = "swiglu";
-  static constexpr std::int64_t kGrain = 1 << 14;  // elements a task, a multiple of every width
+  static constexpr std::int64_t kGrain = 1 << 14;  // elements a task of backward
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& gate, const Tensor<T, D>& up) const {
@@ -20,16 +20,9 @@ struct SwiGlu {
     ESP_REQUIRE(gate.shape() == up.shape(), ShapeError, kName, ": gate is ", gate.shape(),
                 ", up is ", up.shape(), "; expected equal shapes");
     Tensor<T, D> y(gate.shape());
-    const T *pg = gate.data(), *pu = up.data();
-    T* py = y.data();
-    parallel_for(y.numel(), kGrain, [=](std::int64_t begin, std::int64_t end) {
-      simd::dispatch([=]<int W>() {
-        using V = simd::Native<T, W>;
-        simd::for_each_vector<V>(begin, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
-          value(V::load_ahead(pg + i, lanes), V::load_ahead(pu + i, lanes)).store(py + i, lanes);
-        });
-      });
-    });
+    cpu::map(
+        y.numel(), [](const auto& g, const auto& u) ESP_SIMD_LAMBDA { return g * sigmoid(g) * u; },
+        y.data(), gate.data(), up.data());
     saved.tensors = {gate, up};
     return y;
   }
@@ -43,7 +36,20 @@ struct SwiGlu {
     parallel_for(dy.numel(), kGrain, [=](std::int64_t begin, std::int64_t end) {
       simd::dispatch([=]<int W>() {
         using V = simd::Native<T, W>;
-        simd::for_each_vector<V>(begin, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
+        std::int64_t done = begin;
+        if constexpr (std::same_as<T, bf16>) {
+          using Pair = simd::Pair<W>;
+          for (; done + 2 * W <= end; done += 2 * W) {
+            const Pair g = Pair::load_ahead(pg + done), u = Pair::load_ahead(pu + done),
+                       d = Pair::load_ahead(pd + done);
+            Pair dg, du;
+            gradients(g.even, u.even, d.even, dg.even, du.even);
+            gradients(g.odd, u.odd, d.odd, dg.odd, du.odd);
+            dg.store(pdg + done);
+            du.store(pdu + done);
+          }
+        }
+        simd::for_each_vector<V>(done, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
           V dg, du;
           gradients(V::load_ahead(pg + i, lanes), V::load_ahead(pu + i, lanes),
                     V::load_ahead(pd + i, lanes), dg, du);
@@ -56,10 +62,6 @@ struct SwiGlu {
   }
 
  private:
-  template <class V>
-  static ESP_SIMD_INLINE V value(const V& gate, const V& up) {
-    return gate * sigmoid(gate) * up;
-  }
   // silu' = s (1 + g (1 - s)) with s = sigmoid(g).
   template <class V>
   static ESP_SIMD_INLINE void gradients(const V& g, const V& up, const V& dy, V& dgate, V& dup) {
