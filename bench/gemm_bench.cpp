@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products on the CPU against OpenBLAS and oneDNN, on shapes of mixture models:
-//   gemm_bench [--isa avx512_bf16|avx512|avx2|plain] [--threads 2] [--reps 15] [--only NAME]
+//   gemm_bench [--isa amx|avx512_bf16|avx512|avx2|plain] [--threads 2] [--reps 15] [--only NAME]
 //   [--json]
 // A grouped case runs a peer in a loop over the experts. A peer that does not take the types of a
 // case widens the narrow operands to f32 first, in its time.
