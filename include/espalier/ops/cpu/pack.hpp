@@ -51,22 +51,6 @@ struct Blocking {
   static constexpr int kDepth = (W == 8 ? 1024 : 2048) / static_cast<int>(sizeof(T));
 };
 
-/// Lane I of the result is lane Index::at(I) of the concatenation of a and b.
-template <class Index, std::floating_point T, int L, int... I>
-ESP_SIMD_INLINE simd::Vec<T, L> shuffle(const simd::Vec<T, L>& a, const simd::Vec<T, L>& b,
-                                        std::integer_sequence<int, I...>) {
-#if defined(__clang__)
-  return simd::Vec<T, L>(__builtin_shufflevector(a.v, b.v, Index::at(I)...));
-#else
-  using Mask = simd::detail::Raw<simd::detail::IntOf<T>, L>;
-  return simd::Vec<T, L>(__builtin_shuffle(a.v, b.v, Mask{Index::at(I)...}));
-#endif
-}
-template <class Index, std::floating_point T, int L>
-ESP_SIMD_INLINE simd::Vec<T, L> shuffle(const simd::Vec<T, L>& a, const simd::Vec<T, L>& b) {
-  return shuffle<Index>(a, b, std::make_integer_sequence<int, L>{});
-}
-
 /// Interleaves groups of Group elements of the lower or upper halves of each 16 bytes.
 template <int L, int Lane, int Group, bool Upper>
 struct Interleave {
@@ -93,8 +77,8 @@ ESP_SIMD_INLINE void exchange_blocks(typename simd::Vec<T, L>::Raw (&r)[L]) {
     for (int i = 0; i < L; ++i) {
       if (i & Step) continue;
       const V upper(r[i]), lower(r[i + Step]);
-      r[i] = shuffle<Exchange<L, Step, false>>(upper, lower).v;
-      r[i + Step] = shuffle<Exchange<L, Step, true>>(upper, lower).v;
+      r[i] = simd::shuffle<Exchange<L, Step, false>>(upper, lower).v;
+      r[i + Step] = simd::shuffle<Exchange<L, Step, true>>(upper, lower).v;
     }
     exchange_blocks<2 * Step, T, L>(r);
   }
@@ -109,21 +93,21 @@ ESP_SIMD_INLINE void transpose(typename simd::Vec<T, L>::Raw (&r)[L]) {
     ESP_UNROLL
     for (int i = 0; i < L; i += 2) {
       const V a(r[i]), b(r[i + 1]);
-      r[i] = shuffle<Interleave<L, 2, 1, false>>(a, b).v;
-      r[i + 1] = shuffle<Interleave<L, 2, 1, true>>(a, b).v;
+      r[i] = simd::shuffle<Interleave<L, 2, 1, false>>(a, b).v;
+      r[i + 1] = simd::shuffle<Interleave<L, 2, 1, true>>(a, b).v;
     }
   } else {
     ESP_UNROLL
     for (int i = 0; i < L; i += 4) {
       const V a(r[i]), b(r[i + 1]), c(r[i + 2]), d(r[i + 3]);
-      const V ab_low = shuffle<Interleave<L, 4, 1, false>>(a, b);
-      const V ab_high = shuffle<Interleave<L, 4, 1, true>>(a, b);
-      const V cd_low = shuffle<Interleave<L, 4, 1, false>>(c, d);
-      const V cd_high = shuffle<Interleave<L, 4, 1, true>>(c, d);
-      r[i] = shuffle<Interleave<L, 4, 2, false>>(ab_low, cd_low).v;
-      r[i + 1] = shuffle<Interleave<L, 4, 2, true>>(ab_low, cd_low).v;
-      r[i + 2] = shuffle<Interleave<L, 4, 2, false>>(ab_high, cd_high).v;
-      r[i + 3] = shuffle<Interleave<L, 4, 2, true>>(ab_high, cd_high).v;
+      const V ab_low = simd::shuffle<Interleave<L, 4, 1, false>>(a, b);
+      const V ab_high = simd::shuffle<Interleave<L, 4, 1, true>>(a, b);
+      const V cd_low = simd::shuffle<Interleave<L, 4, 1, false>>(c, d);
+      const V cd_high = simd::shuffle<Interleave<L, 4, 1, true>>(c, d);
+      r[i] = simd::shuffle<Interleave<L, 4, 2, false>>(ab_low, cd_low).v;
+      r[i + 1] = simd::shuffle<Interleave<L, 4, 2, true>>(ab_low, cd_low).v;
+      r[i + 2] = simd::shuffle<Interleave<L, 4, 2, false>>(ab_high, cd_high).v;
+      r[i + 3] = simd::shuffle<Interleave<L, 4, 2, true>>(ab_high, cd_high).v;
     }
   }
   exchange_blocks<kLane, T, L>(r);

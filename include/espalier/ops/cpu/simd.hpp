@@ -248,6 +248,22 @@ struct Vec {
   }
 };
 
+/// Lane I of the result is lane Index::at(I) of the concatenation of a and b.
+template <class Index, std::floating_point T, int L, int... I>
+ESP_SIMD_INLINE Vec<T, L> shuffle(const Vec<T, L>& a, const Vec<T, L>& b,
+                                  std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+  return Vec<T, L>(__builtin_shufflevector(a.v, b.v, Index::at(I)...));
+#else
+  using Mask = detail::Raw<detail::IntOf<T>, L>;
+  return Vec<T, L>(__builtin_shuffle(a.v, b.v, Mask{Index::at(I)...}));
+#endif
+}
+template <class Index, std::floating_point T, int L>
+ESP_SIMD_INLINE Vec<T, L> shuffle(const Vec<T, L>& a, const Vec<T, L>& b) {
+  return shuffle<Index>(a, b, std::make_integer_sequence<int, L>{});
+}
+
 /// 2W neighbours in memory as two vectors, of those at even and those at odd places: of bf16 that
 /// takes half the instructions of two vectors in order.
 template <int W>
@@ -262,7 +278,8 @@ struct Pair {
   }
   /// For operands beside those of bf16.
   static ESP_SIMD_INLINE Pair load(const float* p) {
-    return load(p, std::make_integer_sequence<int, W>{});
+    const V low = V::load(p), high = V::load(p + W);
+    return {shuffle<EverySecond<0>>(low, high), shuffle<EverySecond<1>>(low, high)};
   }
   template <class M>
   static ESP_SIMD_INLINE Pair load_ahead(const M* p) {
@@ -281,12 +298,10 @@ struct Pair {
   using Raw = detail::Raw<float, W>;
   using U32 = detail::Raw<std::uint32_t, W>;
 
-  template <int... i>
-  static ESP_SIMD_INLINE Pair load(const float* p, std::integer_sequence<int, i...>) {
-    const V low = V::load(p), high = V::load(p + W);
-    return {V(__builtin_shufflevector(low.v, high.v, (2 * i)...)),
-            V(__builtin_shufflevector(low.v, high.v, (2 * i + 1)...))};
-  }
+  template <int First>
+  struct EverySecond {
+    static constexpr int at(int i) { return 2 * i + First; }
+  };
 };
 
 /// The vector that computes on T in a dispatch over W floats: W lanes of float for f32, bf16 and
