@@ -154,10 +154,10 @@ TEST_CASE("plan and scores: no damage to their text does more than throw an Erro
     std::string text = texts[round % 2];
     for (std::uint64_t k = 0; k <= round % 4; ++k) {
       const std::size_t at = random.below(4 * k, static_cast<std::uint32_t>(text.size()));
-      const char* kBytes = "0123456789-.,:[]{}\"eE \\\0\x80\xffnt";
+      constexpr char kBytes[] = "0123456789-.,:[]{}\"eE \\\0\x80\xffnt";
       switch (random.below(4 * k + 1, 3)) {
         case 0:
-          text[at] = kBytes[random.below(4 * k + 2, 30)];
+          text[at] = kBytes[random.below(4 * k + 2, sizeof kBytes)];
           break;
         case 1:
           text.erase(at, 1 + random.below(4 * k + 2, 5));

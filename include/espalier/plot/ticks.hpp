@@ -89,11 +89,13 @@ struct Scale {
   }
 };
 
-/// At most about `count` ticks inside `range`.
+/// At most about `count` ticks inside `range`; none where its ends look alike, or too far apart for
+/// a double, as they are shown.
 [[nodiscard]] inline std::vector<Tick> linear_ticks(const Range& range, int count,
                                                     const Scale& scale) {
   const double low = scale.shown(range.low), high = scale.shown(range.high);
   const double rough = (high - low) / std::max(count, 1);
+  if (!(rough > 0) || !std::isfinite(rough)) return {};
   const double power = std::pow(10.0, std::floor(std::log10(rough)));
   double step = 10 * power;
   int extra = 0;  // 2.5 needs one more decimal
