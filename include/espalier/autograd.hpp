@@ -5,5 +5,6 @@
 #include <espalier/autograd/accumulate.hpp>
 #include <espalier/autograd/checkpoint.hpp>
 #include <espalier/autograd/node.hpp>
+#include <espalier/autograd/node_map.hpp>
 #include <espalier/autograd/sweep.hpp>
 #include <espalier/autograd/var.hpp>

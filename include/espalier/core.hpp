@@ -6,7 +6,9 @@
 #include <espalier/core/device.hpp>
 #include <espalier/core/dtype.hpp>
 #include <espalier/core/error.hpp>
+#include <espalier/core/function.hpp>
 #include <espalier/core/inline.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/core/random.hpp>
 #include <espalier/core/shape.hpp>
 #include <espalier/core/threads.hpp>

@@ -321,7 +321,7 @@ TEST_CASE("isa: only what the processor has can be asked for", "[ops][simd]") {
   for (const Isa isa : cpu::kIsas) {
     if (isa <= cpu::best_isa()) continue;
     CHECK_THROWS_WITH(cpu::IsaOverride(isa),
-                      Contains(detail::concat("asks for ", name(isa), ", but this processor")));
+                      Contains(detail::concat({"asks for ", name(isa), ", but this processor"})));
   }
 }
 

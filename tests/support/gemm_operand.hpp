@@ -142,7 +142,8 @@ void check_product(const Operand& a, const Operand& b, double alpha, double beta
       const double limit =
           j >= n || exact ? 0 : rtol * want.magnitude[i * n + j] + narrowing * std::abs(expected);
       if (std::abs(got - expected) <= limit) continue;
-      if (wrong++ == 0) first = detail::concat("c[", i, ",", j, "] is ", got, ", want ", expected);
+      if (wrong++ == 0)
+        first = detail::concat({"c[", i, ",", j, "] is ", got, ", want ", expected});
     }
   }
   INFO("m n k " << m << ' ' << n << ' ' << k << ", a " << name(a.dtype) << (a.transposed ? "T" : "")

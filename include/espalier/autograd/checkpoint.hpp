@@ -8,31 +8,31 @@
 // ops here are functions of counters, so they draw the same again. Calls may be nested.
 #pragma once
 
-#include <functional>
 #include <tuple>
 #include <type_traits>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
+#include <espalier/autograd/node_map.hpp>
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/function.hpp>
 
 namespace espalier {
 
 namespace detail {
 
-using CheckpointFunction = std::function<std::vector<AnyVar>()>;
+using CheckpointFunction = Function<std::vector<AnyVar>()>;
 
 /// The nodes that existed when the clock stood at `last` and that `outputs` depend on.
 inline std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<AnyVar>& outputs,
                                                         std::uint64_t last) {
   std::vector<std::shared_ptr<Node>> earlier, stack;
-  std::unordered_set<Node*> seen;
+  NodeMap<bool> seen;
   for (const AnyVar& v : outputs) stack.push_back(v.node());
   while (!stack.empty()) {
     const std::shared_ptr<Node> node = std::move(stack.back());
     stack.pop_back();
-    if (!node || !seen.insert(node.get()).second) continue;
+    if (!node || std::exchange(seen[node.get()], true)) continue;
     if (node->order <= last) {
       earlier.push_back(node);
     } else {

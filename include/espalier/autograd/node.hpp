@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include <espalier/core/function.hpp>
 #include <espalier/tensor/tensor.hpp>
 
 namespace espalier {
@@ -31,10 +31,9 @@ struct Node {
   std::uint64_t order = 0;                    // greater than that of any input; 0 for leaves
   std::vector<std::shared_ptr<Node>> inputs;  // null where an input needs no gradient
   /// One gradient per input; may leave those empty that `needs` does not ask for.
-  std::function<std::vector<AnyTensor>(const AnyTensor& dy, const std::vector<bool>& needs)>
-      backward;
+  Function<std::vector<AnyTensor>(const AnyTensor& dy, const std::vector<bool>& needs)> backward;
   /// Instead of `backward`: a graph to go on with (autograd/checkpoint.hpp).
-  std::function<std::vector<Root>()> recompute;
+  Function<std::vector<Root>()> recompute;
 
   // Leaves only.
   AnyTensor grad;                // empty until the first sweep

@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include <espalier/autograd/accumulate.hpp>
 #include <espalier/autograd/node.hpp>
+#include <espalier/autograd/node_map.hpp>
 #include <espalier/core/trace.hpp>
 
 namespace espalier::detail {
@@ -46,7 +46,8 @@ class Sweep {
  private:
   struct State {
     AnyTensor grad;
-    int consumers = 0;  // wanted nodes that are not swept yet
+    int consumers = 0;   // wanted nodes that are not swept yet
+    bool known = false;  // discovered
     bool wanted = false;
   };
 
@@ -60,7 +61,7 @@ class Sweep {
     while (!stack.empty()) {
       Node* node = stack.back();
       stack.pop_back();
-      if (!states_.emplace(node, State{}).second) continue;
+      if (std::exchange(states_[node].known, true)) continue;
       found.push_back(node);
       std::push_heap(found.begin(), found.end(), earlier);
       for (const auto& input : node->inputs) {
@@ -140,7 +141,7 @@ class Sweep {
   }
 
   GradMode mode_;
-  std::unordered_map<Node*, State> states_;
+  NodeMap<State> states_;
   std::vector<Node*> heap_;                  // of wanted nodes, the latest first
   std::vector<std::shared_ptr<Node>> kept_;  // what was recomputed, until the sweep ends
 };

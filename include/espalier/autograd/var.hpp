@@ -149,9 +149,9 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
     };
   } else {
     node->backward = [](const AnyTensor&, const std::vector<bool>&) -> std::vector<AnyTensor> {
-      throw Error(concat("backward: '", Op::kName,
-                         "' was computed inside checkpoint(); return its value from the function "
-                         "to use it outside"));
+      throw_error<Error>({"backward: '", Op::kName,
+                          "' was computed inside checkpoint(); return its value from the function "
+                          "to use it outside"});
     };
   }
   return Var<T, D>(AnyVar(std::move(y), std::move(node)));

@@ -161,9 +161,18 @@ using acc_t = typename detail::accumulator<T>::type;
   for (int i = 0; i <= static_cast<int>(DType::u8); ++i) {
     if (name(static_cast<DType>(i)) == wanted) return static_cast<DType>(i);
   }
-  throw UsageError(detail::concat("unknown element type '", wanted,
-                                  "', expected f64, f32, bf16, f16, i64, i32 or u8"));
+  throw UsageError(detail::concat(
+      {"unknown element type '", wanted, "', expected f64, f32, bf16, f16, i64, i32 or u8"}));
 }
+
+namespace detail {
+[[noreturn]] inline void throw_unsupported(std::string_view op, DType dtype,
+                                           std::initializer_list<DType> built_for) {
+  std::string list;
+  for (const DType d : built_for) list.append(" ").append(name(d));
+  throw DTypeError(concat({op, ": unsupported dtype ", name(dtype), "; built for", list}));
+}
+}  // namespace detail
 
 /// The only dtype switch: calls `f.template operator()<T>()` for the listed type that `dtype`
 /// names.
@@ -176,10 +185,7 @@ decltype(auto) visit_dtype(std::string_view op, DType dtype, F&& f) {
     if constexpr (sizeof...(Rest) > 0) {
       return self.template operator()<Rest...>(self);
     } else {
-      std::ostringstream list;
-      ((list << ' ' << name(dtype_of<Ts>::value)), ...);
-      throw DTypeError(
-          detail::concat(op, ": unsupported dtype ", name(dtype), "; built for", list.str()));
+      detail::throw_unsupported(op, dtype, {dtype_of<Ts>::value...});
     }
   };
   return call.template operator()<Ts...>(call);

@@ -3,9 +3,13 @@
 //   "swiglu: gate is [4, 8], up is [4, 9]; expected equal shapes"
 #pragma once
 
-#include <sstream>
+#include <concepts>
+#include <cstdio>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <utility>
 
 namespace espalier {
 
@@ -39,19 +43,38 @@ struct UsageError : Error {
 };
 
 namespace detail {
-template <class... Parts>
-[[nodiscard]] std::string concat(const Parts&... parts) {
-  std::ostringstream os;
-  (os << ... << parts);
-  return os.str();
+/// A part of a message: a text, or what has one. No stream, whose header every user would pay for;
+/// no template over the parts, for each message would be an instance of its own.
+struct MessagePart {
+  MessagePart(const char* s) : text(s) {}
+  MessagePart(std::string_view s) : text(s) {}
+  MessagePart(std::string s) : text(std::move(s)) {}
+  MessagePart(char c) : text(1, c) {}
+  MessagePart(std::integral auto n) : text(std::to_string(n)) {}
+  MessagePart(double x) {
+    char digits[32];
+    text.assign(digits, static_cast<std::size_t>(std::snprintf(digits, sizeof digits, "%g", x)));
+  }
+
+  std::string text;
+};
+
+[[nodiscard]] inline std::string concat(std::initializer_list<MessagePart> parts) {
+  std::string message;
+  for (const MessagePart& part : parts) message += part.text;
+  return message;
+}
+template <class E>
+[[noreturn]] void throw_error(std::initializer_list<MessagePart> parts) {
+  throw E(concat(parts));
 }
 }  // namespace detail
 
 }  // namespace espalier
 
 /// Throws `E` with the concatenated parts, which are evaluated only on failure.
-#define ESP_REQUIRE(cond, E, ...)                       \
-  do {                                                  \
-    if (!(cond)) [[unlikely]]                           \
-      throw E(::espalier::detail::concat(__VA_ARGS__)); \
+#define ESP_REQUIRE(cond, E, ...)                        \
+  do {                                                   \
+    if (!(cond)) [[unlikely]]                            \
+      ::espalier::detail::throw_error<E>({__VA_ARGS__}); \
   } while (false)

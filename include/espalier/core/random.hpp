@@ -5,8 +5,8 @@
 #pragma once
 
 #include <array>
-#include <cmath>
 #include <cstdint>
+#include <espalier/core/math.hpp>
 
 namespace espalier {
 
@@ -38,7 +38,7 @@ class Philox {
   float normal(std::uint64_t index) const {
     const double u1 = (static_cast<double>(bits(2 * index)) + 1.0) * 0x1p-32;  // (0, 1]
     const double u2 = static_cast<double>(bits(2 * index + 1)) * 0x1p-32;
-    return static_cast<float>(std::sqrt(-2.0 * std::log(u1)) * std::cos(6.283185307179586 * u2));
+    return static_cast<float>(math::sqrt(-2.0 * math::log(u1)) * math::cos(6.283185307179586 * u2));
   }
   /// Uniform integer in [0, n), n < 2^32, by multiply-shift (bias below n / 2^32).
   std::uint32_t below(std::uint64_t index, std::uint32_t n) const {

@@ -8,12 +8,16 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
-#include <ostream>
+#include <iosfwd>
 #include <string>
 
 #include <espalier/core/error.hpp>
 
 namespace espalier {
+
+class Shape;
+/// "[4, 8]"
+[[nodiscard]] inline std::string to_string(const Shape& s);
 
 class Shape {
  public:
@@ -55,19 +59,21 @@ class Shape {
     }
     return true;
   }
-  friend std::ostream& operator<<(std::ostream& os, const Shape& s) {
-    os << '[';
-    for (int i = 0; i < s.rank_; ++i) os << (i ? ", " : "") << s.extents_[i];
-    return os << ']';
+  friend std::string to_string(const Shape& s) {
+    std::string text = "[";
+    for (int i = 0; i < s.rank_; ++i) text += (i ? ", " : "") + std::to_string(s.extents_[i]);
+    return text += ']';
+  }
+  operator detail::MessagePart() const { return to_string(*this); }
+  template <class Traits>
+  friend std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& os,
+                                                      const Shape& s) {
+    return os << to_string(s);
   }
 
  private:
   std::array<std::int64_t, kMaxRank> extents_{};
   int rank_ = 0;
 };
-
-[[nodiscard]] inline std::string to_string(const Shape& s) {
-  return detail::concat(s);
-}
 
 }  // namespace espalier

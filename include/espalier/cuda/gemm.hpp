@@ -48,8 +48,8 @@ inline cudaDataType cublas_type(DType dtype) {
     case DType::f16:
       return CUDA_R_16F;
     default:
-      throw DTypeError(espalier::detail::concat("gemm on cuda: unsupported dtype ", name(dtype),
-                                                "; built for f32 bf16 f16"));
+      throw DTypeError(espalier::detail::concat(
+          {"gemm on cuda: unsupported dtype ", name(dtype), "; built for f32 bf16 f16"}));
   }
 }
 

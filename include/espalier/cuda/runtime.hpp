@@ -27,7 +27,7 @@ namespace cuda {
 inline void check(cudaError_t error, const char* call) {
   if (error == cudaSuccess) [[likely]]
     return;
-  throw CudaError(detail::concat(call, ": ", cudaGetErrorString(error), " (", int{error}, ')'));
+  throw CudaError(detail::concat({call, ": ", cudaGetErrorString(error), " (", int{error}, ')'}));
 }
 
 /// Throws what a runtime call or a launcher returns. With ESPALIER_SYNC=1 in the environment it

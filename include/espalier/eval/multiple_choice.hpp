@@ -123,8 +123,8 @@ inline ChoiceQuestion parse_contexts(const io::Json& row) {
   std::sort(names.begin(), names.end());
   for (const std::string& name : names) known += (known.empty() ? "" : ", ") + name;
   throw IoError(espalier::detail::concat(
-      (folder / (task + ".jsonl")).string(), ": no such task; this folder has ",
-      known.empty() ? "none" : known, ", and beside it there are mmlu_pro and loss"));
+      {(folder / (task + ".jsonl")).string(), ": no such task; this folder has ",
+       known.empty() ? "none" : known, ", and beside it there are mmlu_pro and loss"}));
 }
 
 /// Which question is right, and by which measure.

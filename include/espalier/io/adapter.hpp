@@ -49,7 +49,7 @@ struct Adapter {
       const LoraFactors f = find(name.substr(0, name.size() - 14));
       if (f) return part[6] == 'A' ? f.a : f.b;
     }
-    throw FormatError(espalier::detail::concat("the adapter has no tensor \"", name, "\""));
+    throw FormatError(espalier::detail::concat({"the adapter has no tensor \"", name, "\""}));
   }
 };
 
@@ -59,7 +59,7 @@ inline void read_adapter_tensor(Adapter& adapter, const SafetensorsFile& file,
                                 const TensorInfo& info) {
   const auto refuse = [&](const auto&... why) {
     throw FormatError(
-        espalier::detail::concat(file.path().string(), ": tensor \"", info.name, "\": ", why...));
+        espalier::detail::concat({file.path().string(), ": tensor \"", info.name, "\": ", why...}));
   };
   std::string_view name = info.name;
   if (name.starts_with(kAdapterPrefix)) name.remove_prefix(kAdapterPrefix.size());

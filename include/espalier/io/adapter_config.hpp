@@ -115,8 +115,8 @@ class AdapterConfigReader {
     try {
       (void)std::regex("(.*\\.)?(" + m.key + ")");
     } catch (const std::regex_error& e) {
-      throw FormatError(
-          espalier::detail::concat(m.value.where(), ": the pattern is not understood: ", e.what()));
+      throw FormatError(espalier::detail::concat(
+          {m.value.where(), ": the pattern is not understood: ", e.what()}));
     }
     return m.key;
   }

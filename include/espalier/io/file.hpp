@@ -37,8 +37,8 @@ namespace detail {
   const char* advice = "";
   if (code == ENOSPC || code == EDQUOT) advice = "; free some space and run again";
   if (code == EACCES || code == EPERM) advice = "; check its permissions";
-  throw IoError(espalier::detail::concat(path.string(), ": cannot ", what, ": ",
-                                         std::strerror(code), advice));
+  throw IoError(espalier::detail::concat(
+      {path.string(), ": cannot ", what, ": ", std::strerror(code), advice}));
 }
 
 class FileDescriptor {

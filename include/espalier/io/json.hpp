@@ -53,12 +53,12 @@ class JsonReader {
       for (std::size_t n = 1; i < text_.size() && n > 0; i += n) {
         n = detail::utf8_step(text_, i).length;
       }
-      throw FormatError(espalier::detail::concat(origin_->source, ": byte ", i,
-                                                 " is not UTF-8; JSON must be UTF-8"));
+      throw FormatError(espalier::detail::concat(
+          {origin_->source, ": byte ", i, " is not UTF-8; JSON must be UTF-8"}));
     }
     std::string message = simdjson::error_message(error);
     while (!message.empty() && (message.back() == '.' || message.back() == ' ')) message.pop_back();
-    throw FormatError(espalier::detail::concat(origin_->source, ": not valid JSON: ", message));
+    throw FormatError(espalier::detail::concat({origin_->source, ": not valid JSON: ", message}));
   }
 
   /// Adds "e0" to integers of 19 digits and more outside strings.

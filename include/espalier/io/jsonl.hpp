@@ -21,7 +21,7 @@ void for_each_json_line(std::string_view text, const std::string& source, Body&&
     text.remove_prefix(std::min(end + 1, text.size()));
     ++line;
     if (row.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    body(parse_json(row, espalier::detail::concat(source, ": line ", line)), line);
+    body(parse_json(row, espalier::detail::concat({source, ": line ", line})), line);
   }
 }
 

@@ -88,7 +88,7 @@ class SafetensorsFile {
  private:
   template <class... Parts>
   [[noreturn]] void fail(const Parts&... parts) const {
-    throw FormatError(espalier::detail::concat(path().string(), ": ", parts...));
+    throw FormatError(espalier::detail::concat({path().string(), ": ", parts...}));
   }
 
   void parse_header() {

@@ -45,9 +45,9 @@ inline constexpr std::size_t kDefaultShardBytes = 5'000'000'000;
                 "\" is out of range, expected at least one byte");
     return static_cast<std::size_t>(bytes);
   }
-  throw UsageError(espalier::detail::concat("size \"", text,
-                                            "\" is not understood; expected a number and a unit, "
-                                            "such as 5GB, 500MB, 4GiB"));
+  throw UsageError(espalier::detail::concat({"size \"", text,
+                                             "\" is not understood; expected a number and a unit, "
+                                             "such as 5GB, 500MB, 4GiB"}));
 }
 
 /// Every tensor of a model, in the order of its state dict: Mixtral's names, or Llama's when there

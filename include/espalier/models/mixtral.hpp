@@ -7,7 +7,6 @@
 //   [V, H]
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include <espalier/autograd/checkpoint.hpp>
+#include <espalier/core/function.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/models/mixtral_config.hpp>
 #include <espalier/models/model_loss.hpp>
@@ -31,7 +31,7 @@ namespace espalier {
 template <FloatElement T, Device D = Cpu>
 class Mixtral {
  public:
-  using WeightSource = std::function<AnyTensor(const std::string& name)>;
+  using WeightSource = Function<AnyTensor(const std::string& name)>;
   enum class Base { frozen, trainable };
 
   /// `weights` gives each tensor by its name, [out, in] for matrices. Trainable weights are copied
@@ -295,7 +295,7 @@ ESP_COMPILED_TEMPLATE(class Mixtral<bf16>);
 /// missing one.
 template <FloatElement T>
 void load_parameters(const std::vector<NamedParameter>& parameters,
-                     const std::function<AnyTensor(const std::string& name)>& source) {
+                     const Function<AnyTensor(const std::string& name)>& source) {
   for (const NamedParameter& p : parameters) {
     const AnyTensor from = source(p.name);
     ESP_REQUIRE(from.shape() == p.var.shape(), ShapeError, p.name, ": shape is ", from.shape(),

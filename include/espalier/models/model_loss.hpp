@@ -3,9 +3,8 @@
 // wherever.
 #pragma once
 
-#include <functional>
-
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/function.hpp>
 #include <espalier/nn/context.hpp>
 #include <espalier/ops/add.hpp>
 #include <espalier/ops/scale.hpp>
@@ -27,8 +26,8 @@ struct Objective {
 /// targets[i] is the token that row i predicts, -1 where it is not trained on; the context is null
 /// outside of training.
 using ObjectiveFunction =
-    std::function<Objective(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
-                            const TrainContext* training, double loss_factor, double aux_factor)>;
+    Function<Objective(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
+                       const TrainContext* training, double loss_factor, double aux_factor)>;
 
 template <FloatElement T, Device D>
 [[nodiscard]] Objective make_objective(const ModelLoss<T, D>& loss, double loss_factor,

@@ -4,10 +4,10 @@
 // rank-stabilised LoRA (Kalajdzievski 2023, arXiv:2312.03732).
 #pragma once
 
-#include <cmath>
 #include <string>
 #include <vector>
 
+#include <espalier/core/math.hpp>
 #include <espalier/core/random.hpp>
 #include <espalier/nn/context.hpp>
 #include <espalier/nn/parameter.hpp>
@@ -23,7 +23,7 @@ struct LoraConfig {
   bool rslora = false;
   std::vector<std::string> targets;  // of q, k, v, o, gate, w1, w2, w3
 
-  double scale() const { return rslora ? alpha / std::sqrt(r) : alpha / r; }
+  double scale() const { return rslora ? alpha / math::sqrt(static_cast<double>(r)) : alpha / r; }
   bool targets_any(std::string_view name) const {
     for (const std::string& t : targets) {
       if (t == name) return true;
@@ -44,24 +44,25 @@ class GroupedLinear {
   Var<T, D> operator()(const Var<T, D>& x, const GroupOffsets<D>& offsets,
                        const TrainContext* training = nullptr) const {
     Var<T, D> lora_x;
-    if (training && !pairs_.empty() && lora_.dropout > 0) {
+    if (training && !pairs_.empty() && lora_dropout_ > 0) {
       const std::uint64_t stream = stream_of(names_[0]) + training->step * 0x9E3779B97F4A7C15u;
-      lora_x = dropout(x, static_cast<float>(lora_.dropout), training->dropout_seed, stream);
+      lora_x = dropout(x, static_cast<float>(lora_dropout_), training->dropout_seed, stream);
     }
-    return grouped_linear(x, weights_, offsets, pairs_, lora_.scale(), lora_x);
+    return grouped_linear(x, weights_, offsets, pairs_, lora_scale_, lora_x);
   }
 
   /// Adds A ~ U(-1/sqrt(in), 1/sqrt(in)) and B = 0, as PEFT initialises them; in f32 where T is
   /// narrower, as PEFT keeps them.
   void add_lora(const LoraConfig& config, std::uint64_t seed) {
     ESP_REQUIRE(config.r >= 1, Error, "lora: rank is ", config.r, ", expected at least 1");
-    lora_ = config;
+    lora_scale_ = config.scale();
+    lora_dropout_ = config.dropout;
     pairs_.clear();
     for (std::size_t g = 0; g < weights_.size(); ++g) {
       const std::int64_t out = weights_[g].shape(0), in = weights_[g].shape(1);
       const Tensor<acc_t<T>> a(Shape{config.r, in}), b(Shape{out, config.r}, acc_t<T>{0});
       const Philox random(seed, stream_of(names_[g]));
-      const float bound = 1.0f / std::sqrt(static_cast<float>(in));
+      const float bound = 1.0f / math::sqrt(static_cast<float>(in));
       for (std::int64_t i = 0; i < a.numel(); ++i) a[i] = bound * (2 * random.uniform(i) - 1);
       const auto trained = [](const AnyTensor& t) {
         return parameter(Tensor<acc_t<T>, D>(t.on(memory_of<D>())));
@@ -86,7 +87,7 @@ class GroupedLinear {
   std::vector<std::string> names_;
   std::vector<AnyVar> weights_;
   std::vector<LoraPair> pairs_;
-  LoraConfig lora_;
+  double lora_scale_ = 1, lora_dropout_ = 0;
 };
 
 template <FloatElement T, Device D = Cpu>

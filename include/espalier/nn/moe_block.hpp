@@ -4,10 +4,10 @@
 //   x [N, H] -> y [N, H]     w1 (gate), w3 (up) [F, H]     w2 (down) [H, F]     router [E, H]
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
+#include <espalier/core/function.hpp>
 #include <espalier/nn/linear.hpp>
 #include <espalier/nn/router.hpp>
 #include <espalier/ops/combine.hpp>
@@ -27,7 +27,7 @@ struct MoeObservation {
 };
 
 template <FloatElement T, Device D = Cpu>
-using MoeObserver = std::function<void(const MoeObservation<T, D>&)>;
+using MoeObserver = Function<void(const MoeObservation<T, D>&)>;
 
 /// E gated feed-forward networks; rows of expert e at [offsets[e], offsets[e+1]).
 template <FloatElement T, Device D = Cpu>

@@ -5,9 +5,8 @@
 // the result does not depend on the number of threads. Computed in acc_t, rounded to T once.
 #pragma once
 
-#include <cmath>
-
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/philox.hpp>
 
@@ -60,7 +59,7 @@ struct Dropout {
     std::uint32_t words[4 * kBlocks];
     cpu::philox_words<W>(seed, stream, static_cast<std::uint64_t>(block), (count + 3) / 4, words);
     // uniform = (bits >> 8) * 2^-24, so comparing the integer is the same test.
-    const auto threshold = static_cast<std::int32_t>(std::ceil(p * 0x1p24f));
+    const auto threshold = static_cast<std::int32_t>(math::ceil(p * 0x1p24f));
     using A = acc_t<T>;
     const A scale = static_cast<A>(1 / (1 - static_cast<double>(p)));
     std::int64_t i = 0;

@@ -158,7 +158,7 @@ struct LinearCrossEntropy {
           const double log_p = static_cast<double>(row[target]) - shift;
           loss[r] = -log_p;
           if (!gradient) continue;
-          const A at_target = static_cast<A>(std::expm1(log_p));
+          const A at_target = static_cast<A>(math::expm1(log_p));
           if (narrow) {
             bf16* grads = reinterpret_cast<bf16*>(row);
             cpu::softmax<A, bf16, W>(row, v, static_cast<A>(shift), grads);

@@ -5,9 +5,8 @@
 // width; dw sums fixed blocks of 64 rows. Saves x, w and the factors. A trained w is acc_t.
 #pragma once
 
-#include <cmath>
-
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/map.hpp>
 
@@ -33,7 +32,7 @@ struct RmsNormOp {
         for (std::int64_t n = begin; n < end; ++n) {
           const T* row = x.data() + n * h;
           const double mean = square_sum<T, W>(row, h, y.data() + n * h) / static_cast<double>(h);
-          factor[n] = 1 / std::sqrt(mean + static_cast<double>(eps));
+          factor[n] = 1 / math::sqrt(mean + static_cast<double>(eps));
           scale_row<T, W>(row, w.data(), static_cast<A>(factor[n]), y.data() + n * h, h);
         }
       });

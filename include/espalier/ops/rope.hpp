@@ -7,11 +7,11 @@
 // layers of a model share; the gradient turns back.
 #pragma once
 
-#include <cmath>
 #include <mutex>
 #include <vector>
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/simd.hpp>
 
@@ -26,7 +26,7 @@ Tensor<A> rope_turns(const Tensor<std::int32_t>& positions, double theta, std::i
   std::vector<float> inv_freq(static_cast<std::size_t>(half));
   for (std::int64_t i = 0; i < half; ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
-    inv_freq[i] = 1.0f / std::pow(static_cast<float>(theta), exponent);
+    inv_freq[i] = 1.0f / math::pow(static_cast<float>(theta), exponent);
   }
   const Tensor<A> table(Shape{rows, head_dim});
   parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
@@ -34,8 +34,8 @@ Tensor<A> rope_turns(const Tensor<std::int32_t>& positions, double theta, std::i
       A* row = table.data() + n * head_dim;
       for (std::int64_t i = 0; i < half; ++i) {
         const float angle = inv_freq[i] * static_cast<float>(positions[n]);
-        row[i] = std::cos(static_cast<A>(angle));
-        row[half + i] = std::sin(static_cast<A>(angle));
+        row[i] = math::cos(static_cast<A>(angle));
+        row[half + i] = math::sin(static_cast<A>(angle));
       }
     }
   });

@@ -6,10 +6,10 @@
 // NaN anywhere in a token's logits makes its weights NaN, and so does a +inf that is the largest.
 #pragma once
 
-#include <cmath>
 #include <limits>
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/softmax.hpp>
 #include <espalier/ops/group_offsets.hpp>
@@ -57,7 +57,7 @@ template <FloatElement T>
   Tensor<std::int32_t> chosen(Shape{n, top_k});
   parallel_for(n, rows_per_task(8 * e), [&](std::int64_t begin, std::int64_t end) {
     // Insertion into a short sorted list; `better` is strict, so the earlier index wins a tie.
-    auto better = [](A a, A b) { return a > b || (std::isnan(b) && !std::isnan(a)); };
+    auto better = [](A a, A b) { return a > b || (math::is_nan(b) && !math::is_nan(a)); };
     std::vector<A> values(top_k);
     for (std::int64_t i = begin; i < end; ++i) {
       const T* row = logits.data() + i * e;
@@ -130,10 +130,10 @@ struct RouterWeights {
         const A largest = static_cast<A>(z[c[0]]);
         A total = 0;
         for (std::int64_t j = 0; j < k; ++j) {
-          total += w[j] = std::exp(static_cast<A>(z[c[j]]) - largest);
+          total += w[j] = math::exp(static_cast<A>(z[c[j]]) - largest);
         }
         for (std::int64_t j = 0; j < e; ++j) {
-          if (std::isnan(static_cast<A>(z[j]))) total = std::numeric_limits<A>::quiet_NaN();
+          if (math::is_nan(static_cast<A>(z[j]))) total = std::numeric_limits<A>::quiet_NaN();
         }
         for (std::int64_t j = 0; j < k; ++j) w[j] /= total;
       }

@@ -241,7 +241,8 @@ inline void write_whole(const std::filesystem::path& path, const std::string& by
     const int code = errno;
     if (fd >= 0) ::close(fd);
     ::unlink(temporary.c_str());
-    throw IoError(espalier::detail::concat(path.string(), ": cannot write: ", std::strerror(code)));
+    throw IoError(
+        espalier::detail::concat({path.string(), ": cannot write: ", std::strerror(code)}));
   };
   const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd < 0) fail(fd);

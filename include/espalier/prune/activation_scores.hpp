@@ -88,7 +88,7 @@ class ActivationScores {
       if (criterion == "msan") return squares / n;
       if (criterion == "max_activation") return largest;
       throw UsageError(
-          espalier::detail::concat("activation_scores: unknown criterion \"", criterion, "\""));
+          espalier::detail::concat({"activation_scores: unknown criterion \"", criterion, "\""}));
     }
   };
 

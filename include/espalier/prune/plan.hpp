@@ -52,7 +52,7 @@ namespace detail {
 inline std::vector<int> parse_kept_ids(const io::Json& layer, std::size_t l,
                                        const std::string& source) {
   const auto refuse = [&](const auto&... why) {
-    throw FormatError(espalier::detail::concat(source, ": layer ", l, ": ", why...));
+    throw FormatError(espalier::detail::concat({source, ": layer ", l, ": ", why...}));
   };
   if (!layer.is_array()) refuse("expected an array of expert ids, found ", layer.kind_name());
   std::vector<int> ids;

@@ -33,8 +33,8 @@ struct Scores {
     if (found != nullptr) return *found;
     std::string known;
     for (const auto& [name, scores] : criteria) known += (known.empty() ? "" : ", ") + name;
-    throw UsageError(
-        espalier::detail::concat(source, ": no criterion \"", criterion, "\"; there are: ", known));
+    throw UsageError(espalier::detail::concat(
+        {source, ": no criterion \"", criterion, "\"; there are: ", known}));
   }
 };
 

@@ -60,9 +60,9 @@ inline void verify_tensor(const io::Checkpoint& base, const io::Checkpoint& prun
     return;
   }
   if (found->type != want->type || found->shape != want->shape) {
-    out.problems.push_back(espalier::detail::concat(label, " is ", found->type, " ",
-                                                    io::shape_text(*found), ", expected ",
-                                                    want->type, " ", io::shape_text(*want)));
+    out.problems.push_back(
+        espalier::detail::concat({label, " is ", found->type, " ", io::shape_text(*found),
+                                  ", expected ", want->type, " ", io::shape_text(*want)}));
     return;
   }
   BytesComparison comparison(pruned.shard_of(want->name).content, *found);
@@ -108,8 +108,8 @@ inline void verify_index(const io::Checkpoint& pruned, Verification& out) {
   const io::Json* total = metadata == nullptr ? nullptr : metadata->find_value("total_size");
   if (total == nullptr || !(*total == io::Json(pruned.total_bytes()))) {
     out.problems.push_back(espalier::detail::concat(
-        io::kIndexFile, ": total_size is ", total == nullptr ? "missing" : io::dump(*total),
-        ", the tensors have ", pruned.total_bytes(), " bytes"));
+        {io::kIndexFile, ": total_size is ", total == nullptr ? "missing" : io::dump(*total),
+         ", the tensors have ", pruned.total_bytes(), " bytes"}));
   }
 }
 

@@ -69,8 +69,8 @@ class ProtobufReader {
 
   template <class... Args>
   [[noreturn]] void fail(const Args&... what) const {
-    throw FormatError(espalier::detail::concat(file_, ": byte ", base_ + start_, ": ", what...,
-                                               "; not a SentencePiece model, or cut off"));
+    throw FormatError(espalier::detail::concat({file_, ": byte ", base_ + start_, ": ", what...,
+                                                "; not a SentencePiece model, or cut off"}));
   }
 
  private:

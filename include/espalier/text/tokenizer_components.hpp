@@ -29,9 +29,9 @@ inline std::string type_of(const Json& component) {
 
 [[noreturn]] inline void refuse(const Json& component, std::string_view kind,
                                 std::string_view supported) {
-  throw FormatError(espalier::detail::concat(component.where(), ": ", kind, " '",
-                                             type_of(component),
-                                             "' is not supported; supported: ", supported));
+  throw FormatError(
+      espalier::detail::concat({component.where(), ": ", kind, " '", type_of(component),
+                                "' is not supported; supported: ", supported}));
 }
 
 inline bool bool_or(const Json& j, std::string_view key, bool otherwise) {
@@ -108,8 +108,8 @@ inline Delimiter parse_behavior(const Json& j) {
     if (name == known) return behavior;
   }
   throw FormatError(espalier::detail::concat(
-      j.where(), ": behavior '", name,
-      "', expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous"));
+      {j.where(), ": behavior '", name,
+       "', expected Removed, Isolated, MergedWithPrevious, MergedWithNext or Contiguous"}));
 }
 
 inline PreTokenizer parse_pre_tokenizer(const Json& j) {

@@ -7,11 +7,10 @@
 // gradients.
 #pragma once
 
-#include <cmath>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/nn/parameter.hpp>
 #include <espalier/ops/adamw_step.hpp>
@@ -48,9 +47,9 @@ class AdamW {
         static_cast<float>(1.0 - config_.beta1),
         static_cast<float>(config_.beta2),
         static_cast<float>(1.0 - config_.beta2),
-        static_cast<float>(std::sqrt(1.0 - std::pow(config_.beta2, t))),
+        static_cast<float>(math::sqrt(1.0 - math::pow(config_.beta2, t))),
         static_cast<float>(config_.eps),
-        static_cast<float>(lr / (1.0 - std::pow(config_.beta1, t))),
+        static_cast<float>(lr / (1.0 - math::pow(config_.beta1, t))),
         static_cast<float>(grad_scale),
     };
     const trace::Scope scope("adamw");
@@ -77,9 +76,11 @@ class AdamW {
     return out;
   }
 
-  /// Takes over what `state` gave, after `steps` updates.
+  /// Takes over what `state` gave, after `steps` updates. `Map` is std::map or std::unordered_map
+  /// from names to AnyTensor.
   /// @throws FormatError when a moment is missing, unknown, or of another shape or type.
-  void restore(std::int64_t steps, const std::unordered_map<std::string, AnyTensor>& state) {
+  template <class Map>
+  void restore(std::int64_t steps, const Map& state) {
     ESP_REQUIRE(state.size() == 2 * parameters_.size(), FormatError, "adamw: state has ",
                 state.size(), " tensors, expected ", 2 * parameters_.size());
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
@@ -118,13 +119,13 @@ class AdamW {
         m[i] += c.one_minus_beta1 * (gi - m[i]);
         v[i] = v[i] * c.beta2 + c.one_minus_beta2 * gi * gi;
         p[i] =
-            p[i] * c.keep - c.step_size * (m[i] / (std::sqrt(v[i]) / c.root_correction2 + c.eps));
+            p[i] * c.keep - c.step_size * (m[i] / (math::sqrt(v[i]) / c.root_correction2 + c.eps));
       }
     });
   }
 
-  static void copy_moment(const std::unordered_map<std::string, AnyTensor>& state,
-                          const std::string& name, const AnyTensor& to) {
+  template <class Map>
+  static void copy_moment(const Map& state, const std::string& name, const AnyTensor& to) {
     const auto found = state.find(name);
     ESP_REQUIRE(found != state.end(), FormatError, "adamw: state lacks ", name);
     const AnyTensor& from = found->second;

@@ -7,9 +7,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/nn/parameter.hpp>
 
@@ -45,7 +45,7 @@ inline double sum_of_squares(const Tensor<float>& g) {
                  : grad.memory().sum_of_squares(reinterpret_cast<const float*>(grad.bytes()),
                                                 grad.numel());
   }
-  return std::sqrt(total);
+  return math::sqrt(total);
 }
 
 /// What every gradient is multiplied by; `max_norm` <= 0 switches clipping off.

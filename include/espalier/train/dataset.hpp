@@ -105,8 +105,8 @@ class DatasetReader {
       r.turns = {{"", text->as_string()}};
     } else {
       throw FormatError(espalier::detail::concat(
-          value.where(), ": has none of \"messages\", \"prompt\" and \"response\", \"text\"",
-          keys(value)));
+          {value.where(), ": has none of \"messages\", \"prompt\" and \"response\", \"text\"",
+           keys(value)}));
     }
     return r;
   }
@@ -129,7 +129,8 @@ class DatasetReader {
     try {
       return example_of_segments(encode_, render_(r.turns), false, -1);
     } catch (const Error& e) {
-      throw FormatError(espalier::detail::concat(path.string(), ": line ", r.line, ": ", e.what()));
+      throw FormatError(
+          espalier::detail::concat({path.string(), ": line ", r.line, ": ", e.what()}));
     }
   }
 

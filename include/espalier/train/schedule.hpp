@@ -9,11 +9,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <string_view>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/math.hpp>
 
 namespace espalier::train {
 
@@ -45,7 +45,7 @@ struct Schedule {
       case ScheduleKind::cosine: {
         constexpr double kPi = 3.14159265358979323846;
         const double progress = static_cast<double>(step - warmup) / rest;
-        return lr * std::max(0.0, 0.5 * (1.0 + std::cos(kPi * progress)));
+        return lr * std::max(0.0, 0.5 * (1.0 + math::cos(kPi * progress)));
       }
     }
     return lr;

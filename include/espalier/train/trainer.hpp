@@ -6,10 +6,10 @@
 // are in double and in order; dropout is a function of (seed, step, micro-batch): no hidden state.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include <espalier/core/math.hpp>
 #include <espalier/models/model_loss.hpp>
 #include <espalier/train/adamw.hpp>
 #include <espalier/train/batches.hpp>
@@ -116,8 +116,8 @@ class Trainer {
 
   static void require_finite(std::int64_t step, const char* what, double value) {
     ESP_REQUIRE(
-        std::isfinite(value), DivergedError, "step ", step, ": the ", what, " is ",
-        std::isnan(value) ? std::abs(value) : value,
+        math::is_finite(value), DivergedError, "step ", step, ": the ", what, " is ",
+        math::is_nan(value) ? math::abs(value) : value,
         "; nothing was updated. Lower the learning rate, lengthen the warmup, or look for a "
         "broken example");
   }

@@ -298,7 +298,7 @@ class AttentionForward {
     constexpr double kLn2 = 0.69314718055994530942;
     for (int i = 0; i < q.count; ++i) {
       s.log_sum[q.row(h_, i) * h_.heads + q.head(h_, i)] =
-          (sums.top[i] + std::log2(sums.sum[i])) * static_cast<A>(kLn2);
+          (sums.top[i] + math::log2(sums.sum[i])) * static_cast<A>(kLn2);
     }
   }
 

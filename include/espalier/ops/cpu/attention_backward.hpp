@@ -72,7 +72,7 @@ class AttentionBackward {
         h_(h),
         keys_(h),
         stride_(padded_row<A>(h.head_dim)),
-        scale_(static_cast<A>(1 / std::sqrt(static_cast<double>(h.head_dim)))) {
+        scale_(static_cast<A>(1 / math::sqrt(static_cast<double>(h.head_dim)))) {
     for (const auto& s : segments) {
       keys_.add(s.k, s.v, s.rows, query_blocks(h, s.rows) >= kBlocksPerPack);
     }

@@ -6,9 +6,9 @@
 //   scores [kKeys, kQueries] = K [kKeys, P] Qᵀ [P, kQueries]
 #pragma once
 
-#include <cmath>
 #include <vector>
 
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/core/trace.hpp>
 #include <espalier/ops/cpu/attention_product.hpp>
@@ -129,7 +129,7 @@ ESP_SIMD_INLINE simd::Vec<float, W> exp2_weight(const simd::Vec<float, W>& x) {
 template <int W>
 ESP_SIMD_INLINE simd::Vec<double, W> exp2_weight(const simd::Vec<double, W>& x) {
   simd::Vec<double, W> y;
-  for (int i = 0; i < W; ++i) y.v[i] = x.v[i] < -996 ? 0 : std::exp2(x.v[i]);
+  for (int i = 0; i < W; ++i) y.v[i] = x.v[i] < -996 ? 0 : math::exp2(x.v[i]);
   return y;
 }
 
@@ -137,7 +137,7 @@ ESP_SIMD_INLINE simd::Vec<double, W> exp2_weight(const simd::Vec<double, W>& x) 
 template <std::floating_point A>
 A exponent_scale(const AttentionHeads& h) {
   constexpr double kLog2E = 1.4426950408889634074;
-  return static_cast<A>(kLog2E / std::sqrt(static_cast<double>(h.head_dim)));
+  return static_cast<A>(kLog2E / math::sqrt(static_cast<double>(h.head_dim)));
 }
 
 /// Rows of the queries of a block, [count, stride], from [rows, A, P].

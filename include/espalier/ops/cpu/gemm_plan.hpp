@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include <espalier/ops/cpu/gemm_problem.hpp>
@@ -80,7 +79,7 @@ class Queues {
  public:
   /// The items of thread t are [begin of t, begin of t + 1).
   void reset(int threads) {
-    if (threads_ != threads) queues_.reset(new Queue[static_cast<std::size_t>(threads)]);
+    if (threads_ != threads) queues_ = std::vector<Queue>(static_cast<std::size_t>(threads));
     threads_ = threads;
   }
   void set(int thread, std::size_t begin, std::size_t end) {
@@ -104,7 +103,7 @@ class Queues {
     std::size_t end = 0;
   };
   int threads_ = 0;
-  std::unique_ptr<Queue[]> queues_;
+  std::vector<Queue> queues_;
 };
 
 /// What one parallel region does: pack every chunk, then work through the tasks.
@@ -227,7 +226,8 @@ void assign(Plan<T>& plan, int threads) {
     tasks[i].thread = static_cast<int>(least - load.begin());
   }
   for (int round = 1; round < threads; ++round) {
-    const auto [least, most] = std::minmax_element(load.begin(), load.end());
+    const auto least = std::min_element(load.begin(), load.end());
+    const auto most = std::max_element(load.begin(), load.end());
     const std::int64_t surplus = (*most - *least) / 2;
     const int from = static_cast<int>(most - load.begin());
     std::size_t chosen = tasks.size();  // the smallest that is larger than the surplus

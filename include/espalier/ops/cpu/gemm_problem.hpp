@@ -113,13 +113,17 @@ template <class Multiply>
 void multiply_rounded(std::span<const GemmProblem<bf16>> problems, Multiply multiply) {
   constexpr std::int64_t kCopied = std::int64_t{16} << 20;  // elements at a time
   std::vector<GemmProblem<float>> copies;
-  std::vector<std::pair<const GemmProblem<bf16>*, std::int64_t>> sources;  // and the first row
+  struct Source {
+    const GemmProblem<bf16>* problem;
+    std::int64_t row;  // the first
+  };
+  std::vector<Source> sources;
   std::vector<std::shared_ptr<std::byte>> memory;
   std::int64_t held = 0;
   const auto finish = [&] {
     multiply(std::span<const GemmProblem<float>>(copies));
     for (std::size_t i = 0; i < copies.size(); ++i) {
-      copy_c<false>(*sources[i].first, sources[i].second, copies[i].m, copies[i].c);
+      copy_c<false>(*sources[i].problem, sources[i].row, copies[i].m, copies[i].c);
     }
     copies.clear(), sources.clear(), memory.clear();
     held = 0;
@@ -133,7 +137,7 @@ void multiply_rounded(std::span<const GemmProblem<bf16>> problems, Multiply mult
       float* const copy = reinterpret_cast<float*>(memory.back().get());
       if (p.beta != 0) copy_c<true>(p, row, rows, copy);
       copies.push_back({rows, p.n, p.k, p.a.from_row(row), p.b, copy, p.n, p.alpha, p.beta});
-      sources.emplace_back(&p, row);
+      sources.push_back({&p, row});
       row += rows;
     }
   }

@@ -110,8 +110,8 @@ inline Isa isa_of_environment() {
   for (const Isa isa : kIsas) {
     if (name(isa) == text) return checked(isa, "ESPALIER_ISA");
   }
-  throw UsageError(espalier::detail::concat("ESPALIER_ISA is '", text,
-                                            "'; expected amx, avx512_bf16, avx512, avx2 or plain"));
+  throw UsageError(espalier::detail::concat(
+      {"ESPALIER_ISA is '", text, "'; expected amx, avx512_bf16, avx512, avx2 or plain"}));
 }
 
 inline constexpr int kNoOverride = -1;

@@ -5,10 +5,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 
+#include <espalier/core/math.hpp>
 #include <espalier/ops/cpu/simd.hpp>
 
 namespace espalier::cpu {
@@ -73,9 +73,9 @@ ESP_SIMD_INLINE double log_sum_exp(const A* z, std::int64_t n, A top) {
     std::int64_t i = begin;
     for (; i + V::kLanes <= end; i += V::kLanes) sum += softmax_weight(V::load(z + i) - V(top));
     total += static_cast<double>(simd::sum(sum));
-    for (; i < end; ++i) total += std::exp(static_cast<double>(z[i]) - static_cast<double>(top));
+    for (; i < end; ++i) total += math::exp(static_cast<double>(z[i]) - static_cast<double>(top));
   }
-  return std::log(total);
+  return math::log(total);
 }
 
 /// p = exp(z - shift), rounded to G. p may lie where z does, for G no wider than A.

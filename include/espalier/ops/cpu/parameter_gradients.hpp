@@ -29,23 +29,27 @@ class ParameterGradients {
       return;
     }
     product(wide_);
-    if (parameter.dtype() != grad.dtype()) others_.emplace_back(&grad, parameter.dtype());
+    if (parameter.dtype() != grad.dtype()) others_.push_back({&grad, parameter.dtype()});
   }
 
   void compute() {
     gemm_batch<acc_t<T>>(wide_);
     gemm_batch<bf16>(narrow_);
     for (const auto& other : others_) {
-      AnyTensor& grad = *other.first;
+      AnyTensor& grad = *other.grad;
       visit_dtype<float, double, bf16, f16>(
-          "linear", other.second, [&]<class P>() { grad = converted<P>(AnyTensor(grad)); });
+          "linear", other.dtype, [&]<class P>() { grad = converted<P>(AnyTensor(grad)); });
     }
   }
 
  private:
   std::vector<GemmProblem<acc_t<T>>> wide_;
   std::vector<GemmProblem<bf16>> narrow_;
-  std::vector<std::pair<AnyTensor*, DType>> others_;  // of neither type: f16, f32 beside double
+  struct Other {
+    AnyTensor* grad;
+    DType dtype;
+  };
+  std::vector<Other> others_;  // of neither type: f16, f32 beside double
 };
 
 }  // namespace espalier::cpu

@@ -7,7 +7,6 @@
 // would be compiled without the target. Keep throwing code out of the body.
 #pragma once
 
-#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -15,6 +14,7 @@
 #include <utility>
 
 #include <espalier/core/dtype.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/ops/cpu/isa.hpp>
 
 #define ESP_SIMD_INLINE __attribute__((always_inline)) inline
@@ -402,7 +402,7 @@ ESP_SIMD_INLINE auto sum_over(std::int64_t n, const Add& add) {
 template <int W>
 ESP_SIMD_INLINE Vec<double, W> exp(const Vec<double, W>& x) {
   Vec<double, W> y;
-  for (int i = 0; i < W; ++i) y.v[i] = std::exp(x.v[i]);
+  for (int i = 0; i < W; ++i) y.v[i] = math::exp(x.v[i]);
   return y;
 }
 namespace detail {
@@ -462,13 +462,13 @@ ESP_SIMD_INLINE Vec<double, W> exp_normal(const Vec<double, W>& x) {
 template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> log(const Vec<T, W>& x) {
   Vec<T, W> y;
-  for (int i = 0; i < W; ++i) y.v[i] = std::log(x.v[i]);
+  for (int i = 0; i < W; ++i) y.v[i] = math::log(x.v[i]);
   return y;
 }
 template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> sqrt(const Vec<T, W>& x) {
   Vec<T, W> y;
-  for (int i = 0; i < W; ++i) y.v[i] = std::sqrt(x.v[i]);
+  for (int i = 0; i < W; ++i) y.v[i] = math::sqrt(x.v[i]);
   return y;
 }
 /// exp(x) for x <= 0, and 0 for x < least, which is at least the log of the smallest normal number:

@@ -14,7 +14,7 @@ namespace espalier::cpu {
 struct ExpSum {
   double largest, total;
 
-  double log() const { return largest + std::log(total); }
+  double log() const { return largest + math::log(total); }
 };
 
 /// p [n] from z [n], n > 0.
