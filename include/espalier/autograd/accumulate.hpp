@@ -32,7 +32,7 @@ void add_elements(const T* a, const T* b, T* to, std::int64_t n) {
 }
 
 /// sum += term, where an empty `sum` is zero. Memory that somebody else holds is not written.
-inline void accumulate(AnyTensor& sum, AnyTensor term) {
+ESP_INLINE void accumulate(AnyTensor& sum, AnyTensor term) {
   if (!sum) {
     sum = std::move(term);
     return;

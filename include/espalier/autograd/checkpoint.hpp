@@ -24,8 +24,8 @@ namespace detail {
 using CheckpointFunction = Function<std::vector<AnyVar>()>;
 
 /// The nodes that existed when the clock stood at `last` and that `outputs` depend on.
-inline std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<AnyVar>& outputs,
-                                                        std::uint64_t last) {
+ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<AnyVar>& outputs,
+                                                            std::uint64_t last) {
   std::vector<std::shared_ptr<Node>> earlier, stack;
   NodeMap<bool> seen;
   for (const AnyVar& v : outputs) stack.push_back(v.node());
@@ -61,8 +61,9 @@ struct CheckpointGradients {
   std::vector<Shape> shapes;
 };
 
-inline std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f, std::uint64_t first,
-                                                CheckpointGradients& gradients) {
+ESP_INLINE std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f,
+                                                    std::uint64_t first,
+                                                    CheckpointGradients& gradients) {
   const std::vector<AnyVar> outputs = run_again(f, first);
   ESP_REQUIRE(outputs.size() == gradients.shapes.size(), Error, "checkpoint: the function gave ",
               gradients.shapes.size(), " values, and ", outputs.size(), " when run again");
@@ -78,7 +79,7 @@ inline std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f, std
   return roots;
 }
 
-inline std::vector<AnyVar> checkpointed(CheckpointFunction f) {
+ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) {
   const std::uint64_t first = graph.clock;
   std::vector<AnyVar> outputs;
   {

@@ -43,7 +43,7 @@ struct Node {
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
   // Not by recursion: a graph may be longer than the stack.
-  ~Node() {
+  ESP_INLINE ~Node() {
     std::vector<std::shared_ptr<Node>> orphans = std::move(inputs);
     while (!orphans.empty()) {
       const std::shared_ptr<Node> node = std::move(orphans.back());

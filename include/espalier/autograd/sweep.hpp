@@ -22,7 +22,7 @@ class Sweep {
   explicit Sweep(GradMode mode) : mode_(mode) {}
 
   /// @throws Error, before any gradient is touched, where a part of the graph was swept already.
-  void run(const std::shared_ptr<Node>& root, AnyTensor seed) {
+  ESP_INLINE void run(const std::shared_ptr<Node>& root, AnyTensor seed) {
     discover(root.get());
     accept(root.get(), std::move(seed));
     if (root->is_leaf()) deliver(root.get());
@@ -56,7 +56,7 @@ class Sweep {
 
   /// Takes up the nodes behind `root` that are not known yet. No recursion: a graph is as deep as
   /// a model is long.
-  void discover(Node* root) {
+  ESP_INLINE void discover(Node* root) {
     std::vector<Node*> found, stack = {root};
     while (!stack.empty()) {
       Node* node = stack.back();
@@ -92,12 +92,12 @@ class Sweep {
     }
   }
 
-  void accept(Node* node, AnyTensor grad) {
+  ESP_INLINE void accept(Node* node, AnyTensor grad) {
     State& state = states_[node];
     if (state.wanted && grad) accumulate(state.grad, std::move(grad));
   }
 
-  void differentiate(Node* node) {
+  ESP_INLINE void differentiate(Node* node) {
     const AnyTensor dy = std::exchange(states_[node].grad, AnyTensor());
     const auto backward = std::exchange(node->backward, nullptr);
     if (!dy) return;  // no gradient reached it, which means zero
@@ -115,7 +115,7 @@ class Sweep {
     }
   }
 
-  void expand(Node* node) {
+  ESP_INLINE void expand(Node* node) {
     const AnyTensor reached = std::exchange(states_[node].grad, AnyTensor());
     const auto recompute = std::exchange(node->recompute, nullptr);
     if (!reached) return;
@@ -126,7 +126,7 @@ class Sweep {
     }
   }
 
-  void deliver(Node* leaf) {
+  ESP_INLINE void deliver(Node* leaf) {
     AnyTensor grad = std::exchange(states_[leaf].grad, AnyTensor());
     switch (mode_of(leaf)) {
       case GradMode::ignore:

@@ -211,7 +211,7 @@ struct BackwardOptions {
 
 /// Backward from `root` to the leaves. Saved tensors are freed as the sweep passes, so a graph can
 /// be swept once.
-inline void backward(const AnyVar& root, const BackwardOptions& options) {
+ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
   ESP_REQUIRE(root.node() != nullptr, Error,
               "backward: the value does not depend on any parameter");
   AnyTensor seed = options.seed;

@@ -166,8 +166,8 @@ using acc_t = typename detail::accumulator<T>::type;
 }
 
 namespace detail {
-[[noreturn]] inline void throw_unsupported(std::string_view op, DType dtype,
-                                           std::initializer_list<DType> built_for) {
+[[noreturn]] ESP_INLINE void throw_unsupported(std::string_view op, DType dtype,
+                                               std::initializer_list<DType> built_for) {
   std::string list;
   for (const DType d : built_for) list.append(" ").append(name(d));
   throw DTypeError(concat({op, ": unsupported dtype ", name(dtype), "; built for", list}));

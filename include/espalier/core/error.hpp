@@ -11,6 +11,8 @@
 #include <string_view>
 #include <utility>
 
+#include <espalier/core/inline.hpp>
+
 namespace espalier {
 
 struct Error : std::runtime_error {
@@ -59,7 +61,7 @@ struct MessagePart {
   std::string text;
 };
 
-[[nodiscard]] inline std::string concat(std::initializer_list<MessagePart> parts) {
+[[nodiscard]] ESP_INLINE std::string concat(std::initializer_list<MessagePart> parts) {
   std::string message;
   for (const MessagePart& part : parts) message += part.text;
   return message;

@@ -4,10 +4,16 @@
 // ESPALIER_COMPILED everywhere (bodies may be inlined, but no code is emitted for them), and links
 // object files that were compiled with ESPALIER_COMPILED_HERE (code is emitted, called or not). In
 // this repository that is the CMake target espalier_compiled: it halves the time to build.
+// What only such bodies need, a heavy library, stands between #ifdef ESP_BODIES and #endif with
+// them.
 //   ESP_COMPILED_TEMPLATE(void f<float>(int));
 // behind a template that is not inline does the same for one instance of it; a file of that target
 // says `template void f<float>(int);`. ("class C<float>": every member defined outside of C.)
 #pragma once
+
+#if defined(ESPALIER_COMPILED_HERE) || !defined(ESPALIER_COMPILED)
+#define ESP_BODIES
+#endif
 
 #if defined(ESPALIER_COMPILED) || defined(ESPALIER_COMPILED_HERE)
 #define ESP_COMPILED_TEMPLATE(...) extern template __VA_ARGS__

@@ -17,7 +17,7 @@ namespace espalier {
 
 class Shape;
 /// "[4, 8]"
-[[nodiscard]] inline std::string to_string(const Shape& s);
+[[nodiscard]] ESP_INLINE std::string to_string(const Shape& s);
 
 class Shape {
  public:

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <espalier/core/clock.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier::trace {
 
@@ -154,7 +155,7 @@ inline void estimate_bytes(double bytes) {
 }
 
 /// Ends tracing; an empty report when it was off.
-[[nodiscard]] inline Report stop() {
+[[nodiscard]] ESP_INLINE Report stop() {
   Report report;
   const std::unique_ptr<detail::Recorder> recorder(std::exchange(detail::recorder, nullptr));
   if (!recorder) return report;

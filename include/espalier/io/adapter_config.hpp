@@ -9,10 +9,13 @@
 #endif
 
 #include <cmath>
-#include <regex>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <espalier/core/inline.hpp>
 #include <espalier/io/json.hpp>
+#include <espalier/io/module_pattern.hpp>
 
 namespace espalier::io {
 
@@ -42,12 +45,11 @@ struct AdapterConfig {
   }
 
  private:
-  /// PEFT: re.match(rf"(.*\.)?({key})$", module)
   template <class Value>
   static const std::pair<std::string, Value>* first_match(
       const std::vector<std::pair<std::string, Value>>& patterns, const std::string& module) {
     for (const auto& entry : patterns) {
-      if (std::regex_match(module, std::regex("(.*\\.)?(" + entry.first + ")"))) return &entry;
+      if (matches_module(entry.first, module)) return &entry;
     }
     return nullptr;
   }
@@ -112,12 +114,9 @@ class AdapterConfigReader {
     constexpr std::size_t kLongest = 256;  // std::regex recurses: a long one could end the stack
     ESP_REQUIRE(m.key.size() <= kLongest, FormatError, m.value.where(), ": the pattern has ",
                 m.key.size(), " characters, at most ", kLongest, " are supported");
-    try {
-      (void)std::regex("(.*\\.)?(" + m.key + ")");
-    } catch (const std::regex_error& e) {
-      throw FormatError(espalier::detail::concat(
-          {m.value.where(), ": the pattern is not understood: ", e.what()}));
-    }
+    const std::string error = module_pattern_error(m.key);
+    ESP_REQUIRE(error.empty(), FormatError, m.value.where(),
+                ": the pattern is not understood: ", error);
     return m.key;
   }
 

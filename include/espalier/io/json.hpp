@@ -9,17 +9,28 @@
 #error "espalier/io/json.hpp is host-only; include it from a .cpp"
 #endif
 
-#include <cctype>
 #include <filesystem>
-#include <numeric>
-#include <optional>
-
-#include <simdjson.h>
+#include <string>
+#include <string_view>
 
 #include <espalier/core/inline.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/json_value.hpp>
+
+namespace espalier::io {
+
+/// @throws FormatError naming `source` and what is wrong.
+[[nodiscard]] Json parse_json(std::string_view text, std::string source);
+[[nodiscard]] Json read_json(const std::filesystem::path& path);
+
+}  // namespace espalier::io
+
+#ifdef ESP_BODIES
+#include <algorithm>
+#include <numeric>
+
+#include <simdjson.h>
 
 namespace espalier::io {
 
@@ -168,13 +179,13 @@ class JsonReader {
   std::shared_ptr<detail::JsonOrigin> origin_;
 };
 
-/// @throws FormatError naming `source` and what is wrong.
-[[nodiscard]] ESP_INLINE Json parse_json(std::string_view text, std::string source) {
+ESP_INLINE Json parse_json(std::string_view text, std::string source) {
   return JsonReader(text, std::move(source)).read();
 }
 
-[[nodiscard]] ESP_INLINE Json read_json(const std::filesystem::path& path) {
+ESP_INLINE Json read_json(const std::filesystem::path& path) {
   return parse_json(read_text(path), path.string());
 }
 
 }  // namespace espalier::io
+#endif

@@ -188,7 +188,7 @@ struct LinearOp {
     cpu::gemm_batch<T>(for_dx);
   }
 
-  void check(const std::vector<AnyTensor>& in) const {
+  ESP_INLINE void check(const std::vector<AnyTensor>& in) const {
     const Shape& x = in[0].shape();
     ESP_REQUIRE(x.rank() == 2, ShapeError, kName, ": x is ", x, ", expected [rows, in]");
     ESP_REQUIRE(offsets.front() == 0 && offsets.back() == x[0], ShapeError, kName,

@@ -54,7 +54,7 @@ class CpuPool {
   };
 
   /// At least `size` bytes, a rounded number.
-  Block allocate(std::size_t size) {
+  ESP_INLINE Block allocate(std::size_t size) {
     const std::lock_guard lock(mutex_);
     Block block{nullptr, size};
     for (std::size_t held = size; held <= size + size / 2; held = rounded(held + 1)) {
@@ -74,7 +74,7 @@ class CpuPool {
     return block;
   }
 
-  void release(const Block& block) noexcept {
+  ESP_INLINE void release(const Block& block) noexcept {
     const std::lock_guard lock(mutex_);
     stats_.in_use_bytes -= block.size;
     try {
@@ -131,7 +131,7 @@ inline void trim_pool() {
 }
 
 /// Uninitialised host memory of `bytes` bytes from the pool.
-[[nodiscard]] inline std::shared_ptr<std::byte> allocate_bytes(std::size_t bytes) {
+[[nodiscard]] ESP_INLINE std::shared_ptr<std::byte> allocate_bytes(std::size_t bytes) {
   auto& pool = detail::CpuPool::instance();
   const auto block = pool.allocate(detail::CpuPool::rounded(bytes));
   return {static_cast<std::byte*>(block.at),

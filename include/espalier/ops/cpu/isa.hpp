@@ -104,7 +104,7 @@ inline Isa checked(Isa wanted, std::string_view who) {
   return wanted;
 }
 
-inline Isa isa_of_environment() {
+ESP_INLINE Isa isa_of_environment() {
   const char* text = std::getenv("ESPALIER_ISA");
   if (text == nullptr || *text == '\0') return fastest_isa();
   for (const Isa isa : kIsas) {
