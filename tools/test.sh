@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds Espalier and runs its tests, from a bare Debian 12 on: installs what is missing first, and
 # says which files took longest to compile.
-#   tools/test.sh                        preset cpu, all tests
+#   tools/test.sh                        preset cpu, all tests but those labelled slow
+#   tools/test.sh -L slow                those: every header alone, under nvcc, the benches on tiny sizes
 #   tools/test.sh --preset asan          or tsan, tidy; asan-kernels and tsan-kernels: a part of them
 #   tools/test.sh -R ops/ -j 1           anything else goes to ctest
 set -euo pipefail
@@ -24,4 +25,5 @@ configured=${preset%-kernels}
 cmake --preset "$configured"
 cmake --build --preset "$preset" --parallel "$jobs"
 cmake -D BUILD="build/$configured" -P tools/slow_tus.cmake
+if (($# == 0)); then set -- -LE '^slow$'; fi
 ctest --preset "$preset" --parallel "$jobs" "$@"
