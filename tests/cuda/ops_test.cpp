@@ -113,7 +113,8 @@ TEMPLATE_TEST_CASE("device Cuda: experts with LoRA as on the CPU, gradients of a
                    "[cuda]", DEVICE_TYPES) {
   using T = TestType;
   const bool in_f32 = GENERATE(false, true);  // as some checkpoints store them
-  for (const auto& [width, rank] : {std::pair<std::int64_t, std::int64_t>{16, 8}, {6, 3}}) {
+  for (const auto& sizes : {std::pair<std::int64_t, std::int64_t>{16, 8}, {6, 3}}) {
+    const std::int64_t width = sizes.first, rank = sizes.second;
     on_both_devices<T>({{9, width}, {rank, width}, {24, rank}}, [&](auto x, auto a, auto b) {
       using D = typename decltype(x.value())::device_type;
       const auto on = [](Shape shape, std::uint64_t seed, auto type) {

@@ -41,6 +41,16 @@ std::string missing(std::string_view need) {
     if (folder != nullptr && access(folder, R_OK) == 0) return {};
     return "set ESPALIER_SMOLLM2 to a folder with the tokenizer of SmolLM2-135M-Instruct";
   }
+  if (need == "file_limit") {  // ulimit -f, which stands for a full disk
+#ifdef __SANITIZE_THREAD__
+    return "ThreadSanitizer keeps its shadow memory in a file";
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+    return "ThreadSanitizer keeps its shadow memory in a file";
+#endif
+#endif
+    return {};
+  }
   return "unknown need '" + std::string(need) + "'";
 }
 

@@ -207,7 +207,7 @@ TEST_CASE("programs: a damaged adapter is named", "[tools][bad_input]") {
   for (const Program& p : adapted) w.require_refused(p, "adapter_model.safetensors");
 }
 
-TEST_CASE("programs: a full disk leaves nothing half-written", "[tools][bad_input]") {
+TEST_CASE("programs: a full disk leaves nothing half-written", "[tools][.file_limit]") {
   // A limit on the size of files fails writes as a full disk does, without needing one.
   World w;
   for (const Program& p : programs()) {

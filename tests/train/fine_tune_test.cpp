@@ -195,7 +195,7 @@ TEST_CASE("fine_tune: what is wrong is said in one line", "[train][fine_tune]") 
 }
 
 TEST_CASE("fine_tune: a disk that takes no more leaves whole checkpoints only",
-          "[train][fine_tune]") {
+          "[train][.file_limit]") {
   Bench b;
   const fs::path out = b / "out";
   // A limit on the size of a file stands in for a full disk: the log fits, the moments do not.
