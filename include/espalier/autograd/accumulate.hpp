@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include <espalier/core/inline.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/core/trace.hpp>
 #include <espalier/tensor/tensor.hpp>

@@ -16,6 +16,7 @@
 #include <espalier/autograd/node_map.hpp>
 #include <espalier/autograd/var.hpp>
 #include <espalier/core/function.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier {
 

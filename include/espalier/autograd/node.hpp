@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <espalier/core/function.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/tensor/tensor.hpp>
 
 namespace espalier {

@@ -13,6 +13,7 @@
 #include <espalier/autograd/accumulate.hpp>
 #include <espalier/autograd/node.hpp>
 #include <espalier/autograd/node_map.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/core/trace.hpp>
 
 namespace espalier::detail {

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <espalier/autograd/sweep.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier {
 

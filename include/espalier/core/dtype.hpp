@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier {
 

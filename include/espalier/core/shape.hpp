@@ -12,6 +12,7 @@
 #include <string>
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier {
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/inline.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
 #include <espalier/ops/cpu/map.hpp>

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
 #include <espalier/ops/cpu/log_softmax.hpp>

@@ -19,6 +19,7 @@
 
 #include <espalier/core/device.hpp>
 #include <espalier/core/dtype.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier {
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <espalier/core/inline.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/ops/cpu/attention_decode.hpp>
 #include <espalier/ops/cpu/attention_sums.hpp>
 

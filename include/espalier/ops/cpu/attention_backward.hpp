@@ -9,6 +9,7 @@
 #include <array>
 
 #include <espalier/core/inline.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/ops/cpu/attention_blocks.hpp>
 
 namespace espalier::cpu {

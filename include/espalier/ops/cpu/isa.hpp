@@ -20,6 +20,7 @@
 #endif
 
 #include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
 
 namespace espalier::cpu {
 

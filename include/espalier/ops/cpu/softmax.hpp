@@ -5,6 +5,7 @@
 // (see log_softmax.hpp), get 0.
 #pragma once
 
+#include <espalier/core/math.hpp>
 #include <espalier/ops/cpu/log_softmax.hpp>
 #include <espalier/ops/cpu/map.hpp>
 
