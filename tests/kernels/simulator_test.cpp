@@ -245,7 +245,7 @@ TEST_CASE("simulator: what CUDA leaves undefined is refused", "[kernels][simulat
     REQUIRE(text(Fault::none) == "no error");  // nothing is left of the refused launches
   });
   REQUIRE(has(error_of([] { run_faulty(Fault::disagree); }),
-              "lanes disagree about the mask: lane 16 says 0xffffff00, lane 8 says 0xffffffff"));
+              "lanes disagree about the mask: lane 23 says 0xffffff00, lane 8 says 0xffffffff"));
 }
 
 TEST_CASE("simulator: launches that CUDA refuses", "[kernels][simulator]") {

@@ -28,7 +28,7 @@ struct MbarrierState {
 /// Matrix products as one thread of the warpgroup sees them.
 struct Products {
   struct Issued {
-    void (*multiply)(std::unique_ptr<Thread>* group, const Issued& product);
+    void (*multiply)(Thread* group, const Issued& product);
     std::uint64_t a, b;
 
     bool operator==(const Issued&) const = default;

@@ -6,7 +6,9 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -85,10 +87,10 @@ class Block {
     const unsigned n = block.x * block.y * block.z;
     blockIdx = index;
     blockDim = block;
-    while (threads_.size() < n) threads_.push_back(std::make_unique<Thread>());
     size_ = live_ = n;
     for (unsigned i = 0; i < n; ++i) begin_thread(i, block, body, argument);
     arrived_ = 0;
+    std::fill(std::begin(in_warp_), std::end(in_warp_), 0u);
     g_shared.begin_block();
     publish(&begin_key_);
     order_.resize(n);
@@ -144,9 +146,9 @@ class Block {
     wait(t, Thread::State::until_ready, what, place);
   }
   /// The threads of the warpgroup of `t`, side by side; null where the block has fewer.
-  std::unique_ptr<Thread>* warpgroup(const Thread& t) {
+  Thread* warpgroup(const Thread& t) {
     const unsigned first = t.linear / kWarpgroupThreads * kWarpgroupThreads;
-    return first + kWarpgroupThreads <= size_ ? threads_.data() + first : nullptr;
+    return first + kWarpgroupThreads <= size_ ? threads_ + first : nullptr;
   }
 
   /// Ends the launch: the thread did what CUDA leaves undefined.
@@ -165,7 +167,7 @@ class Block {
 
  private:
   void begin_thread(unsigned i, dim3 block, void (*body)(void*), void* argument) {
-    Thread& t = *threads_[i];
+    Thread& t = threads_[i];
     prepare_fiber(t.fiber, body, argument);
     t.index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
     t.linear = i;
@@ -177,13 +179,13 @@ class Block {
     t.written_maps.clear();
   }
 
-  void run_to_end() {
+  ESP_SIMULATOR_SCHEDULER void run_to_end() {
     behind = {};
     while (live_ > 0) {
       if (schedule == Schedule::random) std::shuffle(order_.begin(), order_.end(), random_);
       bool moved = false;
       for (const unsigned i : order_) {
-        Thread& t = *threads_[i];
+        Thread& t = threads_[i];
         if (t.state == Thread::State::until_ready && t.ready(t)) t.state = Thread::State::runnable;
         if (t.state != Thread::State::runnable) continue;
         moved = true;
@@ -211,7 +213,7 @@ class Block {
 
   void retire_all() {
     for (unsigned i = 0; i < size_; ++i) {
-      Thread& t = *threads_[i];
+      Thread& t = threads_[i];
       if (t.state == Thread::State::ended) continue;
       retire_fiber(t.fiber, &end_key_);
       t.state = Thread::State::ended;
@@ -229,8 +231,8 @@ class Block {
     leave_fiber();
   }
 
-  ESP_SIMULATOR_RAW Thread& lane_of(const Thread& t, unsigned lane) {
-    return *threads_.data()[t.linear / kLanes * kLanes + lane];
+  ESP_SIMULATOR_SCHEDULER Thread& lane_of(const Thread& t, unsigned lane) {
+    return threads_[t.linear / kLanes * kLanes + lane];
   }
 
   static void collect_turns(void* const* operands, unsigned mask) {
@@ -243,7 +245,7 @@ class Block {
     }
   }
 
-  void after_run(Thread& t) {
+  ESP_SIMULATOR_SCHEDULER void after_run(Thread& t) {
     switch (t.state) {
       case Thread::State::runnable:
       case Thread::State::until_ready:
@@ -275,24 +277,32 @@ class Block {
     }
   }
 
-  void release_barrier() {
+  ESP_SIMULATOR_SCHEDULER void release_barrier() {
     if (arrived_ == 0 || arrived_ < live_) return;
     arrived_ = 0;
     for (unsigned i = 0; i < size_; ++i) {
-      if (threads_[i]->state == Thread::State::at_barrier) {
-        threads_[i]->state = Thread::State::runnable;
+      if (threads_[i].state == Thread::State::at_barrier) {
+        threads_[i].state = Thread::State::runnable;
       }
     }
   }
 
-  unsigned warp_size(const Thread& t) const {
+  ESP_SIMULATOR_SCHEDULER unsigned warp_size(const Thread& t) const {
     return std::min(kLanes, size_ - t.linear / kLanes * kLanes);
   }
 
-  void arrive_in_warp(const Thread& t) {
-    const std::string here = t.place.text() + ": " + t.what + ": ";
+  ESP_SIMULATOR_SCHEDULER void arrive_in_warp(const Thread& t) {
+    const unsigned in_warp = ++in_warp_[t.linear / kLanes];
+    // Whatever is wrong with fewer lanes shows when no thread can move any more.
+    if (in_warp >= static_cast<unsigned>(std::popcount(t.mask))) meet_in_warp(t);
+  }
+
+  /// Does the collective of `t` when all lanes of its mask are there.
+  ESP_SIMULATOR_SCHEDULER void meet_in_warp(const Thread& t) {
+    const auto here = [&t] { return t.place.text() + ": " + t.what + ": "; };
     if (!(t.mask >> t.lane() & 1u)) {
-      throw Error(here + "lane " + std::to_string(t.lane()) + " is not in its mask " + hex(t.mask));
+      throw Error(here() + "lane " + std::to_string(t.lane()) + " is not in its mask " +
+                  hex(t.mask));
     }
     const unsigned lanes = warp_size(t);
     unsigned present = 0;
@@ -300,7 +310,7 @@ class Block {
     for (unsigned l = 0; l < kLanes; ++l) {
       if (!(t.mask >> l & 1u)) continue;
       if (l >= lanes) {
-        throw Error(here + "mask " + hex(t.mask) + " names lane " + std::to_string(l) +
+        throw Error(here() + "mask " + hex(t.mask) + " names lane " + std::to_string(l) +
                     ", but the last warp of the block has " + std::to_string(lanes) + " lanes");
       }
       const Thread& other = lane_of(t, l);
@@ -308,12 +318,12 @@ class Block {
       if (other.state != Thread::State::in_warp) continue;
       if (other.mask != t.mask) {
         if (!(other.mask >> t.lane() & 1u)) continue;  // it waits for others first
-        throw Error(here + "lanes disagree about the mask: lane " + std::to_string(t.lane()) +
+        throw Error(here() + "lanes disagree about the mask: lane " + std::to_string(t.lane()) +
                     " says " + hex(t.mask) + ", lane " + std::to_string(l) + " says " +
                     hex(other.mask) + " in " + other.waits());
       }
       if (other.resolve != t.resolve) {
-        throw Error(here + "lane " + std::to_string(l) + " is in " + other.waits());
+        throw Error(here() + "lane " + std::to_string(l) + " is in " + other.waits());
       }
       present |= 1u << l;
       operands[l] = other.operand;
@@ -323,6 +333,7 @@ class Block {
     for (unsigned l = 0; l < lanes; ++l) {
       if (t.mask >> l & 1u) lane_of(t, l).state = Thread::State::runnable;
     }
+    in_warp_[t.linear / kLanes] -= static_cast<unsigned>(std::popcount(t.mask));
   }
 
   [[noreturn]] static void refuse_exited(const Thread& t, unsigned lane) {
@@ -331,10 +342,13 @@ class Block {
   }
 
   [[noreturn]] void refuse_deadlock() {
+    for (unsigned i = 0; i < size_; ++i) {
+      if (threads_[i].state == Thread::State::in_warp) meet_in_warp(threads_[i]);
+    }
     const auto first = [&](Thread::State state) {
-      const auto found = std::find_if(threads_.begin(), threads_.begin() + size_,
-                                      [&](const auto& t) { return t->state == state; });
-      return found == threads_.begin() + size_ ? nullptr : found->get();
+      const Thread* found = std::find_if(threads_, threads_ + size_,
+                                         [&](const Thread& t) { return t.state == state; });
+      return found == threads_ + size_ ? nullptr : found;
     };
     const Thread* barrier = first(Thread::State::at_barrier);
     const Thread* other = first(Thread::State::in_warp);
@@ -357,13 +371,15 @@ class Block {
     return text;
   }
 
-  std::vector<std::unique_ptr<Thread>> threads_;
+  const std::unique_ptr<Thread[]> owned_ = std::make_unique<Thread[]>(kMaxThreads);
+  Thread* const threads_ = owned_.get();
   std::vector<unsigned> order_;
   std::mt19937_64 random_;
   Thread* current_ = nullptr;
   std::string* refusal_ = nullptr;
   const Thread* first_ = nullptr;  // the first to arrive at the barrier
   unsigned size_ = 0, live_ = 0, arrived_ = 0;
+  unsigned in_warp_[kMaxThreads / kLanes] = {};  // lanes of each warp that wait in a collective
   char begin_key_, end_key_, barrier_keys_[2];
 };
 

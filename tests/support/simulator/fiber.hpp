@@ -41,12 +41,14 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #endif
 
 // The simulator's own state is shared by all fibers on purpose: the sanitizers must not look at it.
+// ESP_SIMULATOR_SCHEDULER marks what only the scheduler calls, and often: there they cost time.
 #ifdef __clang__
-#define ESP_SIMULATOR_RAW __attribute__((noinline, no_sanitize("address", "thread")))
+#define ESP_SIMULATOR_SCHEDULER __attribute__((no_sanitize("address", "thread")))
 #else
-#define ESP_SIMULATOR_RAW \
-  __attribute__((noinline, no_sanitize_thread, no_sanitize_address, no_sanitize_undefined))
+#define ESP_SIMULATOR_SCHEDULER \
+  __attribute__((no_sanitize_thread, no_sanitize_address, no_sanitize_undefined))
 #endif
+#define ESP_SIMULATOR_RAW __attribute__((noinline)) ESP_SIMULATOR_SCHEDULER
 
 namespace espalier::simulator {
 

@@ -192,7 +192,7 @@ float operand_element(std::uint64_t descriptor, unsigned side, unsigned k) {
 }
 
 /// Adds a b to the sums of the group's threads, by the lane map of the manual.
-ESP_SIMULATOR_RAW inline void add_product(std::unique_ptr<Thread>* group, const float (&a)[64][16],
+ESP_SIMULATOR_RAW inline void add_product(Thread* group, const float (&a)[64][16],
                                           const float (&b)[16][256]) {
   static float d[64][256];
   const auto at = [](unsigned thread, unsigned i) -> float& {
@@ -201,7 +201,7 @@ ESP_SIMULATOR_RAW inline void add_product(std::unique_ptr<Thread>* group, const 
   };
   float* sums[kWarpgroupThreads];
   for (unsigned t = 0; t < kWarpgroupThreads; ++t) {
-    sums[t] = group[t]->products.sums.data();
+    sums[t] = group[t].products.sums.data();
     for (unsigned i = 0; i < 128; ++i) at(t, i) = sums[t][i];
   }
   for (unsigned i = 0; i < 64; ++i) {
@@ -215,7 +215,7 @@ ESP_SIMULATOR_RAW inline void add_product(std::unique_ptr<Thread>* group, const 
 }
 
 template <class T, bool kKMajorA, bool kKMajorB>
-void multiply_warpgroup(std::unique_ptr<Thread>* group, const Products::Issued& product) {
+void multiply_warpgroup(Thread* group, const Products::Issued& product) {
   if (product.a >> 49 != 1u << 13 || product.b >> 49 != 1u << 13) {
     throw Error("wgmma: only the 128-byte swizzle, with base offset 0, is simulated");
   }
@@ -253,14 +253,14 @@ inline void wgmma_commit() {
 }
 
 /// Does the products of all but the newest `left` groups, for the whole warpgroup.
-inline void do_products(std::unique_ptr<Thread>* group) {
-  const Products& first = group[0]->products;
+inline void do_products(Thread* group) {
+  const Products& first = group[0].products;
   const std::size_t left = std::min(first.left, first.ends.size());
   const std::size_t groups = first.ends.size() - left;
   const std::size_t count = groups == 0 ? 0 : first.ends[groups - 1];
   for (std::size_t i = 0; i < count; ++i) first.issued[i].multiply(group, first.issued[i]);
   for (unsigned t = 0; t < kWarpgroupThreads; ++t) {
-    Products& p = group[t]->products;
+    Products& p = group[t].products;
     p.issued.erase(p.issued.begin(), p.issued.begin() + std::ptrdiff_t(count));
     p.ends.erase(p.ends.begin(), p.ends.begin() + std::ptrdiff_t(groups));
     for (std::size_t& e : p.ends) e -= count;
@@ -275,17 +275,17 @@ inline void do_products(std::unique_ptr<Thread>* group) {
 
 inline bool products_are_done(Thread& t) {
   if (!t.products.done) {
-    std::unique_ptr<Thread>* group = g_block.warpgroup(t);
+    Thread* group = g_block.warpgroup(t);
     if (group == nullptr) throw Error(t.place.text() + ": wgmma: a warpgroup has 128 threads");
     for (unsigned i = 0; i < kWarpgroupThreads; ++i) {
-      const Thread& other = *group[i];
+      const Thread& other = group[i];
       if (other.state != Thread::State::until_ready || other.ready != products_are_done ||
           other.products.done) {
         return false;
       }
     }
     for (unsigned i = 0; i < kWarpgroupThreads; ++i) {
-      const Thread& other = *group[i];
+      const Thread& other = group[i];
       if (other.products.issued != t.products.issued || other.products.ends != t.products.ends ||
           other.products.left != t.products.left) {
         throw Error(t.place.text() + ": wgmma: " + t.name() + " and " + other.name() +
