@@ -214,10 +214,11 @@ TEST_CASE("Python's safetensors reads our file", "[.python]") {
   test::TemporaryFolder folder;
   save_safetensors(folder / "t", {{"u", Tensor<std::uint8_t>(Shape{3}, {1, 2, 3})},
                                   {"f", Tensor<float>(Shape{1, 2}, {0.5f, -2.0f})}});
-  const char* python = std::getenv("ESPALIER_PYTHON");
+  const char* python = std::getenv("ESPALIER_PEERS_PYTHON");
+  REQUIRE(python != nullptr);
   const std::string command =
-      std::string(python != nullptr ? python : "python3") +
-      " -c \"from safetensors.numpy import load_file; t = load_file('" + (folder / "t").string() +
+      std::string(python) + " -c \"from safetensors.numpy import load_file; t = load_file('" +
+      (folder / "t").string() +
       "'); assert t['u'].tolist() == [1, 2, 3] and t['f'].tolist() == [[0.5, -2.0]]\"";
   CHECK(std::system(command.c_str()) == 0);
 }
