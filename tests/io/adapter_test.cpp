@@ -126,7 +126,7 @@ TEST_CASE("adapter: settings that would change the numbers are refused by key") 
 
 TEST_CASE("adapter: tensors that do not belong together are refused by name") {
   test::TemporaryFolder folder;
-  const auto refusal = [&](std::vector<std::pair<std::string, AnyTensor>> tensors,
+  const auto refusal = [&](const std::vector<std::pair<std::string, AnyTensor>>& tensors,
                            std::int64_t r = 2) {
     write_adapter(folder / "a", config_of(r), tensors);
     return message_of<Error>([&] { (void)read_adapter(folder / "a"); }, folder.path());

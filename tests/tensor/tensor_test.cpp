@@ -9,9 +9,10 @@ using namespace espalier::test;
 
 TEST_CASE("Tensor: a copy shares the memory, a clone does not", "[tensor]") {
   const Tensor<float> a({2, 2}, {1, 2, 3, 4});
-  const Tensor<float> alias = a, deep = a.clone();
-  a[0] = 9;
-  REQUIRE(alias[0] == 9);
+  const Tensor<float> deep = a.clone();
+  Tensor<float> alias = a;
+  alias[0] = 9;
+  REQUIRE(a[0] == 9);
   REQUIRE(deep[0] == 1);
 }
 
