@@ -97,7 +97,7 @@ TEST_CASE("A greedy continuation is found greedy, and no other", "[eval]") {
   Ids context = random_ids(3, 12);
   const std::vector<Ids> prompts = {context};
   Ids greedy;
-  tiny.engine().generate(prompts, 4, {}, [&](std::size_t, Completion c) { greedy = c.ids; });
+  tiny.engine().generate(prompts, 4, {}, [&](std::size_t, const Completion& c) { greedy = c.ids; });
   REQUIRE(greedy.size() == 4);
   Ids other = greedy;
   other[2] = other[2] == 50 ? 51 : 50;
@@ -137,13 +137,14 @@ TEST_CASE("Generation with a shared prefix in a changing batch equals plain deco
   for (const std::int64_t batch : {1, 3, 16}) {
     for (const std::int64_t pass_tokens : {8, 2048}) {
       std::vector<int> calls(prompts.size(), 0);
-      tiny.engine(batch, pass_tokens).generate(prompts, 12, {}, [&](std::size_t i, Completion c) {
-        CAPTURE(batch, pass_tokens, i);
-        ++calls[i];
-        const Ids want = plain_greedy(tiny.model, prompts[i], 12);
-        CHECK(c.ids == want);
-        CHECK(c.hit_limit == (want.size() == 12));
-      });
+      tiny.engine(batch, pass_tokens)
+          .generate(prompts, 12, {}, [&](std::size_t i, const Completion& c) {
+            CAPTURE(batch, pass_tokens, i);
+            ++calls[i];
+            const Ids want = plain_greedy(tiny.model, prompts[i], 12);
+            CHECK(c.ids == want);
+            CHECK(c.hit_limit == (want.size() == 12));
+          });
       CHECK(calls == std::vector<int>(prompts.size(), 1));
     }
   }
@@ -153,10 +154,10 @@ TEST_CASE("The text of a completion ends before the first stop string", "[eval]"
   const Tiny tiny;
   const std::vector<Ids> prompts = {random_ids(5, 9)};
   Completion whole, cut;
-  tiny.engine().generate(prompts, 24, {}, [&](std::size_t, Completion c) { whole = c; });
+  tiny.engine().generate(prompts, 24, {}, [&](std::size_t, const Completion& c) { whole = c; });
   REQUIRE(whole.text.size() > 8);
   const std::vector<std::string> stop = {"never to be found", whole.text.substr(4, 3)};
-  tiny.engine().generate(prompts, 24, stop, [&](std::size_t, Completion c) { cut = c; });
+  tiny.engine().generate(prompts, 24, stop, [&](std::size_t, const Completion& c) { cut = c; });
   CHECK(cut.text == whole.text.substr(0, whole.text.find(stop[1])));
   CHECK_FALSE(cut.hit_limit);
   CHECK(cut.ids.size() < whole.ids.size());
@@ -181,7 +182,7 @@ TEST_CASE("Token ids beyond the model's vocabulary are refused", "[eval]") {
   const std::vector<Continuation> items = {{{1, 2}, {500}}};
   CHECK_THROWS_AS(tiny.engine().score(items), FormatError);
   const std::vector<Ids> prompts = {{1, -4}};
-  CHECK_THROWS_AS(tiny.engine().generate(prompts, 2, {}, [](std::size_t, Completion) {}),
+  CHECK_THROWS_AS(tiny.engine().generate(prompts, 2, {}, [](std::size_t, const Completion&) {}),
                   FormatError);
 }
 
