@@ -76,7 +76,7 @@ TEST_CASE("softmax: one axis, and no elements", "[ops][softmax]") {
 
 TEST_CASE("softmax: large, infinite and NaN elements", "[ops][softmax]") {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  const auto row = [](std::vector<float> x) {
+  const auto row = [](const std::vector<float>& x) {
     const auto n = static_cast<std::int64_t>(x.size());
     return to_vector(softmax(Var<float>(Tensor<float>(Shape{n}, x))).value());
   };
