@@ -371,6 +371,7 @@ class Block {
     return text;
   }
 
+  // A plain pointer beside the owner: calls of its operators would be instrumented.
   const std::unique_ptr<Thread[]> owned_ = std::make_unique<Thread[]>(kMaxThreads);
   Thread* const threads_ = owned_.get();
   std::vector<unsigned> order_;

@@ -41,7 +41,7 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #endif
 
 // The simulator's own state is shared by all fibers on purpose: the sanitizers must not look at it.
-// ESP_SIMULATOR_SCHEDULER marks what only the scheduler calls, and often: there they cost time.
+// ESP_SIMULATOR_SCHEDULER hides what the scheduler does for every switch, and lets it be inlined.
 #ifdef __clang__
 #define ESP_SIMULATOR_SCHEDULER __attribute__((no_sanitize("address", "thread")))
 #else
