@@ -9,7 +9,7 @@
 #include <espalier/ops/cpu/ceilings.hpp>
 #include <espalier/ops/scale.hpp>
 #include <espalier/train/adamw.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/hub/load_model.hpp>
 
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
@@ -48,8 +48,8 @@ void print_trace(const char* title, const std::function<void()>& work) {
 }
 
 void run(const Options& o, const CommonOptions& common) {
-  const io::Checkpoint checkpoint(o.model);
-  auto model = train::load_model(checkpoint);
+  const hub::Checkpoint checkpoint(o.model);
+  auto model = hub::load_model(checkpoint);
   std::vector<std::int32_t> ids;
   const Philox random(common.seed);
   const auto vocab = static_cast<std::uint32_t>(model.config().vocab_size);

@@ -32,17 +32,17 @@ MixtralConfig small_config() {
           .vocab_size = kVocabulary};
 }
 
-// Weights by their Hugging Face names: normal, norms one. With a file: io::Checkpoint::tensor.
+// Weights by their Hugging Face names: normal, norms one. With a file: hub::Checkpoint::tensor.
 AnyTensor random_weight(const MixtralConfig& c, const std::string& name) {
   const auto ends = [&](const char* end) { return name.ends_with(end); };
   if (ends("norm.weight")) return Tensor<float>({c.hidden_size}, 1.0f);
-  const std::int64_t kv = c.num_key_value_heads * c.head_dim;
+  const std::int64_t kv = c.attention.kv_heads * c.attention.head_dim;
   Shape shape{c.hidden_size, c.hidden_size};
   if (ends("embed_tokens.weight") || ends("lm_head.weight")) shape = {c.vocab_size, c.hidden_size};
   if (ends("k_proj.weight") || ends("v_proj.weight")) shape = {kv, c.hidden_size};
-  if (ends("gate.weight")) shape = {c.num_local_experts, c.hidden_size};
-  if (ends("w1.weight") || ends("w3.weight")) shape = {c.intermediate_size, c.hidden_size};
-  if (ends("w2.weight")) shape = {c.hidden_size, c.intermediate_size};
+  if (ends("gate.weight")) shape = {c.mixture.experts, c.hidden_size};
+  if (ends("w1.weight") || ends("w3.weight")) shape = {c.mixture.width, c.hidden_size};
+  if (ends("w2.weight")) shape = {c.hidden_size, c.mixture.width};
   return normal_weight<float>(name, shape, 0.15f, /*seed=*/1);
 }
 

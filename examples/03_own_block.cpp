@@ -40,7 +40,7 @@ GroupedLinear<float> per_expert(const std::string& name, std::int64_t out, std::
 struct OwnModel {
   TokenEmbedding<float> embedding{"embedding", weight("embedding", {kVocabulary, kHidden})};
   RmsNorm<float> before_attention = norm("norm1"), before_experts = norm("norm2");
-  Attention<float> attention{AttentionShape{.heads = 2, .kv_heads = 1, .head_dim = 16},
+  Attention<float> attention{AttentionConfig{.heads = 2, .kv_heads = 1, .head_dim = 16},
                              linear("q", 32, kHidden), linear("k", 16, kHidden),
                              linear("v", 16, kHidden), linear("o", kHidden, 32)};
   MoeBlock<float> experts{

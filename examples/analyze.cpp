@@ -11,7 +11,7 @@
 #include <espalier/prune/criteria.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"
@@ -99,10 +99,15 @@ prune::WeightNorms measure_weights(const Options& o, const prune::ModelPair& mod
     options.experts |= name.starts_with("expert");
     options.expert_delta_only &= !name.starts_with("expert") || name == "expert_delta";
   }
-  const MixtralConfig& c = models.base.config();
-  const std::int64_t matrices =
-      (options.router ? c.num_hidden_layers : 0) +
-      (options.experts ? c.num_hidden_layers * c.num_local_experts * 3 : 0);
+  const hub::Mixture& mixture = models.base.mixture();
+  std::int64_t matrices = 0;
+  for (std::size_t l = 0; l < mixture.sparse.size(); ++l) {
+    if (!mixture.has(l)) continue;
+    if (options.router) ++matrices;
+    if (!options.experts) continue;
+    const auto per_expert = prune::expert_matrices(models.base, static_cast<int>(l), 0).size();
+    matrices += mixture.experts * static_cast<std::int64_t>(per_expert);
+  }
   Progress progress("weights of " + (o.tuned.empty() ? o.model : o.tuned), matrices, "matrices");
   options.progress = [&](std::int64_t done) {
     progress.update(done);
@@ -112,9 +117,9 @@ prune::WeightNorms measure_weights(const Options& o, const prune::ModelPair& mod
 }
 
 prune::ActivationScores measure_activations(const Options& o, const std::string& device,
-                                            const io::Checkpoint& base, const io::Checkpoint* tuned,
+                                            const hub::Checkpoint& base, const hub::Checkpoint* tuned,
                                             io::Json& provenance) {
-  const io::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
+  const hub::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
   const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
   std::optional<text::ChatTemplate> chat;  // only where a line needs it
   const prune::CalibrationSet set = prune::read_calibration(
@@ -133,7 +138,7 @@ prune::ActivationScores measure_activations(const Options& o, const std::string&
     if (interrupted()) throw Interrupted("interrupted; nothing was written");
   };
   return visit_compute(device, o.dtype, [&]<class T, class D>() {
-    return prune::calibrate(train::load_model<T, D>(checkpoint, o.adapter), set, step);
+    return prune::calibrate(hub::load_model<T, D>(checkpoint, o.adapter), set, step);
   });
 }
 
@@ -180,16 +185,16 @@ void report(const Options& o, const CommonOptions& common, const prune::Scores& 
       double score;
       std::size_t layer, expert;
     };
-    Place low{layers[0][0], 0, 0}, high = low;
+    std::optional<Place> low, high;
     for (std::size_t l = 0; l < layers.size(); ++l) {
       for (std::size_t e = 0; e < layers[l].size(); ++e) {
-        if (layers[l][e] < low.score) low = {layers[l][e], l, e};
-        if (layers[l][e] > high.score) high = {layers[l][e], l, e};
+        if (!low || layers[l][e] < low->score) low = Place{layers[l][e], l, e};
+        if (!high || layers[l][e] > high->score) high = Place{layers[l][e], l, e};
       }
     }
-    table.add_row({name, fmt::format("{:.6g}", low.score), std::to_string(low.layer),
-                   std::to_string(low.expert), fmt::format("{:.6g}", high.score),
-                   std::to_string(high.layer), std::to_string(high.expert)});
+    table.add_row({name, fmt::format("{:.6g}", low->score), std::to_string(low->layer),
+                   std::to_string(low->expert), fmt::format("{:.6g}", high->score),
+                   std::to_string(high->layer), std::to_string(high->expert)});
   }
   table.print();
   fmt::print("\n{}: scores.json, scores.csv and heatmaps\n", o.output);
@@ -199,18 +204,17 @@ void run(const Options& o, const CommonOptions& common) {
   const std::vector<prune::Criterion> criteria = choose_criteria(o);
   ESP_REQUIRE(!fs::exists(fs::path(o.output) / "scores.json"), IoError, o.output,
               ": has a scores.json already; remove it or choose another output folder");
-  const io::Checkpoint base(o.model);
-  const MixtralConfig& config = base.config();
-  ESP_REQUIRE(config.num_local_experts > 0, FormatError, o.model,
-              ": is a dense model, it has no experts to score");
-  ESP_REQUIRE(o.mark_keep <= config.num_local_experts, UsageError, "--mark-keep ", o.mark_keep,
-              ": the model has ", config.num_local_experts, " experts per layer");
-  std::optional<io::Checkpoint> tuned;
+  const hub::Checkpoint base(o.model);
+  hub::require_mixture(base, "score");
+  const hub::Mixture& mixture = base.mixture();
+  ESP_REQUIRE(o.mark_keep <= mixture.experts, UsageError, "--mark-keep ", o.mark_keep,
+              ": the model has ", mixture.experts, " experts per layer");
+  std::optional<hub::Checkpoint> tuned;
   if (!o.tuned.empty()) prune::check_same_model(base, tuned.emplace(o.tuned));
   std::optional<io::Adapter> adapter;
   if (!o.adapter.empty()) {
     adapter = io::read_adapter(o.adapter);
-    io::check_adapter_fits(*adapter, config, o.adapter);
+    hub::check_adapter_fits(*adapter, base.config(), o.adapter);
   }
 
   prune::Scores scores;
@@ -232,7 +236,7 @@ void run(const Options& o, const CommonOptions& common) {
   }
   for (const prune::Criterion& c : criteria) {
     prune::LayerScores layers =
-        c.kind == CriterionKind::random        ? prune::random_scores(config, common.seed)
+        c.kind == CriterionKind::random        ? prune::random_scores(mixture, common.seed)
         : c.kind == CriterionKind::activations ? activations->scores(c.name)
                                                : prune::weight_scores(c.name, *norms);
     scores.criteria.emplace_back(c.name, std::move(layers));
@@ -251,7 +255,7 @@ void run(const Options& o, const CommonOptions& common) {
 int main(int argc, char** argv) {
   Options o;
   return run_program(
-      argc, argv, "analyze", "Scores the experts of a Mixtral checkpoint, to choose what to prune.",
+      argc, argv, "analyze", "Scores the experts of a checkpoint, to choose what to prune.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file

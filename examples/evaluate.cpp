@@ -21,7 +21,7 @@
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/train/dataset.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"
@@ -244,13 +244,13 @@ class Evaluate {
   }
 
   void prepare_model() {
-    checkpoint_ = std::make_unique<io::Checkpoint>(o_.model);
+    checkpoint_ = std::make_unique<hub::Checkpoint>(o_.model);
     tokenizer_ = std::make_unique<text::Tokenizer>(text::Tokenizer::load(o_.model));
     eval::EngineOptions options;
     options.batch = o_.batch_size;
     visit_compute(common_.device, o_.dtype, [&]<class T, class D>() {
       engine_ = std::make_unique<eval::MixtralEngine<T, D>>(
-          train::load_model<T, D>(*checkpoint_, o_.adapter), *tokenizer_, options);
+          hub::load_model<T, D>(*checkpoint_, o_.adapter), *tokenizer_, options);
     });
     engine_->on_pass = [this](std::int64_t tokens) {
       tokens_ += tokens;
@@ -384,14 +384,14 @@ class Evaluate {
   // --- what stays ---
   /// Enough for tables over several models: how many experts, and why these.
   Json describe_model() const {
-    const MixtralConfig& c = checkpoint_->config();
+    const DecoderConfig& c = checkpoint_->config();
     Json m = Json::object();
     m["name"] = session_.model_name;
     m["fingerprint"] = session_.fingerprint;
     m["dtype"] = o_.dtype;
     m["layers"] = c.num_hidden_layers;
-    m["experts"] = c.num_local_experts;
-    m["experts_per_token"] = c.num_experts_per_tok;
+    m["experts"] = c.mixture.experts;
+    m["experts_per_token"] = c.mixture.router.top_k;
     m["weight_bytes"] = checkpoint_->total_bytes();
     const fs::path plan = fs::path(o_.model) / "pruning_plan.json";
     if (!fs::exists(plan)) return m;
@@ -458,7 +458,7 @@ class Evaluate {
   std::int64_t tokens_ = 0;
   std::unique_ptr<eval::MmluProTask> mmlu_pro_;
   std::map<std::string, eval::ChoiceData> choices_;
-  std::unique_ptr<io::Checkpoint> checkpoint_;
+  std::unique_ptr<hub::Checkpoint> checkpoint_;
   std::unique_ptr<text::Tokenizer> tokenizer_;
   std::unique_ptr<eval::LanguageModel> engine_;
   eval::Session session_;

@@ -15,8 +15,8 @@
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/checkpoints.hpp>
 #include <espalier/train/dataset.hpp>
-#include <espalier/train/forecast.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/models/forecast.hpp>
+#include <espalier/hub/load_model.hpp>
 #include <espalier/train/packing.hpp>
 #include <espalier/train/run_state.hpp>
 #include <espalier/train/train_log.hpp>
@@ -63,9 +63,9 @@ void declare(CLI::App& app, Options& o) {
             ->check(CLI::PositiveNumber),
         static_cast<CLI::Option*>(
             app.add_flag("--rslora", o.lora.rslora, "Scale is alpha / sqrt(r)")),
-        app.add_option("--target", o.lora.targets, "Comma list of q,k,v,o,gate,w1,w2,w3")
-            ->delimiter(',')
-            ->check(CLI::IsMember({"q", "k", "v", "o", "gate", "w1", "w2", "w3"}))}) {
+        app.add_option("--target", o.lora.targets, "Comma list of q,k,v,o,gate,up,down,router; of Mixtral gate (its router) and w1,w2,w3; "
+                       "all (every linear layer but head and router) or all+router")
+            ->delimiter(',')}) {
     option->excludes(adapter)->group(lora);
   }
   app.add_option("--lora-dropout", o.lora.dropout, "Dropout before the adapter")
@@ -155,7 +155,7 @@ std::optional<text::ChatTemplate> choose_template(const Options& o,
 
 class TrainingData {
  public:
-  TrainingData(const Options& o, const MixtralConfig& config)
+  TrainingData(const Options& o, const DecoderConfig& config)
       : tokenizer_(text::Tokenizer::load(o.model)),
         chat_(choose_template(o, tokenizer_, why_no_template_)),
         vocabulary_(config.vocab_size) {
@@ -270,9 +270,9 @@ class TrainingData {
 };
 
 /// f32 multiply-adds per second of a matrix product of the model's kind, for the forecast.
-double measured_flops_per_second(const MixtralConfig& c) {
+double measured_flops_per_second(const DecoderConfig& c) {
   const std::int64_t in = std::min<std::int64_t>(c.hidden_size, 1024);
-  const std::int64_t out = std::min<std::int64_t>(c.intermediate_size, 2048), rows = 128;
+  const std::int64_t out = std::min<std::int64_t>(c.has_mixture() ? c.mixture.width : c.intermediate_size, 2048), rows = 128;
   const NoGrad no_grad;
   const Var<float> x(Tensor<float>(Shape{rows, in}, 0.5f));
   const AnyVar w(Tensor<float>(Shape{out, in}, 0.5f));
@@ -296,7 +296,7 @@ class FineTune {
         output_(o.output),
         checkpoints_(output_, o.keep_checkpoints),
         base_(o.model),
-        data_(o, mixture(base_)) {
+        data_(o, base_.config()) {
     read_adapter();
     visit_compute(common.device, o.dtype, [this]<class T, class D>() { load<T, D>(); });
     if (!o.adapter.empty()) load_adapter(o.adapter);
@@ -312,34 +312,25 @@ class FineTune {
 
  private:
   // --- before the first step ---
-  static const MixtralConfig& mixture(const io::Checkpoint& base) {
-    const MixtralConfig& config = base.config();
-    ESP_REQUIRE(config.num_local_experts > 0, FormatError, base.folder().string(), ": is a dense ",
-                config.model_type, " checkpoint; make a mixture of it with upcycle first");
-    return config;
-  }
   void read_adapter() {
     lora_ = o_.lora;
     if (o_.adapter.empty()) return;
     const io::Adapter from = io::read_adapter(o_.adapter);
-    io::check_adapter_fits(from, base_.config(), o_.adapter);
-    lora_ = train::lora_config_of(from, o_.adapter);
+    hub::check_adapter_fits(from, base_.config(), o_.adapter);
+    lora_ = hub::lora_config_of(from, base_.config(), o_.adapter);
     lora_.dropout = o_.lora.dropout;
   }
   template <FloatElement T, Device D>
   void load() {
-    Mixtral<T, D> model(base_.config(),
+    Decoder<T, D> model(base_.config(),
                         [this](const std::string& name) { return base_.tensor(name); });
     model.add_lora(lora_, common_.seed);
     parameters_ = model.parameters();
     objective_ = objective_of(model);
   }
-  static std::string module_of(const std::string& target) {
-    return std::string("qkvo").find(target) == std::string::npos ? target : target + "_proj";
-  }
 
   void load_adapter(const fs::path& folder) {
-    train::load_adapter_values(parameters_, io::read_adapter(folder), folder.string());
+    hub::load_adapter_values(parameters_, io::read_adapter(folder), folder.string());
   }
 
   void plan_steps() {
@@ -456,15 +447,15 @@ class FineTune {
   }
 
   void report_forecast() const {
-    const MixtralConfig& c = base_.config();
+    const DecoderConfig& c = base_.config();
     const std::int64_t largest = data_.largest_batch(o_.batch_size);
-    const auto memory = train::forecast_memory(c, static_cast<double>(base_.total_bytes()), lora_,
+    const auto memory = forecast_fine_tuning(c, static_cast<double>(base_.total_bytes()), lora_,
                                                trainable(), largest);
     const double examples = static_cast<double>(data_.examples().examples.size());
     const double tokens = static_cast<double>(data_.examples().tokens);
     const double rest = static_cast<double>(state_.max_steps - state_.step);
     const double per_step = tokens / static_cast<double>(state_.steps_per_epoch);
-    const double flops = train::forecast_flops_per_token(c, trainable(), tokens / examples);
+    const double flops = forecast_flops_per_token(c, trainable(), tokens / examples);
     const double rate = measured_flops_per_second(c);
     fmt::print(
         stderr,
@@ -555,7 +546,7 @@ class FineTune {
     config.alpha = lora_.alpha;
     config.dropout = lora_.dropout;
     config.rslora = lora_.rslora;
-    for (const std::string& t : lora_.targets) config.target_modules.push_back(module_of(t));
+    config.target_modules = hub::target_modules_of(base_.config(), lora_.targets);
     std::vector<std::pair<std::string, AnyTensor>> tensors;
     for (const NamedParameter& p : parameters_) tensors.emplace_back(p.name, p.var.any().on_host());
     io::write_adapter(folder, config, tensors);
@@ -641,7 +632,7 @@ class FineTune {
   std::string command_;
   fs::path output_;
   train::Checkpoints checkpoints_;
-  io::Checkpoint base_;
+  hub::Checkpoint base_;
   TrainingData data_;
   LoraConfig lora_;
   ObjectiveFunction objective_;

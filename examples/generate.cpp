@@ -11,7 +11,7 @@
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/decode_stream.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"
@@ -74,9 +74,9 @@ std::vector<std::int32_t> prompt_ids(const Options& o, const text::Tokenizer& to
 template <FloatElement T, Device D>
 void run(const Options& o, const CommonOptions& common) {
   ESP_REQUIRE(o.prompt.empty() != o.chat.empty(), UsageError, "give either --prompt or --chat");
-  const io::Checkpoint checkpoint(o.model);
+  const hub::Checkpoint checkpoint(o.model);
   const auto tokenizer = text::Tokenizer::load(o.model);
-  const auto model = train::load_model<T, D>(checkpoint, o.adapter);
+  const auto model = hub::load_model<T, D>(checkpoint, o.adapter);
   const auto& config = model.config();
   const std::vector<std::int32_t> prompt = prompt_ids(o, tokenizer);
   for (const std::int32_t id : prompt) {

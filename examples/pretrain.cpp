@@ -12,7 +12,7 @@
 #include <map>
 #include <optional>
 
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/models/mixtral.hpp>
 #include <espalier/ops/trace_session.hpp>
@@ -67,13 +67,6 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--max-shard-size", o.max_shard_size, "Largest shard, such as 5GB or 500MB");
 }
 
-const MixtralConfig& mixture(const io::Checkpoint& base) {
-  ESP_REQUIRE(base.config().num_local_experts > 0, FormatError, base.folder().string(),
-              ": is a dense ", base.config().model_type,
-              " checkpoint; make a mixture of it with upcycle first");
-  return base.config();
-}
-
 class Pretrain {
  public:
   Pretrain(const Options& o, const CommonOptions& common)
@@ -86,8 +79,8 @@ class Pretrain {
         data_(read(o.data)),
         rows_(rows_of(data_)),
         model_(
-            mixture(base_), [this](const std::string& name) { return base_.tensor(name); },
-            Mixtral<float>::Base::trainable),
+            base_.config(), [this](const std::string& name) { return base_.tensor(name); },
+            Decoder<float>::Base::trainable),
         sampler_(static_cast<std::int64_t>(rows_.size()),
                  train::SamplerConfig{o.batch_size, 1, true, common.seed}),
         trainer_(model_,
@@ -198,7 +191,7 @@ class Pretrain {
     std::map<std::string, AnyTensor> weights;
     for (const NamedParameter& p : model_.parameters()) weights[p.name] = p.var.any().on_host();
     const DType dtype = base_.dtype();
-    io::CheckpointWriter out(folder_.path(), io::checkpoint_tensors(base_.config(), dtype),
+    io::CheckpointWriter out(folder_.path(), hub::tensor_specs(base_.config(), dtype),
                              max_shard_bytes_);
     for (const io::ShardPlan& shard : out.shards()) {
       for (const io::TensorSpec& t : shard.tensors) {
@@ -241,7 +234,7 @@ class Pretrain {
   const CommonOptions& common_;
   std::size_t max_shard_bytes_;
   io::AtomicFolder folder_;
-  io::Checkpoint base_;
+  hub::Checkpoint base_;
   text::Tokenizer tokenizer_;
   train::Dataset data_;
   std::vector<train::Row> rows_;

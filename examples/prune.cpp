@@ -50,15 +50,15 @@ void declare(CLI::App& app, Options& o) {
 }
 
 /// The plan, and how messages should call it.
-std::pair<prune::Plan, std::string> make_plan(const Options& o, const MixtralConfig& config) {
+std::pair<prune::Plan, std::string> make_plan(const Options& o, const hub::Mixture& mixture) {
   if (!o.plan.empty()) return {prune::read_plan(o.plan), o.plan};
   const prune::Scores scores = prune::read_scores(o.scores);
   const prune::LayerScores& layers = scores.at(o.criterion, o.scores);
-  prune::check_scores_fit(o.criterion, layers, config, o.scores);
-  ESP_REQUIRE(o.keep <= config.num_local_experts, UsageError, "--keep ", o.keep, ": the model has ",
-              config.num_local_experts, " experts per layer");
-  ESP_REQUIRE(o.keep >= config.num_experts_per_tok, UsageError, "--keep ", o.keep,
-              ": num_experts_per_tok is ", config.num_experts_per_tok, ", keep at least as many");
+  prune::check_scores_fit(o.criterion, layers, mixture, o.scores);
+  ESP_REQUIRE(o.keep <= mixture.experts, UsageError, "--keep ", o.keep, ": the model has ",
+              mixture.experts, " experts per layer");
+  ESP_REQUIRE(o.keep >= mixture.top_k, UsageError, "--keep ", o.keep,
+              ": num_experts_per_tok is ", mixture.top_k, ", keep at least as many");
   prune::Plan plan = prune::plan_from_scores(layers, o.keep);
   plan.provenance["criterion"] = o.criterion;
   plan.provenance["keep"] = o.keep;
@@ -68,7 +68,7 @@ std::pair<prune::Plan, std::string> make_plan(const Options& o, const MixtralCon
 }
 
 /// Scores and plans say of which model they are; expert numbers of another one mean nothing here.
-void warn_of_another_model(const io::Json& provenance, const char* key, const io::Checkpoint& base,
+void warn_of_another_model(const io::Json& provenance, const char* key, const hub::Checkpoint& base,
                            const std::string& source) {
   const io::Json* known = provenance.is_object() ? provenance.find_value(key) : nullptr;
   if (known == nullptr || !known->is_string()) return;
@@ -89,16 +89,16 @@ std::int64_t parameters(const std::vector<io::ShardPlan>& shards) {
   return n;
 }
 
-void report(const Options& o, const CommonOptions& common, const io::Checkpoint& base,
+void report(const Options& o, const CommonOptions& common, const hub::Checkpoint& base,
             const prune::Plan& plan, const prune::Export& what) {
-  const MixtralConfig& c = base.config();
-  const std::size_t kept = plan.keep[0].size();
+  const hub::Mixture& mixture = base.mixture();
+  const std::int64_t kept = prune::kept_count(plan);
   if (common.json) {
     io::Json j = io::Json::object();
     j["output"] = o.output;
     j["dry_run"] = o.dry_run;
     j["layout"] = o.layout;
-    j["experts_before"] = c.num_local_experts;
+    j["experts_before"] = mixture.experts;
     j["experts_after"] = kept;
     j["bytes_before"] = what.base_bytes;
     j["bytes_after"] = what.bytes;
@@ -125,7 +125,7 @@ void report(const Options& o, const CommonOptions& common, const io::Checkpoint&
   table.print();
   const double left = static_cast<double>(what.bytes) / static_cast<double>(what.base_bytes);
   fmt::print("\n{} layers, {} of {} experts in each: {} of {} ({:.2f}% less), {} parameters\n",
-             c.num_hidden_layers, kept, c.num_local_experts,
+             mixture.layers, kept, mixture.experts,
              format_bytes(static_cast<double>(what.bytes)),
              format_bytes(static_cast<double>(what.base_bytes)), 100 * (1 - left),
              parameters(what.shards));
@@ -143,8 +143,9 @@ void run(const Options& o, const CommonOptions& common) {
   const std::size_t max_shard_bytes = io::parse_bytes(o.max_shard_size);
   refuse_existing(o.output);
   refuse_existing(o.adapter_output);
-  const io::Checkpoint base(o.model);
-  const auto [plan, source] = make_plan(o, base.config());
+  const hub::Checkpoint base(o.model);
+  hub::require_mixture(base, "prune");
+  const auto [plan, source] = make_plan(o, base.mixture());
   if (o.plan.empty()) {
     warn_of_another_model(plan.provenance.at("scores"), "model_config_sha256", base, o.scores);
   } else {
@@ -156,7 +157,7 @@ void run(const Options& o, const CommonOptions& common) {
   std::optional<io::Adapter> adapter;
   if (!o.adapter.empty()) {
     adapter = io::read_adapter(o.adapter);
-    io::check_adapter_fits(*adapter, base.config(), o.adapter);
+    hub::check_adapter_fits(*adapter, base.config(), o.adapter);
   }
   if (!o.dry_run) {
     const auto begin = std::chrono::steady_clock::now();
@@ -172,7 +173,7 @@ void run(const Options& o, const CommonOptions& common) {
     fmt::print(stderr, "prune: {:.2f} GB/s, at most {} of memory\n",
                static_cast<double>(what.bytes) / 1e9 / seconds.count(),
                format_bytes(static_cast<double>(peak_memory_bytes())));
-    if (adapter) prune::write_pruned_adapter(o.adapter, *adapter, plan, o.adapter_output);
+    if (adapter) prune::write_pruned_adapter(o.adapter, *adapter, base.expert_names(), plan, o.adapter_output);
   }
   report(o, common, base, plan, what);
 }
@@ -182,7 +183,7 @@ void run(const Options& o, const CommonOptions& common) {
 int main(int argc, char** argv) {
   Options o;
   return run_program(
-      argc, argv, "prune", "Removes experts from a Mixtral checkpoint, byte for byte.",
+      argc, argv, "prune", "Removes experts from a checkpoint, byte for byte.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const CommonOptions& common) { run(o, common); });
 }

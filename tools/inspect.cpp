@@ -5,7 +5,8 @@
 #include <cli/progress.hpp>
 #include <map>
 
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
+#include <espalier/models/forecast.hpp>
 
 namespace {
 
@@ -41,12 +42,22 @@ std::int64_t parameters_of(const io::TensorSpec& t) {
   return n;
 }
 
-/// In the order of the model.
-std::vector<Group> groups_of(const io::Checkpoint& checkpoint) {
+/// Names in the order of the model, what it does not use last; of a model without a forward pass in
+/// the order of the files.
+std::vector<std::string> ordered_names(const hub::Checkpoint& checkpoint) {
+  if (!checkpoint.computable()) return checkpoint.names();
+  std::vector<std::string> names;
+  for (const TensorPlace& t : stored_tensors(checkpoint.config())) names.push_back(t.name);
+  const auto& unused = checkpoint.unused_tensors();
+  names.insert(names.end(), unused.begin(), unused.end());
+  return names;
+}
+
+std::vector<Group> groups_of(const hub::Checkpoint& checkpoint) {
   std::vector<Group> groups;
   std::map<std::string, std::size_t> index;
-  for (const io::TensorSpec& want : io::checkpoint_tensors(checkpoint.config(), DType::f32)) {
-    const io::TensorInfo& t = checkpoint.at(want.name);
+  for (const std::string& name : ordered_names(checkpoint)) {
+    const io::TensorInfo& t = checkpoint.at(name);
     const std::string pattern = pattern_of(t.name), key = pattern + ' ' + t.type;
     if (index.emplace(key, groups.size()).second) {
       groups.push_back({pattern, t.type, io::shape_text(t)});
@@ -73,74 +84,75 @@ struct Forecast {
   }
 };
 
-/// Floats that one token leaves in one layer: norms, queries, keys, values, attention output, the
-/// residual sums, router logits, and for each of its K experts input, w1, w3, their product,
-/// output.
-double activations_per_token(const MixtralConfig& c) {
-  const double H = static_cast<double>(c.hidden_size), F = static_cast<double>(c.intermediate_size);
-  const double experts = static_cast<double>(std::max<std::int64_t>(c.num_experts_per_tok, 1));
-  const double heads = static_cast<double>(2 * c.num_attention_heads + 2 * c.num_key_value_heads);
-  return 5 * H + heads * static_cast<double>(c.head_dim) +
-         static_cast<double>(c.num_local_experts) + experts * (2 * H + 3 * F);
-}
-
-/// r * (inputs + outputs) over every linear layer: attention, router and experts.
-double lora_parameters(const std::vector<io::TensorSpec>& tensors, std::int64_t r) {
-  double sum = 0;
-  for (const io::TensorSpec& t : tensors) {
-    const bool linear = t.shape.size() == 2 && t.name.find(".layers.") != std::string::npos;
-    if (linear) sum += static_cast<double>(r * (t.shape[0] + t.shape[1]));
-  }
-  return sum;
-}
-
-std::vector<Forecast> forecast(const MixtralConfig& c, const Options& o, double parameters,
-                               double weight_bytes) {
-  const std::vector<io::TensorSpec> tensors = io::checkpoint_tensors(c, DType::f32);
-  const double tokens = static_cast<double>(o.tokens),
-               layers = static_cast<double>(c.num_hidden_layers);
-  const double layer_bytes = 4 * tokens * activations_per_token(c);
-  const double logits_bytes = 4 * tokens * static_cast<double>(c.vocab_size);
-  const Term weights{"weights", "every parameter once, in the type computed with",
-                     parameters * weight_bytes};
-  const Term one_layer{"activations", "intermediate results of the layer at work", layer_bytes};
-  const Term logits{"logits", "a score for every token of the vocabulary, at every position",
-                    logits_bytes};
-  const double adapter = 4 * lora_parameters(tensors, o.lora_r);
+/// What the programs say themselves before they begin.
+std::vector<Forecast> forecast(const hub::Checkpoint& k, const Options& o) {
+  const DecoderConfig& c = k.config();
+  const double stored = static_cast<double>(k.total_bytes());
+  LoraConfig lora;
+  lora.r = static_cast<int>(o.lora_r);
+  lora.targets = resolve_targets(c, {"all+router"});
+  const std::int64_t trainable = lora_parameters(c, o.lora_r, lora.targets);
+  const Term weights{"weights", "mapped as they are stored; the system may drop and read them again",
+                     stored};
+  const auto tune = forecast_fine_tuning(c, stored, lora, trainable, o.tokens);
+  const auto pass = forecast_inference(c, stored, o.tokens, false);
+  const auto scores = forecast_inference(c, stored, o.tokens, true);
   return {
       {"fine_tune",
        {weights,
-        {"adapter", fmt::format("LoRA matrices of rank {} on every linear layer, f32", o.lora_r),
-         adapter},
-        {"gradients", "one number per adapter parameter", adapter},
-        {"optimizer", "AdamW's two moments per adapter parameter", 2 * adapter},
-        {"activations", "results of all layers, kept for the backward pass", layers * layer_bytes},
-        {"logits", "scores over the vocabulary and their gradient", 2 * logits_bytes}}},
-      {"analyze", {weights, one_layer}},
-      {"evaluate", {weights, one_layer, logits}}};
+        {"adapter",
+         fmt::format("LoRA matrices of rank {} on every linear layer, and their gradients", o.lora_r),
+         tune.adapter_bytes},
+        {"optimizer", "AdamW's two moments per adapter parameter", tune.optimizer_bytes},
+        {"activations", "kept for the backward pass, and the work of one layer",
+         tune.activation_bytes}}},
+      {"analyze", {weights, {"activations", "of the layer at work", pass.activation_bytes}}},
+      {"evaluate",
+       {weights,
+        {"activations", "of the layer at work, and a score for every token of the vocabulary",
+         scores.activation_bytes}}}};
 }
 
-io::Json to_json(const io::Checkpoint& k, const std::vector<Group>& groups, double parameters,
-                 const Options& o) {
-  const MixtralConfig& c = k.config();
-  io::Json j = io::Json::object();
-  j["folder"] = o.folder;
-  io::Json& a = j["architecture"];
-  a["model_type"] = c.model_type;
+/// What there is to say of a model's shape, whether or not it can be computed.
+io::Json architecture(const hub::Checkpoint& k) {
+  io::Json a = io::Json::object();
+  a["model_type"] = k.family().model_type;
+  a["computable"] = k.computable();
+  if (!k.computable()) {
+    a["layers"] = k.mixture().layers;
+    a["experts"] = k.mixture().experts;
+    a["top_k"] = k.mixture().top_k;
+    return a;
+  }
+  const DecoderConfig& c = k.config();
   a["layers"] = c.num_hidden_layers;
   a["hidden"] = c.hidden_size;
-  a["intermediate"] = c.intermediate_size;
-  a["heads"] = c.num_attention_heads;
-  a["kv_heads"] = c.num_key_value_heads;
-  a["head_dim"] = c.head_dim;
-  a["experts"] = c.num_local_experts;
-  a["top_k"] = c.num_experts_per_tok;
+  a["intermediate"] = c.has_mixture() ? c.mixture.width : c.intermediate_size;
+  a["heads"] = c.attention.heads;
+  a["kv_heads"] = c.attention.kv_heads;
+  a["head_dim"] = c.attention.head_dim;
+  a["experts"] = c.mixture.experts;
+  a["top_k"] = c.mixture.router.top_k;
+  a["shared_expert"] = c.mixture.shared_width;
   a["vocab"] = c.vocab_size;
   a["max_positions"] = c.max_position_embeddings;
-  a["sliding_window"] = c.sliding_window;
-  a["rope_theta"] = c.rope_theta;
+  a["sliding_window"] = c.attention.window;
+  a["rope_theta"] = c.attention.rope.theta;
   a["rms_norm_eps"] = c.rms_norm_eps;
   a["tied_embeddings"] = c.tie_word_embeddings;
+  return a;
+}
+
+std::int64_t sparse_layers(const hub::Mixture& m) {
+  return std::count(m.sparse.begin(), m.sparse.end(), true);
+}
+
+io::Json to_json(const hub::Checkpoint& k, const std::vector<Group>& groups, double parameters,
+                 const Options& o) {
+  io::Json j = io::Json::object();
+  j["folder"] = o.folder;
+  j["architecture"] = architecture(k);
+  j["architecture"]["mixture_layers"] = sparse_layers(k.mixture());
   j["parameters"] = static_cast<std::int64_t>(parameters);
   j["bytes"] = k.total_bytes();
   j["tensors"] = k.names().size();
@@ -162,38 +174,54 @@ io::Json to_json(const io::Checkpoint& k, const std::vector<Group>& groups, doub
     row["bytes"] = shard.content.size_bytes();
     j["shards"].push_back(std::move(row));
   }
-  for (const auto& [dtype, width] : {std::pair{"f32", 4.0}, std::pair{"bf16", 2.0}}) {
-    for (const Forecast& f : forecast(c, o, parameters, width)) {
-      io::Json& row = j["memory_bytes"][f.program][dtype];
-      for (const Term& t : f.terms) row[t.name] = static_cast<std::int64_t>(t.bytes);
-      row["total"] = static_cast<std::int64_t>(f.total());
-    }
+  if (!k.computable()) return j;
+  for (const Forecast& f : forecast(k, o)) {
+    io::Json& row = j["memory_bytes"][f.program];
+    for (const Term& t : f.terms) row[t.name] = static_cast<std::int64_t>(t.bytes);
+    row["total"] = static_cast<std::int64_t>(f.total());
   }
   return j;
 }
 
-void print_architecture(const io::Checkpoint& k, double parameters) {
-  const MixtralConfig& c = k.config();
+void print_architecture(const hub::Checkpoint& k, double parameters) {
   fmt::print("{}: {}, {:.2f} billion parameters, {} in {} tensors and {} file{}\n",
-             k.folder().string(), c.model_type, parameters / 1e9,
+             k.folder().string(), k.family().model_type, parameters / 1e9,
              format_bytes(static_cast<double>(k.total_bytes())), k.names().size(),
              k.shards().size(), k.shards().size() == 1 ? "" : "s");
+  const hub::Mixture& m = k.mixture();
+  if (!k.computable()) {
+    fmt::print("  {} layers, {} with a mixture of {} experts, {} of them per token\n", m.layers,
+               sparse_layers(m), m.experts, m.top_k);
+    fmt::print("  no forward pass: {}\n", k.why_not_computable());
+    return;
+  }
+  const DecoderConfig& c = k.config();
   fmt::print("  {} layers, hidden size {}, vocabulary {}{}\n", c.num_hidden_layers, c.hidden_size,
              c.vocab_size, c.tie_word_embeddings ? " (output head shares the embedding)" : "");
   fmt::print(
       "  attention: {} heads of {}, {} for keys and values, rope base {}, up to {} positions\n",
-      c.num_attention_heads, c.head_dim, c.num_key_value_heads, c.rope_theta,
+      c.attention.heads, c.attention.head_dim, c.attention.kv_heads, c.attention.rope.theta,
       c.max_position_embeddings);
-  if (c.sliding_window > 0) fmt::print("  sliding window of {} tokens\n", c.sliding_window);
-  if (c.num_local_experts == 0) {
+  if (c.attention.window > 0) fmt::print("  sliding window of {} tokens\n", c.attention.window);
+  if (!c.has_mixture()) {
     fmt::print("  feed-forward: dense, width {}\n", c.intermediate_size);
-  } else {
-    fmt::print("  mixture: {} experts of width {} in each layer, {} of them per token\n",
-               c.num_local_experts, c.intermediate_size, c.num_experts_per_tok);
+    return;
+  }
+  const std::int64_t sparse = sparse_layers(m);
+  fmt::print("  mixture: {} experts of width {} in {}, {} of them per token\n", m.experts,
+             c.mixture.width,
+             sparse == c.num_hidden_layers ? std::string("each layer")
+                                           : fmt::format("{} of the layers", sparse),
+             m.top_k);
+  if (c.mixture.shared_width > 0) {
+    fmt::print("  and an expert of width {} that sees every token\n", c.mixture.shared_width);
+  }
+  if (m.groups > 1) {
+    fmt::print("  in {} groups, the best {} of which are chosen from\n", m.groups, m.top_groups);
   }
 }
 
-void print_tables(const io::Checkpoint& k, const std::vector<Group>& groups) {
+void print_tables(const hub::Checkpoint& k, const std::vector<Group>& groups) {
   Table tensors({"tensors", "count", "shape", "type", "parameters", "bytes"});
   for (const Group& g : groups) {
     tensors.add_row({g.pattern, std::to_string(g.count), g.shape, g.type,
@@ -208,28 +236,31 @@ void print_tables(const io::Checkpoint& k, const std::vector<Group>& groups) {
   fmt::print("{}\n", shards.text());
 }
 
-void print_memory(const MixtralConfig& c, const Options& o, double parameters) {
+void print_memory(const hub::Checkpoint& k, const Options& o) {
   fmt::print(
-      "Memory to expect for a batch of one sequence of {} tokens (estimates; --tokens and "
-      "--lora-r change them)\n",
+      "Memory to expect for a batch of one sequence of {} tokens, computing in f32 (estimates; "
+      "--tokens and --lora-r change them)\n",
       o.tokens);
-  Table table({"program", "part", "f32", "bf16", "what it is"});
-  const auto wide = forecast(c, o, parameters, 4), narrow = forecast(c, o, parameters, 2);
-  for (std::size_t p = 0; p < wide.size(); ++p) {
-    for (std::size_t t = 0; t < wide[p].terms.size(); ++t) {
-      table.add_row({wide[p].program, wide[p].terms[t].name, format_bytes(wide[p].terms[t].bytes),
-                     format_bytes(narrow[p].terms[t].bytes), wide[p].terms[t].meaning});
+  Table table({"program", "part", "bytes", "what it is"});
+  for (const Forecast& f : forecast(k, o)) {
+    for (const Term& t : f.terms) {
+      table.add_row({f.program, t.name, format_bytes(t.bytes), t.meaning});
     }
-    table.add_row({wide[p].program, "total", format_bytes(wide[p].total()),
-                   format_bytes(narrow[p].total()), ""});
+    table.add_row({f.program, "total", format_bytes(f.total()), ""});
   }
   table.print();
 }
 
+void print_unused(const hub::Checkpoint& k) {
+  const auto& unused = k.unused_tensors();
+  if (unused.empty()) return;
+  fmt::print("{} tensors that the model does not use, such as {}\n\n", unused.size(), unused[0]);
+}
+
 void run(const Options& o, const CommonOptions& common) {
-  ESP_REQUIRE(o.lora_r >= 0 && o.tokens > 0, UsageError, "--lora-r ", o.lora_r, " and --tokens ",
+  ESP_REQUIRE(o.lora_r >= 0 && o.lora_r <= 1 << 20 && o.tokens > 0, UsageError, "--lora-r ", o.lora_r, " and --tokens ",
               o.tokens, " cannot be; expected 0 or more, and 1 or more");
-  const io::Checkpoint checkpoint(o.folder);
+  const hub::Checkpoint checkpoint(o.folder);
   const std::vector<Group> groups = groups_of(checkpoint);
   double parameters = 0;
   for (const Group& g : groups) parameters += static_cast<double>(g.parameters);
@@ -239,7 +270,8 @@ void run(const Options& o, const CommonOptions& common) {
   }
   print_architecture(checkpoint, parameters);
   print_tables(checkpoint, groups);
-  print_memory(checkpoint.config(), o, parameters);
+  print_unused(checkpoint);
+  if (checkpoint.computable()) print_memory(checkpoint, o);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <espalier/io/jsonl.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/prune/plan.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"
@@ -39,12 +39,12 @@ std::vector<std::vector<std::int32_t>> read_ids(const std::string& path, std::in
 
 template <FloatElement T, Device D>
 void run(const Options& o, const CommonOptions& common) {
-  const io::Checkpoint checkpoint(o.model);
-  auto model = train::load_model<T, D>(checkpoint, o.adapter);
+  const hub::Checkpoint checkpoint(o.model);
+  auto model = hub::load_model<T, D>(checkpoint, o.adapter);
   const auto& config = model.config();
   if (!o.plan.empty()) {
     const auto plan = prune::read_plan(o.plan);
-    prune::check_plan_fits(plan, config, o.plan);
+    prune::check_plan_fits(plan, checkpoint.mixture(), o.plan);
     model.mask_experts(plan.keep);
   }
   const auto lines = read_ids(o.tokens, config.vocab_size);

@@ -7,7 +7,7 @@
 #include <map>
 #include <normal_weights.hpp>
 
-#include <espalier/io/config.hpp>
+#include <espalier/hub/json_config.hpp>
 
 namespace {
 
@@ -15,14 +15,14 @@ using namespace espalier;
 
 struct Options {
   std::string output, tokenizer, dtype = "bf16", max_shard_size = "5GB";
-  MixtralConfig config = [] {
-    MixtralConfig c;
+  DecoderConfig config = [] {
+    DecoderConfig c;
     c.hidden_size = 256;
-    c.intermediate_size = 512;
+    c.mixture.width = 512;
     c.num_hidden_layers = 4;
-    c.num_attention_heads = 8;
-    c.num_key_value_heads = 2;
-    c.head_dim = 0;
+    c.attention.heads = 8;
+    c.attention.kv_heads = 2;
+    c.attention.head_dim = 0;
     c.max_position_embeddings = 4096;
     return c;
   }();
@@ -30,21 +30,21 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  MixtralConfig& c = o.config;
+  DecoderConfig& c = o.config;
   const auto size = CLI::Range(std::int64_t{1}, std::int64_t{0x7fffffff});
   app.add_option("--output", o.output, "Folder to write; must not exist")->required();
   app.add_option("--layers", c.num_hidden_layers, "Decoder layers")->check(size);
   app.add_option("--hidden", c.hidden_size, "Width of the residual stream")->check(size);
-  app.add_option("--intermediate", c.intermediate_size, "Width inside an expert")->check(size);
-  app.add_option("--heads", c.num_attention_heads, "Query heads")->check(size);
-  app.add_option("--kv-heads", c.num_key_value_heads, "Key and value heads")->check(size);
-  app.add_option("--head-dim", c.head_dim, "Width of a head; 0 takes hidden / heads");
-  app.add_option("--experts", c.num_local_experts, "Experts per layer")->check(size);
-  app.add_option("--top-k", c.num_experts_per_tok, "Experts per token")->check(size);
+  app.add_option("--intermediate", c.mixture.width, "Width inside an expert")->check(size);
+  app.add_option("--heads", c.attention.heads, "Query heads")->check(size);
+  app.add_option("--kv-heads", c.attention.kv_heads, "Key and value heads")->check(size);
+  app.add_option("--head-dim", c.attention.head_dim, "Width of a head; 0 takes hidden / heads");
+  app.add_option("--experts", c.mixture.experts, "Experts per layer")->check(size);
+  app.add_option("--top-k", c.mixture.router.top_k, "Experts per token")->check(size);
   o.vocab = app.add_option("--vocab", c.vocab_size, "Tokens in the vocabulary")->check(size);
   app.add_option("--max-positions", c.max_position_embeddings, "Longest sequence")->check(size);
-  app.add_option("--rope-theta", c.rope_theta, "Base of the rotary embedding");
-  app.add_option("--sliding-window", c.sliding_window, "Attention window; 0: every earlier token");
+  app.add_option("--rope-theta", c.attention.rope.theta, "Base of the rotary embedding");
+  app.add_option("--sliding-window", c.attention.window, "Attention window; 0: every earlier token");
   app.add_option("--initializer-range", c.initializer_range, "Standard deviation of the weights");
   app.add_flag("--tie-embeddings", c.tie_word_embeddings, "Output head shares the embedding");
   app.add_option("--dtype", o.dtype, "Type of the stored weights")
@@ -68,7 +68,7 @@ void adopt_tokenizer(Options& o) {
   };
   o.config.bos_token_id = id(json.find("bos_token_id"), -1);
   o.config.pad_token_id = id(json.find("pad_token_id"), -1);
-  o.config.eos_token_ids = io::detail::ConfigReader::tokens(json.find("eos_token_id"));
+  o.config.eos_token_ids = hub::token_ids(json.find("eos_token_id"));
 }
 
 void copy_tokenizer(const std::filesystem::path& from, const std::filesystem::path& to) {
@@ -84,8 +84,8 @@ void copy_tokenizer(const std::filesystem::path& from, const std::filesystem::pa
               ": no tokenizer files (tokenizer.json, ...) here");
 }
 
-void write_generation_config(const MixtralConfig& c, const std::filesystem::path& folder) {
-  const io::Json config = io::mixtral_config_json(c, DType::f32);
+void write_generation_config(const DecoderConfig& c, const std::filesystem::path& folder) {
+  const io::Json config = hub::config_json(c, DType::f32);
   io::Json j = io::Json::object();
   j["_from_model_config"] = true;
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
@@ -96,20 +96,20 @@ void write_generation_config(const MixtralConfig& c, const std::filesystem::path
 
 void run(Options o, const CommonOptions& common) {
   if (!o.tokenizer.empty()) adopt_tokenizer(o);
-  MixtralConfig& c = o.config;
+  DecoderConfig& c = o.config;
   const DType dtype = dtype_named(o.dtype);
-  if (c.head_dim == 0 && c.hidden_size % c.num_attention_heads == 0) {
-    c.head_dim = c.hidden_size / c.num_attention_heads;
+  if (c.attention.head_dim == 0 && c.hidden_size % c.attention.heads == 0) {
+    c.attention.head_dim = c.hidden_size / c.attention.heads;
   }
-  const io::Json json = io::mixtral_config_json(c, dtype);
+  const io::Json json = hub::config_json(c, dtype);
   try {  // the rules of reading are the rules of writing
     const io::Json again = io::parse_json(io::dump(json), "the options");
-    (void)io::parse_config(again);
+    (void)hub::parse_config(again);
   } catch (const FormatError& e) {
     throw UsageError(e.what());
   }
   const std::size_t max_shard_bytes = io::parse_bytes(o.max_shard_size);
-  const std::vector<io::TensorSpec> tensors = io::checkpoint_tensors(c, dtype);
+  const std::vector<io::TensorSpec> tensors = hub::tensor_specs(c, dtype);
   std::map<std::string_view, std::uint64_t> number;
   for (std::size_t i = 0; i < tensors.size(); ++i) number[tensors[i].name] = i;
 

@@ -4,7 +4,7 @@
 // One tensor at a time, in the shards of the base. The sum is formed in f32 and rounded once to the
 // stored type; tensors that the adapter leaves alone are copied byte for byte.
 #include <espalier/io/adapter.hpp>
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
 
@@ -29,7 +29,7 @@ AnyTensor merged(const AnyTensor& weight, const io::LoraFactors& lora) {
                                        [&]<class T>() { return AnyTensor(converted<T>(sum)); });
 }
 
-std::vector<io::ShardPlan> shards_of(const io::Checkpoint& base) {
+std::vector<io::ShardPlan> shards_of(const hub::Checkpoint& base) {
   std::vector<io::ShardPlan> plan;
   for (const auto& shard : base.shards()) {
     plan.push_back({shard.file, {}});
@@ -39,9 +39,9 @@ std::vector<io::ShardPlan> shards_of(const io::Checkpoint& base) {
 }
 
 void run(const Options& o, const CommonOptions& common) {
-  const io::Checkpoint base(o.model);
+  const hub::Checkpoint base(o.model);
   const io::Adapter adapter = io::read_adapter(o.adapter);
-  io::check_adapter_fits(adapter, base.config(), o.adapter);
+  hub::check_adapter_fits(adapter, base.config(), o.adapter);
   io::AtomicFolder folder(o.output);
   io::CheckpointWriter out(folder.path(), shards_of(base));
   Progress progress("merge_adapter", static_cast<std::int64_t>(base.names().size()), "tensors");

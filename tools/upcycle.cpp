@@ -10,7 +10,7 @@
 #include <map>
 #include <normal_weights.hpp>
 
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 
 namespace {
 
@@ -35,35 +35,46 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--max-shard-size", o.max_shard_size, "Largest shard, such as 5GB or 500MB");
 }
 
-/// The dense tensor that a tensor of the result comes from; empty for routers.
-std::string source_of(const std::string& name) {
-  const std::string marker = ".block_sparse_moe.";
-  const std::size_t at = name.find(marker);
-  if (at == std::string::npos) return name;
-  const std::string prefix = name.substr(0, at);
-  if (name.ends_with(".w1.weight")) return prefix + ".mlp.gate_proj.weight";
-  if (name.ends_with(".w2.weight")) return prefix + ".mlp.down_proj.weight";
-  if (name.ends_with(".w3.weight")) return prefix + ".mlp.up_proj.weight";
-  return "";
-}
-
-struct Weights {
+struct Target {
+  std::string source;  // the dense tensor that it comes from; empty for routers
+  std::uint64_t number;  // its stream of random numbers
+  bool of_expert;
+};
+struct UpcyclePlan {
   std::vector<io::TensorSpec> tensors;
-  std::map<std::string, std::uint64_t> number;  // of a tensor: its stream of random numbers
+  std::map<std::string, Target> targets;
 };
 
-/// The result's tensors in the types of their sources; a router takes that of its layer's experts.
-Weights plan(const io::Checkpoint& dense, const MixtralConfig& config) {
-  Weights w{io::checkpoint_tensors(config, DType::f32), {}};
-  for (io::TensorSpec& t : w.tensors) {
-    std::string source = source_of(t.name);
-    if (source.empty())
-      source = t.name.substr(0, t.name.find(".block_sparse_moe")) + ".mlp.gate_proj.weight";
-    t.type = dense.at(source).type;
-    t.bytes = io::checked_bytes(t, dense.folder().string());
-    w.number.emplace(t.name, w.number.size());
+/// The part of a dense layer that becomes `part`.
+Part dense_part(Part part) {
+  switch (part) {
+    case Part::router:  // takes the type of what its experts come from
+    case Part::expert_gate:
+      return Part::gate;
+    case Part::expert_up:
+      return Part::up;
+    case Part::expert_down:
+      return Part::down;
+    default:
+      return part;
   }
-  return w;
+}
+
+/// The result's tensors in the types of their sources.
+UpcyclePlan plan(const hub::Checkpoint& dense, const DecoderConfig& config) {
+  UpcyclePlan plan;
+  const TensorNames& names = dense.family().names;
+  for (const TensorPlace& place : stored_tensors(config)) {
+    const Part part = dense_part(place.part);
+    const std::string source = place.bias ? names.bias(part, place.layer) : names.of(part, place.layer);
+    io::TensorSpec spec = io::make_spec(place.name, DType::f32, place.shape);
+    spec.type = dense.at(source).type;
+    spec.bytes = io::checked_bytes(spec, dense.folder().string());
+    plan.tensors.push_back(std::move(spec));
+    const bool router = place.part == Part::router;
+    plan.targets[place.name] = {router ? "" : source, plan.targets.size(), place.expert >= 0};
+  }
+  return plan;
 }
 
 double deviation(const AnyTensor& t) {
@@ -90,33 +101,45 @@ void append_noisy(io::CheckpointWriter& out, const io::TensorSpec& spec, const A
   });
 }
 
-void append_tensor(io::CheckpointWriter& out, const io::TensorSpec& t, const io::Checkpoint& dense,
-                   const Options& o, std::uint64_t seed, std::uint64_t stream) {
-  const std::string source = source_of(t.name);
-  if (source.empty()) {
-    append_normal(out, t, seed, stream, static_cast<float>(o.router_std));
-  } else if (source != t.name && o.noise > 0) {
-    append_noisy(out, t, dense.tensor(source), Philox(seed, stream), o.noise);
+void append_tensor(io::CheckpointWriter& out, const io::TensorSpec& t, const hub::Checkpoint& dense,
+                   const Options& o, std::uint64_t seed, const Target& target) {
+  if (target.source.empty()) {
+    append_normal(out, t, seed, target.number, static_cast<float>(o.router_std));
+  } else if (target.of_expert && o.noise > 0) {
+    append_noisy(out, t, dense.tensor(target.source), Philox(seed, target.number), o.noise);
   } else {
-    dense.shard_of(source).content.for_each_piece(
-        dense.at(source),
+    dense.shard_of(target.source).content.for_each_piece(
+        dense.at(target.source),
         [&](const void* data, std::size_t bytes) { out.append(t.name, data, bytes); });
   }
+}
+
+/// The dense model's configuration as that of the mixture it becomes.
+DecoderConfig mixture_config(const hub::Checkpoint& dense, const Options& o) {
+  ESP_REQUIRE(!dense.config().has_mixture(), FormatError, o.model,
+              ": has experts already (model_type \"", dense.family().model_type,
+              "\"); expected a dense checkpoint");
+  const Family* mixture = find_family(dense.family().upcycles_to);
+  ESP_REQUIRE(mixture != nullptr, FormatError, o.model, ": no mixture has the layout of a ",
+              dense.family().model_type, "; llama, mistral and qwen3 checkpoints can be upcycled");
+  DecoderConfig config = hub::parse_config(dense.config_json());
+  ESP_REQUIRE(!config.mlp_bias && !config.attention.o_bias, FormatError, o.model,
+              ": has biases, which a ", mixture->model_type, " has not");
+  config.model_type = mixture->model_type;
+  config.names = mixture->names;
+  config.mixture.experts = o.experts;
+  config.mixture.router.top_k = o.top_k;
+  config.mixture.width = config.intermediate_size;
+  return config;
 }
 
 void run(const Options& o, const CommonOptions& common) {
   ESP_REQUIRE(o.top_k <= o.experts, UsageError, "--top-k ", o.top_k, " exceeds --experts ",
               o.experts);
   const std::size_t max_shard_bytes = io::parse_bytes(o.max_shard_size);
-  const io::Checkpoint dense(o.model);
-  ESP_REQUIRE(dense.config().num_local_experts == 0, FormatError, o.model,
-              ": has experts already (model_type \"", dense.config().model_type,
-              "\"); expected a dense Llama-layout checkpoint");
-  MixtralConfig config = io::parse_config(dense.config_json());
-  config.model_type = "mixtral";
-  config.num_local_experts = o.experts;
-  config.num_experts_per_tok = o.top_k;
-  const Weights weights = plan(dense, config);
+  const hub::Checkpoint dense(o.model);
+  const DecoderConfig config = mixture_config(dense, o);
+  const UpcyclePlan weights = plan(dense, config);
 
   io::AtomicFolder folder(o.output);
   io::CheckpointWriter out(folder.path(), weights.tensors, max_shard_bytes);
@@ -126,7 +149,7 @@ void run(const Options& o, const CommonOptions& common) {
     for (const io::ShardPlan& shard : out.shards()) {
       for (const io::TensorSpec& t : shard.tensors) {
         stop_if_interrupted();
-        append_tensor(out, t, dense, o, common.seed, weights.number.at(t.name));
+        append_tensor(out, t, dense, o, common.seed, weights.targets.at(t.name));
         done += t.bytes;
         progress.update(static_cast<std::int64_t>(done / 1000000));
       }
@@ -134,7 +157,7 @@ void run(const Options& o, const CommonOptions& common) {
     out.commit();
   }
   io::write_text(folder.path() / "config.json",
-                 io::dump(io::mixtral_config_json(config, dense.dtype()), 2) + "\n");
+                 io::dump(hub::config_json(config, dense.dtype()), 2) + "\n");
   io::copy_companions(dense.folder(), folder.path(), {"config.json"});
   folder.commit();
 
@@ -161,7 +184,8 @@ int main(int argc, char** argv) {
   Options o;
   return espalier::run_program(
       argc, argv, "upcycle",
-      "Turns a dense Llama-layout checkpoint into a mixture of experts in Mixtral layout.",
+      "Turns a dense checkpoint into a mixture of experts: llama and mistral into Mixtral's layout, "
+      "qwen3 into Qwen3-MoE's.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const espalier::CommonOptions& common) { run(o, common); });
 }

@@ -7,7 +7,7 @@
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/verify.hpp>
 #include <espalier/text/tokenizer.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/hub/load_model.hpp>
 
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
@@ -45,13 +45,13 @@ prune::CalibrationSet read_sequences(const Options& o, const text::Tokenizer& to
   return {{ids}, static_cast<std::int64_t>(ids.size())};
 }
 
-LogitDifference compare_logits(const Options& o, const io::Checkpoint& base,
-                               const io::Checkpoint& pruned, const prune::Plan& plan) {
+LogitDifference compare_logits(const Options& o, const hub::Checkpoint& base,
+                               const hub::Checkpoint& pruned, const prune::Plan& plan) {
   const auto tokenizer = text::Tokenizer::load(base.folder());
   const prune::CalibrationSet set = read_sequences(o, tokenizer);
-  auto masked = train::load_model(base);
+  auto masked = hub::load_model(base);
   masked.mask_experts(plan.keep);
-  const auto small = train::load_model(pruned);
+  const auto small = hub::load_model(pruned);
   LogitDifference d;
   Progress progress("logits", set.tokens, "tokens");
   const NoGrad no_grad;
@@ -69,7 +69,7 @@ LogitDifference compare_logits(const Options& o, const io::Checkpoint& base,
   return d;
 }
 
-Check tensors_check(const Options& o, const io::Checkpoint& base, const io::Checkpoint& pruned,
+Check tensors_check(const Options& o, const hub::Checkpoint& base, const hub::Checkpoint& pruned,
                     const prune::Plan& plan, const std::string& source) {
   Progress progress("tensors", static_cast<std::int64_t>(base.names().size()), "tensors");
   const prune::Verification v =
@@ -84,8 +84,8 @@ Check tensors_check(const Options& o, const io::Checkpoint& base, const io::Chec
           v.problems};
 }
 
-Check other_check(const Options& o, const io::Checkpoint& pruned) {
-  const io::Checkpoint other(o.other);
+Check other_check(const Options& o, const hub::Checkpoint& pruned) {
+  const hub::Checkpoint other(o.other);
   Progress progress("tensors", static_cast<std::int64_t>(pruned.names().size()), "tensors");
   const prune::Verification v = prune::verify_same(pruned, other, [&](std::size_t done) {
     progress.update(static_cast<std::int64_t>(done));
@@ -97,7 +97,7 @@ Check other_check(const Options& o, const io::Checkpoint& pruned) {
       v.problems};
 }
 
-Check logits_check(const Options& o, const io::Checkpoint& base, const io::Checkpoint& pruned,
+Check logits_check(const Options& o, const hub::Checkpoint& base, const hub::Checkpoint& pruned,
                    const prune::Plan& plan) {
   const LogitDifference d = compare_logits(o, base, pruned, plan);
   Check check{"logits against the masked base",
@@ -143,7 +143,7 @@ int report(const std::vector<Check>& checks, const CommonOptions& common) {
 }
 
 int run(const Options& o, const CommonOptions& common) {
-  const io::Checkpoint base(o.base), pruned(o.pruned);
+  const hub::Checkpoint base(o.base), pruned(o.pruned);
   const std::string source =
       o.plan.empty() ? (fs::path(o.pruned) / prune::kPlanFile).string() : o.plan;
   const prune::Plan plan = prune::read_plan(source);

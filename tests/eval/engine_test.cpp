@@ -2,7 +2,7 @@
 #include <espalier/eval/engine.hpp>
 
 #include <espalier/core/random.hpp>
-#include <espalier/train/load_model.hpp>
+#include <espalier/hub/load_model.hpp>
 
 #include "support/catch.hpp"
 
@@ -14,8 +14,8 @@ using Ids = std::vector<std::int32_t>;
 /// The golden model with its tokenizer.
 struct Tiny {
   std::string folder = ESPALIER_TESTS_DIR "/golden/tiny_mixtral/model";
-  io::Checkpoint checkpoint{folder};
-  Mixtral<float> model = train::load_model(checkpoint);
+  hub::Checkpoint checkpoint{folder};
+  Mixtral<float> model = hub::load_model(checkpoint);
   text::Tokenizer tokenizer = text::Tokenizer::load(folder);
 
   MixtralEngine<float> engine(std::int64_t batch = 16, std::int64_t pass_tokens = 2048) const {

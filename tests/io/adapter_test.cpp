@@ -2,7 +2,7 @@
 // PEFT adapters: what PEFT wrote is read, what is written is read back, what cannot be honoured is
 // refused by key or tensor.
 #include <espalier/io/adapter.hpp>
-#include <espalier/io/config.hpp>
+#include <espalier/hub/json_config.hpp>
 #include <espalier/io/sha256.hpp>
 
 #include "support/catch.hpp"
@@ -153,13 +153,13 @@ TEST_CASE("adapter: tensors that do not belong together are refused by name") {
 
 TEST_CASE("adapter: one of another model is refused by module") {
   MixtralConfig other = load_config(kGolden + "model");
-  other.num_local_experts = 4;
+  other.mixture.experts = 4;
   const Adapter a = read_adapter(kGolden + "adapter");
   CHECK(message_of<FormatError>([&] { check_adapter_fits(a, other, "adapter"); }) ==
         "adapter: module \"model.layers.0.block_sparse_moe.experts.4.w1\" is not in the model (2 "
         "layers, 4 experts); is this adapter of another model?");
-  other.num_local_experts = 8;
-  other.intermediate_size = 50;
+  other.mixture.experts = 8;
+  other.mixture.width = 50;
   CHECK(message_of<FormatError>([&] { check_adapter_fits(a, other, "adapter"); }) ==
         "adapter: module \"model.layers.0.block_sparse_moe.experts.0.w1\" maps 32 to 48 values, "
         "the model's matrix 32 to 50");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints: the shard rule of transformers, round trips, and stories that do not fit together.
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 
 #include "support/catch.hpp"
@@ -16,12 +16,12 @@ namespace {
 MixtralConfig tiny() {
   MixtralConfig c;
   c.hidden_size = 8;
-  c.intermediate_size = 6;
+  c.mixture.width = 6;
   c.num_hidden_layers = 2;
-  c.num_attention_heads = 2;
-  c.num_key_value_heads = 1;
-  c.head_dim = 4;
-  c.num_local_experts = 3;
+  c.attention.heads = 2;
+  c.attention.kv_heads = 1;
+  c.attention.head_dim = 4;
+  c.mixture.experts = 3;
   c.vocab_size = 10;
   return c;
 }
@@ -109,7 +109,7 @@ TEST_CASE("Sharded or not, through links or not, a checkpoint gives its tensors 
     const Checkpoint k(folder / name);
     CHECK(k.sharded() == (std::string(name) != "one"));
     CHECK(k.names().size() == tensors.size());
-    CHECK(k.config().num_local_experts == 3);
+    CHECK(k.config().mixture.experts == 3);
     CHECK(k.dtype() == DType::f32);
     std::size_t bytes = 0;
     for (std::size_t i = 0; i < tensors.size(); ++i) {

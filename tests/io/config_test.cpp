@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // config.json to MixtralConfig: both generations of transformers, and what is refused.
-#include <espalier/io/config.hpp>
+#include <espalier/hub/json_config.hpp>
 
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
@@ -40,18 +40,18 @@ TEST_CASE("Mixtral's own config is read in full") {
   const MixtralConfig c = config(kMixtral);
   CHECK(c.model_type == "mixtral");
   CHECK(c.hidden_size == 4096);
-  CHECK(c.intermediate_size == 14336);
+  CHECK(c.mixture.width == 14336);
   CHECK(c.num_hidden_layers == 32);
-  CHECK(c.num_attention_heads == 32);
-  CHECK(c.num_key_value_heads == 8);
-  CHECK(c.head_dim == 128);
-  CHECK(c.num_local_experts == 8);
-  CHECK(c.num_experts_per_tok == 2);
+  CHECK(c.attention.heads == 32);
+  CHECK(c.attention.kv_heads == 8);
+  CHECK(c.attention.head_dim == 128);
+  CHECK(c.mixture.experts == 8);
+  CHECK(c.mixture.router.top_k == 2);
   CHECK(c.vocab_size == 32000);
   CHECK(c.max_position_embeddings == 32768);
-  CHECK(c.sliding_window == 0);
+  CHECK(c.attention.window == 0);
   CHECK(c.rms_norm_eps == 1e-5);
-  CHECK(c.rope_theta == 1e6);
+  CHECK(c.attention.rope.theta == 1e6);
   CHECK(c.router_aux_loss_coef == 0.02);
   CHECK_FALSE(c.tie_word_embeddings);
   CHECK(c.bos_token_id == 1);
@@ -67,22 +67,22 @@ TEST_CASE("Other spellings mean the same") {
   j["eos_token_id"] = Json::array(std::vector<int>{2, 7});
   j["sliding_window"] = 4096;
   const MixtralConfig c = config(dump(j));
-  CHECK(c.rope_theta == 5000.0);
-  CHECK(c.head_dim == 128);
+  CHECK(c.attention.rope.theta == 5000.0);
+  CHECK(c.attention.head_dim == 128);
   CHECK(c.eos_token_ids == std::vector<std::int32_t>{2, 7});
-  CHECK(c.sliding_window == 4096);
-  CHECK(config(with("head_dim", "64")).head_dim == 64);
+  CHECK(c.attention.window == 4096);
+  CHECK(config(with("head_dim", "64")).attention.head_dim == 64);
 }
 
 TEST_CASE("A dense Llama config has no experts, and its own defaults") {
   const MixtralConfig c = config(R"({"model_type": "llama", "hidden_size": 576,
       "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
       "vocab_size": 49152, "rope_scaling": null, "mlp_bias": false, "tie_word_embeddings": true})");
-  CHECK(c.num_local_experts == 0);
-  CHECK(c.num_experts_per_tok == 0);
-  CHECK(c.num_key_value_heads == 9);
+  CHECK(c.mixture.experts == 0);
+  CHECK(c.mixture.router.top_k == 0);
+  CHECK(c.attention.kv_heads == 9);
   CHECK(c.rms_norm_eps == 1e-6);
-  CHECK(c.rope_theta == 1e4);
+  CHECK(c.attention.rope.theta == 1e4);
   CHECK(c.tie_word_embeddings);
 }
 
@@ -126,17 +126,17 @@ TEST_CASE("What cannot be computed is refused by name") {
 TEST_CASE("What is written as config.json reads back the same") {
   MixtralConfig c = config(kMixtral);
   c.eos_token_ids = {2, 9};
-  c.head_dim = 96;
-  c.sliding_window = 77;
+  c.attention.head_dim = 96;
+  c.attention.window = 77;
   c.tie_word_embeddings = true;
   c.bos_token_id = -1;
   const MixtralConfig again = config(dump(mixtral_config_json(c, DType::bf16), 2));
   CHECK(again.eos_token_ids == c.eos_token_ids);
-  CHECK(again.head_dim == 96);
-  CHECK(again.sliding_window == 77);
+  CHECK(again.attention.head_dim == 96);
+  CHECK(again.attention.window == 77);
   CHECK(again.tie_word_embeddings);
   CHECK(again.bos_token_id == -1);
-  CHECK(again.rope_theta == c.rope_theta);
+  CHECK(again.attention.rope.theta == c.attention.rope.theta);
   CHECK(again.rms_norm_eps == c.rms_norm_eps);
 }
 

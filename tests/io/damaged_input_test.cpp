@@ -4,7 +4,7 @@
 #include <functional>
 
 #include <espalier/core/random.hpp>
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/io/jsonl.hpp>
 
@@ -186,12 +186,12 @@ TEST_CASE("Damaged configs and index files are read or refused") {
   test::TemporaryFolder folder;
   MixtralConfig c;
   c.hidden_size = 8;
-  c.intermediate_size = 4;
+  c.mixture.width = 4;
   c.num_hidden_layers = 1;
-  c.num_attention_heads = 2;
-  c.num_key_value_heads = 1;
-  c.head_dim = 4;
-  c.num_local_experts = 2;
+  c.attention.heads = 2;
+  c.attention.kv_heads = 1;
+  c.attention.head_dim = 4;
+  c.mixture.experts = 2;
   c.vocab_size = 6;
   const std::string config = dump(mixtral_config_json(c, DType::f32), 2);
   test::write_bytes(folder / "config.json", config);

@@ -201,7 +201,7 @@ TEST_CASE("Mixtral: masked experts are never routed to", "[models]") {
 
 TEST_CASE("Mixtral: wrong shapes and targets are refused by name", "[models]") {
   auto config = tiny_mixtral_config();
-  config.intermediate_size = 47;
+  config.mixture.width = 47;
   REQUIRE_THROWS_WITH(Mixtral<float>(config, tiny_mixtral_weights()),
                       "model.layers.0.block_sparse_moe.experts.0.w1.weight: shape is [48, 32], "
                       "expected [47, 32] by config.json");

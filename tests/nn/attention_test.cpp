@@ -34,7 +34,7 @@ Attention<T> layer(std::int64_t window, bool trained = false) {
   const auto linear = [&](const std::string& name) -> Linear<T> {
     return {name, trained ? AnyVar(parameter(weight<T>(name))) : AnyVar(weight<T>(name))};
   };
-  return {AttentionShape{kHeads, kKvHeads, kDim, kTheta, window}, linear("q"), linear("k"),
+  return {AttentionConfig{kHeads, kKvHeads, kDim, kTheta, window}, linear("q"), linear("k"),
           linear("v"), linear("o")};
 }
 

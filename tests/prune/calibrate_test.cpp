@@ -45,7 +45,7 @@ TEST_CASE("criteria: every score of the tuned tiny Mixtral equals that of transf
   const auto activations = calibrate(test::tiny_mixtral_with_adapter<float>(), golden_sequences(),
                                      [&](std::int64_t done) { seen = done; });
   CHECK(seen == golden_sequences().tokens);
-  const io::Checkpoint base(test::tiny_mixtral_path("model"));
+  const hub::Checkpoint base(test::tiny_mixtral_path("model"));
   const io::Adapter adapter = io::read_adapter(test::tiny_mixtral_path("adapter"));
   const WeightNorms norms = weight_norms({base, nullptr, &adapter}, {});
   std::size_t checked = 0;

@@ -21,7 +21,7 @@ namespace {
 
 using Matrix = std::vector<double>;
 
-Matrix weights(const io::Checkpoint& c, const std::string& module) {
+Matrix weights(const hub::Checkpoint& c, const std::string& module) {
   return test::to_vector(c.tensor(module + ".weight"));
 }
 
@@ -145,7 +145,7 @@ TEST_CASE("criteria: two checkpoints, against dense double loops") {
   const DType tuned_type = GENERATE(DType::bf16, DType::f32);
   test::write_synthetic(folder / "base", test::synthetic_config());
   test::write_synthetic(folder / "tuned", test::synthetic_config(), tuned_type, 1 << 20, 1);
-  const io::Checkpoint base(folder / "base"), tuned(folder / "tuned");
+  const hub::Checkpoint base(folder / "base"), tuned(folder / "tuned");
   check_same_model(base, tuned);
   check_all(
       {base, &tuned, nullptr}, [&](const std::string& m) { return weights(base, m); },
@@ -157,9 +157,9 @@ TEST_CASE("criteria: an adapter with rank and alpha patterns, against the dense 
   const bool rslora = GENERATE(false, true);
   test::write_synthetic(folder / "base", test::synthetic_config());
   write_lora(folder / "adapter", rslora);
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   const io::Adapter adapter = io::read_adapter(folder / "adapter");
-  io::check_adapter_fits(adapter, base.config(), "adapter");
+  hub::check_adapter_fits(adapter, base.config(), "adapter");
   const auto after = [&](const std::string& module) {
     Matrix w = weights(base, module);
     const auto& shape = base.at(module + ".weight").shape;
@@ -177,7 +177,7 @@ TEST_CASE("criteria: the same bits for any number of threads and any other crite
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
   write_lora(folder / "adapter", false);
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   const io::Adapter adapter = io::read_adapter(folder / "adapter");
   const ModelPair models{base, nullptr, &adapter};
   set_num_threads(1);
@@ -211,7 +211,7 @@ TEST_CASE("criteria: a rotated router row has a delta and no drift") {
 TEST_CASE("criteria: random is seeded, uniform, and the same everywhere") {
   MixtralConfig c;
   c.num_hidden_layers = 64;
-  c.num_local_experts = 64;
+  c.mixture.experts = 64;
   const LayerScores a = random_scores(c, 7), b = random_scores(c, 8);
   CHECK(a == random_scores(c, 7));
   CHECK(a != b);
@@ -230,10 +230,10 @@ TEST_CASE("criteria: random is seeded, uniform, and the same everywhere") {
 TEST_CASE("criteria: a tuned checkpoint of another size is refused by key") {
   test::TemporaryFolder folder;
   MixtralConfig other = test::synthetic_config();
-  other.num_local_experts = 4;
+  other.mixture.experts = 4;
   test::write_synthetic(folder / "base", test::synthetic_config());
   test::write_synthetic(folder / "tuned", other);
-  const io::Checkpoint base(folder / "base"), tuned(folder / "tuned");
+  const hub::Checkpoint base(folder / "base"), tuned(folder / "tuned");
   CHECK(message_of<FormatError>([&] { check_same_model(base, tuned); }, folder.path()) ==
         "tuned: num_local_experts is 4, but 6 in base; expected a fine-tuned version of the same "
         "model");
@@ -322,8 +322,8 @@ TEST_CASE("prune_adapter: pairs of dropped experts go, kept ones are renumbered,
   write_pruned_adapter(folder / "adapter", before, plan, folder / "out");
   const io::Adapter after = io::read_adapter(folder / "out");
   MixtralConfig small = test::synthetic_config();
-  small.num_local_experts = 3;
-  io::check_adapter_fits(after, small, "out");
+  small.mixture.experts = 3;
+  hub::check_adapter_fits(after, small, "out");
   CHECK(test::read_bytes(folder / "out/README.md") == "read me");
   CHECK(read_plan(folder / "out" / kPlanFile).keep == plan.keep);
   std::size_t expected = 0;

@@ -19,20 +19,20 @@ namespace {
 
 const Plan kPlan{{{0, 2, 5}, {1, 3, 4}, {3, 4, 5}}, io::Json::object()};
 
-Export run_export(const io::Checkpoint& base, const Plan& plan, const fs::path& output,
+Export run_export(const hub::Checkpoint& base, const Plan& plan, const fs::path& output,
                   Layout layout = Layout::standard, std::size_t max_shard_bytes = 9000) {
   const Export what = plan_export(base, plan, layout, max_shard_bytes, "plan");
   write_export(base, plan, what, output, {});
   return what;
 }
 
-std::string raw(const io::Checkpoint& c, const std::string& name) {
+std::string raw(const hub::Checkpoint& c, const std::string& name) {
   const io::TensorInfo& info = c.at(name);
   return read_bytes(c.shard_of(name).content.path()).substr(info.offset, info.bytes);
 }
 
 /// Independent of the code under test: names and rows are put together here once more.
-void require_pruned(const io::Checkpoint& base, const io::Checkpoint& pruned, const Plan& plan) {
+void require_pruned(const hub::Checkpoint& base, const hub::Checkpoint& pruned, const Plan& plan) {
   std::size_t expected = 0;
   const std::size_t row = static_cast<std::size_t>(base.config().hidden_size) * 2;
   for (const std::string& name : base.names()) {
@@ -68,7 +68,7 @@ std::uint64_t index_total(const fs::path& folder) {
 TEST_CASE("The synthetic checkpoint is as awkward as the real one") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   int across = 0, gate_apart = 0;
   for (std::size_t l = 0; l < 3; ++l) {
     const std::string& gate_file = base.shard_of(moe_prefix(l) + "gate.weight").file;
@@ -88,13 +88,13 @@ TEST_CASE("The synthetic checkpoint is as awkward as the real one") {
 TEST_CASE("export: both layouts hold every kept byte where it belongs, and an exact index") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "standard");
   run_export(base, kPlan, folder / "consolidated", Layout::consolidated);
-  const io::Checkpoint standard(folder / "standard"), consolidated(folder / "consolidated");
-  for (const io::Checkpoint* pruned : {&standard, &consolidated}) {
+  const hub::Checkpoint standard(folder / "standard"), consolidated(folder / "consolidated");
+  for (const hub::Checkpoint* pruned : {&standard, &consolidated}) {
     require_pruned(base, *pruned, kPlan);
-    CHECK(pruned->config().num_local_experts == 3);
+    CHECK(pruned->config().mixture.experts == 3);
     CHECK(index_total(pruned->folder()) == pruned->total_bytes());
     for (const auto& shard : pruned->shards()) {
       CHECK(shard.content.metadata() == io::Metadata{{"format", "pt"}});
@@ -113,12 +113,12 @@ TEST_CASE("export: both layouts hold every kept byte where it belongs, and an ex
 TEST_CASE("export: consolidated shards are those of a model that was saved with fewer experts") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "out", Layout::consolidated, 9000);
   MixtralConfig small = test::synthetic_config();
-  small.num_local_experts = 3;
-  const auto want = io::plan_shards(io::checkpoint_tensors(small, DType::bf16), 9000);
-  const io::Checkpoint out(folder / "out");
+  small.mixture.experts = 3;
+  const auto want = io::plan_shards(hub::tensor_specs(small, DType::bf16), 9000);
+  const hub::Checkpoint out(folder / "out");
   REQUIRE(out.shards().size() == want.size());
   for (std::size_t i = 0; i < want.size(); ++i) {
     CHECK(out.shards()[i].file == want[i].file);
@@ -130,15 +130,15 @@ TEST_CASE("export: consolidated shards are those of a model that was saved with 
   run_export(base, kPlan, folder / "one", Layout::consolidated, 1 << 30);
   CHECK(fs::exists(folder / "one/model.safetensors"));
   CHECK_FALSE(fs::exists(folder / "one/model.safetensors.index.json"));
-  CHECK(verify_same(out, io::Checkpoint(folder / "one"), {}).problems.empty());
+  CHECK(verify_same(out, hub::Checkpoint(folder / "one"), {}).problems.empty());
 }
 
 TEST_CASE("export: a shard left empty is dropped, a lone model.safetensors stays alone") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config(), DType::bf16, 1000);
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "out");
-  const io::Checkpoint out(folder / "out");
+  const hub::Checkpoint out(folder / "out");
   std::size_t empty = 0;
   for (const auto& shard : base.shards()) {
     const auto& tensors = shard.content.tensors();
@@ -151,11 +151,11 @@ TEST_CASE("export: a shard left empty is dropped, a lone model.safetensors stays
   for (const auto& shard : out.shards()) CHECK(fs::exists(folder / "base" / shard.file));
 
   test::write_synthetic(folder / "single", test::synthetic_config(), DType::bf16, 1 << 30);
-  const io::Checkpoint single(folder / "single");
+  const hub::Checkpoint single(folder / "single");
   run_export(single, kPlan, folder / "single-out");
   CHECK(fs::exists(folder / "single-out/model.safetensors"));
   CHECK_FALSE(fs::exists(folder / "single-out/model.safetensors.index.json"));
-  require_pruned(single, io::Checkpoint(folder / "single-out"), kPlan);
+  require_pruned(single, hub::Checkpoint(folder / "single-out"), kPlan);
 }
 
 TEST_CASE("export: config.json keeps every character but one number") {
@@ -167,7 +167,7 @@ TEST_CASE("export: config.json keeps every character but one number") {
               "{\"num_local_experts\": 6},\t\"big\": 1000000000000000019884624838656,\n"
               "  \"eps\": 1.00e-05,");
   write_bytes(folder / "base/config.json", text);
-  run_export(io::Checkpoint(folder / "base"), kPlan, folder / "out");
+  run_export(hub::Checkpoint(folder / "base"), kPlan, folder / "out");
   const std::string key = "\n  \"num_local_experts\": ";
   const std::size_t at = text.find(key);
   REQUIRE(at != std::string::npos);
@@ -197,7 +197,7 @@ TEST_CASE("export: files beside the weights come along, weights in other formats
   write_bytes(folder / "base/pytorch_model.bin", "old weights");
   write_bytes(folder / "base/stray.safetensors", "not in the index");
   fs::create_symlink(folder / "base/tokenizer.json", folder / "base/link.json");
-  run_export(io::Checkpoint(folder / "base"), kPlan, folder / "out");
+  run_export(hub::Checkpoint(folder / "base"), kPlan, folder / "out");
   for (const std::string& name : carried) {
     CHECK(read_bytes(folder / "out" / name) == read_bytes(folder / "base" / name));
   }
@@ -214,9 +214,9 @@ TEST_CASE("export: shards that are symbolic links work, and become files") {
     fs::create_symlink("../blobs" / entry.path().filename(),
                        folder / "base" / entry.path().filename());
   }
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "out");
-  require_pruned(base, io::Checkpoint(folder / "out"), kPlan);
+  require_pruned(base, hub::Checkpoint(folder / "out"), kPlan);
   for (const auto& entry : fs::directory_iterator(folder / "out")) {
     CHECK_FALSE(entry.is_symlink());
   }
@@ -225,20 +225,20 @@ TEST_CASE("export: shards that are symbolic links work, and become files") {
 TEST_CASE("export: pruning twice is pruning once; the older plan does not come along") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   run_export(base, {{{0, 2, 3, 5}, {0, 1, 3, 4}, {1, 3, 4, 5}}, {}}, folder / "four");
-  const io::Checkpoint four(folder / "four");
+  const hub::Checkpoint four(folder / "four");
   run_export(four, {{{0, 1, 3}, {1, 2, 3}, {1, 2, 3}}, {}}, folder / "three");
   run_export(base, kPlan, folder / "direct");
-  const io::Checkpoint three(folder / "three");
-  CHECK(verify_same(three, io::Checkpoint(folder / "direct"), {}).problems.empty());
+  const hub::Checkpoint three(folder / "three");
+  CHECK(verify_same(three, hub::Checkpoint(folder / "direct"), {}).problems.empty());
   CHECK(read_plan(folder / "three/pruning_plan.json").keep[0] == std::vector<int>{0, 1, 3});
 }
 
 TEST_CASE("export: an existing target, a plan that does not fit, a stop half way leave nothing") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   const auto entries = [&] {
     return std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator());
   };
@@ -262,11 +262,11 @@ TEST_CASE("export: an existing target, a plan that does not fit, a stop half way
 TEST_CASE("export: what is announced is what is written") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   std::size_t written = 0;
   const Export what = plan_export(base, kPlan, Layout::standard, 0, "plan");
   write_export(base, kPlan, what, folder / "out", [&](std::size_t bytes) { written += bytes; });
-  const io::Checkpoint out(folder / "out");
+  const hub::Checkpoint out(folder / "out");
   CHECK(what.bytes == out.total_bytes());
   CHECK(written == out.total_bytes());
   CHECK(what.base_bytes == base.total_bytes());
@@ -282,10 +282,10 @@ TEST_CASE("verify: proves a good export and names what is wrong with a bad one")
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
   write_bytes(folder / "base/tokenizer.json", "words");
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "out");
   const auto problems = [&](const Plan& plan) {
-    return verify_export(base, io::Checkpoint(folder / "out"), plan, "plan", {}).problems;
+    return verify_export(base, hub::Checkpoint(folder / "out"), plan, "plan", {}).problems;
   };
   CHECK(problems(kPlan).empty());
   Plan other = kPlan;
@@ -310,7 +310,7 @@ TEST_CASE("verify: proves a good export and names what is wrong with a bad one")
 TEST_CASE("verify: an index with a wrong total and a config with another value are found") {
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
-  const io::Checkpoint base(folder / "base");
+  const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "out");
   const std::uint64_t total = index_total(folder / "out");
   io::Json index = io::read_json(folder / "out" / io::kIndexFile);
@@ -320,7 +320,7 @@ TEST_CASE("verify: an index with a wrong total and a config with another value a
   config["rope_theta"] = 5.0;
   config["extra"] = true;
   write_bytes(folder / "out/config.json", io::dump(config));
-  const auto v = verify_export(base, io::Checkpoint(folder / "out"), kPlan, "plan", {});
+  const auto v = verify_export(base, hub::Checkpoint(folder / "out"), kPlan, "plan", {});
   CHECK(v.problems ==
         std::vector<std::string>{"config.json: \"rope_theta\" is 5.0, expected 10000.0",
                                  "config.json: \"extra\" is not in the base",

@@ -91,7 +91,7 @@ TEST_CASE("plan: a bad plan is refused in one line that names key, layer and id"
 
 TEST_CASE("plan: a dense model has nothing to drop") {
   MixtralConfig dense = test::synthetic_config();
-  dense.num_local_experts = 0;
+  dense.mixture.experts = 0;
   CHECK(message_of<FormatError>([&] {
           check_plan_fits({{{0}}, {}}, dense, "p");
         }) == "p: the model is dense, it has no experts to drop");

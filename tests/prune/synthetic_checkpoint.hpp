@@ -5,7 +5,7 @@
 
 #include <espalier/core/random.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
-#include <espalier/io/config.hpp>
+#include <espalier/hub/json_config.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/nn/parameter.hpp>
 #include <espalier/tensor/tensor.hpp>
@@ -15,15 +15,15 @@ namespace espalier::test {
 inline MixtralConfig synthetic_config() {
   MixtralConfig c;
   c.hidden_size = 16;
-  c.intermediate_size = 24;
+  c.mixture.width = 24;
   c.num_hidden_layers = 3;
-  c.num_attention_heads = 4;
-  c.num_key_value_heads = 2;
-  c.head_dim = 4;
-  c.num_local_experts = 6;
-  c.num_experts_per_tok = 2;
+  c.attention.heads = 4;
+  c.attention.kv_heads = 2;
+  c.attention.head_dim = 4;
+  c.mixture.experts = 6;
+  c.mixture.router.top_k = 2;
   c.vocab_size = 40;
-  c.rope_theta = 10000;
+  c.attention.rope.theta = 10000;
   return c;
 }
 
@@ -38,8 +38,8 @@ inline void write_synthetic(const std::filesystem::path& folder, const MixtralCo
                             std::uint64_t seed = 0) {
   std::filesystem::create_directories(folder);
   io::write_text(folder / "config.json",
-                 io::dump(io::mixtral_config_json(config, dtype), 2) + "\n");
-  io::CheckpointWriter out(folder, io::checkpoint_tensors(config, dtype), max_shard_bytes);
+                 io::dump(hub::config_json(config, dtype), 2) + "\n");
+  io::CheckpointWriter out(folder, hub::tensor_specs(config, dtype), max_shard_bytes);
   for (const io::ShardPlan& shard : out.shards()) {
     for (const io::TensorSpec& spec : shard.tensors) {
       AnyTensor t(io::shape_of(spec, "synthetic"), dtype);

@@ -23,14 +23,14 @@ inline io::SafetensorsFile golden_file(const std::string& name) {
 inline MixtralConfig tiny_mixtral_config() {
   MixtralConfig c;
   c.hidden_size = 32;
-  c.intermediate_size = 48;
+  c.mixture.width = 48;
   c.num_hidden_layers = 2;
-  c.num_attention_heads = 4;
-  c.num_key_value_heads = 2;
-  c.head_dim = 8;
+  c.attention.heads = 4;
+  c.attention.kv_heads = 2;
+  c.attention.head_dim = 8;
   c.vocab_size = 128;
   c.rms_norm_eps = 1e-4;
-  c.rope_theta = 10000;
+  c.attention.rope.theta = 10000;
   return c;
 }
 

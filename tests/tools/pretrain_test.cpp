@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/jsonl.hpp>
 
 #include "support/catch.hpp"
@@ -39,7 +39,7 @@ TEST_CASE("pretrain: every weight changes, the loss falls, the rest is carried",
   const test::TemporaryFolder folder;
   make_world(folder);
   REQUIRE(run(folder, kPretrain + "trained --eval-data skills/held_out.jsonl") == 0);
-  const io::Checkpoint before(folder / "untrained"), after(folder / "trained");
+  const hub::Checkpoint before(folder / "untrained"), after(folder / "trained");
   REQUIRE(after.names() == before.names());
   for (const std::string& name : before.names()) {
     const AnyTensor a = before.tensor(name), b = after.tensor(name);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forecast against what a step really takes from the pool.
-#include <espalier/train/forecast.hpp>
+#include <espalier/models/forecast.hpp>
 #include <espalier/train/trainer.hpp>
 
 #include "support/catch.hpp"
@@ -15,8 +15,8 @@ TEST_CASE("forecast: bytes of a step are foreseen within a quarter", "[train][fo
   const LoraConfig lora = {4, 8, 0, false, targets};
   MixtralConfig sizes = test::tiny_config();
   sizes.hidden_size = 128;
-  sizes.intermediate_size = 256;
-  sizes.head_dim = 32;
+  sizes.mixture.width = 256;
+  sizes.attention.head_dim = 32;
   sizes.vocab_size = 1024;
   const Mixtral<float> model = test::tiny_model(lora, 1, sizes);
   train::TrainerConfig config;
@@ -36,7 +36,7 @@ TEST_CASE("forecast: bytes of a step are foreseen within a quarter", "[train][fo
   const double got = static_cast<double>(after.in_use_bytes + after.cached_bytes) -
                      static_cast<double>(before.in_use_bytes);
   const double want =
-      train::forecast_memory(model.config(), 0, lora, trainable, 2000).activation_bytes;
+      forecast_fine_tuning(model.config(), 0, lora, trainable, 2000).activation_bytes;
   CAPTURE(got, want);
   CHECK(want > 0.8 * got);
   CHECK(want < 1.25 * got);
@@ -45,13 +45,13 @@ TEST_CASE("forecast: bytes of a step are foreseen within a quarter", "[train][fo
 TEST_CASE("forecast: every added target and token costs memory and time", "[train][forecast]") {
   const MixtralConfig c;  // Mixtral 8x7B
   const LoraConfig few = {8, 8, 0, false, {"q"}}, all = {8, 8, 0, false, {"q", "gate", "w1", "w2"}};
-  CHECK(train::forecast_memory(c, 0, few, 10, 100).activation_bytes <
-        train::forecast_memory(c, 0, all, 10, 100).activation_bytes);
-  CHECK(train::forecast_memory(c, 0, few, 10, 100).total_bytes() <
-        train::forecast_memory(c, 0, few, 10, 200).total_bytes());
+  CHECK(forecast_fine_tuning(c, 0, few, 10, 100).activation_bytes <
+        forecast_fine_tuning(c, 0, all, 10, 100).activation_bytes);
+  CHECK(forecast_fine_tuning(c, 0, few, 10, 100).total_bytes() <
+        forecast_fine_tuning(c, 0, few, 10, 200).total_bytes());
   // 12.9e9 weights meet a token, 4 operations each for forward and backward.
-  const double flops = train::forecast_flops_per_token(c, 0, 0);
+  const double flops = forecast_flops_per_token(c, 0, 0);
   CHECK(flops > 4 * 12.5e9);
   CHECK(flops < 4 * 12.9e9);
-  CHECK(train::forecast_flops_per_token(c, 0, 4096) > flops);
+  CHECK(forecast_flops_per_token(c, 0, 4096) > flops);
 }

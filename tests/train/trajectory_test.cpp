@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Twenty optimizer steps of a tiny Mixtral with LoRA on every kind of module, against torch and
 // PEFT (tests/golden/tiny_mixtral, see README.md there).
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/models/mixtral.hpp>
 #include <espalier/train/trainer.hpp>
@@ -32,7 +32,7 @@ train::Batch batch_of(const io::Json& golden) {
 }
 
 struct GoldenModel {
-  io::Checkpoint base{kGolden / "model"};
+  hub::Checkpoint base{kGolden / "model"};
   Mixtral<float> model{base.config(),
                        [this](const std::string& name) { return base.tensor(name); }};
   GoldenModel() {

@@ -2,7 +2,9 @@
 // The functions that core/inline.hpp is about: files, tokenizers, plans and command lines, compiled
 // once for all programs and tests of this repository.
 #include <espalier/eval.hpp>
+#include <espalier/hub.hpp>
 #include <espalier/io.hpp>
+#include <espalier/models/forecast.hpp>
 #include <espalier/plot.hpp>
 #include <espalier/prune.hpp>
 #include <espalier/text.hpp>

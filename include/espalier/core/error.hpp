@@ -36,6 +36,10 @@ struct FormatError : Error {
 };
 /// The operating system refused: missing file, full disk, no permission. The message names the
 /// path.
+/// Rightly formed, but more than is implemented: what needs no computing can go on.
+struct UnsupportedError : FormatError {
+  using FormatError::FormatError;
+};
 struct IoError : Error {
   using Error::Error;
 };

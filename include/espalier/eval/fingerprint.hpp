@@ -12,7 +12,7 @@
 #include <array>
 #include <span>
 
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/hub/checkpoint.hpp>
 
 namespace espalier::eval {
 
@@ -51,7 +51,7 @@ class Fingerprint {
 
 /// @param adapter a PEFT folder, or empty
 /// @param compute how the model computes, such as "f32"
-[[nodiscard]] inline std::string fingerprint_of_model(const io::Checkpoint& checkpoint,
+[[nodiscard]] inline std::string fingerprint_of_model(const hub::Checkpoint& checkpoint,
                                                       const std::filesystem::path& adapter,
                                                       std::string_view compute) {
   constexpr std::size_t kSampleBytes = 64;

@@ -15,7 +15,6 @@
 #include <espalier/io/adapter_config.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/safetensors_writer.hpp>
-#include <espalier/io/shard_plan.hpp>
 
 namespace espalier::io {
 
@@ -100,27 +99,6 @@ inline void read_adapter_tensor(Adapter& adapter, const SafetensorsFile& file,
     f.scale = adapter.config.scale(module, rank);
   }
   return adapter;
-}
-
-/// Does every module of the adapter sit on a matrix of this model, with the shapes it needs?
-/// @throws FormatError naming the module
-ESP_INLINE void check_adapter_fits(const Adapter& adapter, const MixtralConfig& model,
-                                   const std::filesystem::path& folder) {
-  std::map<std::string, std::vector<std::int64_t>> matrices;
-  for (const TensorSpec& t : checkpoint_tensors(model, DType::f32)) {
-    if (t.shape.size() == 2 && t.name.starts_with("model.layers.")) {
-      matrices[t.name.substr(0, t.name.size() - std::string_view(".weight").size())] = t.shape;
-    }
-  }
-  for (const auto& [module, f] : adapter.modules) {
-    const auto it = matrices.find(module);
-    ESP_REQUIRE(it != matrices.end(), FormatError, folder.string(), ": module \"", module,
-                "\" is not in the model (", model.num_hidden_layers, " layers, ",
-                model.num_local_experts, " experts); is this adapter of another model?");
-    ESP_REQUIRE(f.b.shape(0) == it->second[0] && f.a.shape(1) == it->second[1], FormatError,
-                folder.string(), ": module \"", module, "\" maps ", f.a.shape(1), " to ",
-                f.b.shape(0), " values, the model's matrix ", it->second[1], " to ", it->second[0]);
-  }
 }
 
 /// Writes both files into `folder`, which is made if it is missing; each appears when it is whole,

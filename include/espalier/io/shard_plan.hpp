@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which tensors a checkpoint has, and how they fall into shards. Order and greedy rule are those of
+// How the tensors of a checkpoint fall into shards. Order and greedy rule are those of
 // transformers' save_pretrained, so the same model gives the same shards: Mixtral 8x7B in bf16 is
 // 19 files at the default of 5 GB.
 #pragma once
@@ -14,7 +14,6 @@
 
 #include <espalier/core/inline.hpp>
 #include <espalier/io/tensor_spec.hpp>
-#include <espalier/models/mixtral_config.hpp>
 
 namespace espalier::io {
 
@@ -48,45 +47,6 @@ inline constexpr std::size_t kDefaultShardBytes = 5'000'000'000;
   throw UsageError(espalier::detail::concat({"size \"", text,
                                              "\" is not understood; expected a number and a unit, "
                                              "such as 5GB, 500MB, 4GiB"}));
-}
-
-/// Every tensor of a model, in the order of its state dict: Mixtral's names, or Llama's when there
-/// are no experts.
-[[nodiscard]] ESP_INLINE std::vector<TensorSpec> checkpoint_tensors(const MixtralConfig& c,
-                                                                    DType dtype) {
-  std::vector<TensorSpec> list;
-  const auto add = [&](std::string name, const Shape& shape) {
-    list.push_back(make_spec(std::move(name), dtype, shape));
-  };
-  const std::int64_t H = c.hidden_size, F = c.intermediate_size;
-  const std::int64_t queries = c.num_attention_heads * c.head_dim;
-  const std::int64_t keys = c.num_key_value_heads * c.head_dim;
-  add("model.embed_tokens.weight", {c.vocab_size, H});
-  for (std::int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
-    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    add(prefix + "self_attn.q_proj.weight", {queries, H});
-    add(prefix + "self_attn.k_proj.weight", {keys, H});
-    add(prefix + "self_attn.v_proj.weight", {keys, H});
-    add(prefix + "self_attn.o_proj.weight", {H, queries});
-    if (c.num_local_experts == 0) {
-      add(prefix + "mlp.gate_proj.weight", {F, H});
-      add(prefix + "mlp.up_proj.weight", {F, H});
-      add(prefix + "mlp.down_proj.weight", {H, F});
-    } else {
-      add(prefix + "block_sparse_moe.gate.weight", {c.num_local_experts, H});
-    }
-    for (std::int64_t e = 0; e < c.num_local_experts; ++e) {
-      const std::string expert = prefix + "block_sparse_moe.experts." + std::to_string(e) + ".";
-      add(expert + "w1.weight", {F, H});
-      add(expert + "w2.weight", {H, F});
-      add(expert + "w3.weight", {F, H});
-    }
-    add(prefix + "input_layernorm.weight", {H});
-    add(prefix + "post_attention_layernorm.weight", {H});
-  }
-  add("model.norm.weight", {H});
-  if (!c.tie_word_embeddings) add("lm_head.weight", {c.vocab_size, H});
-  return list;
 }
 
 struct ShardPlan {

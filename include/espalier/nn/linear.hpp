@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A linear layer without bias, or one per expert, with an optional LoRA adapter beside a frozen
-// weight: y = x Wᵀ + scale · dropout(x) Aᵀ Bᵀ, scale = alpha / r, or alpha / sqrt(r) with
-// rank-stabilised LoRA (Kalajdzievski 2023, arXiv:2312.03732).
+// A linear layer, or one per expert, with an optional bias and an optional LoRA adapter beside a
+// frozen weight: y = x Wᵀ + scale · dropout(x) Aᵀ Bᵀ + b, scale = alpha / r, or alpha / sqrt(r)
+// with rank-stabilised LoRA (Kalajdzievski 2023, arXiv:2312.03732).
 #pragma once
 
 #include <string>
@@ -11,6 +11,7 @@
 #include <espalier/core/random.hpp>
 #include <espalier/nn/context.hpp>
 #include <espalier/nn/parameter.hpp>
+#include <espalier/ops/bias.hpp>
 #include <espalier/ops/dropout.hpp>
 #include <espalier/ops/linear.hpp>
 
@@ -21,7 +22,9 @@ struct LoraConfig {
   double alpha = 8;
   double dropout = 0;
   bool rslora = false;
-  std::vector<std::string> targets;  // of q, k, v, o, gate, w1, w2, w3
+  /// Modules know q, k, v, o, router, gate, up, down, and target_of's others; a model also takes
+  /// the names of its family and `all` (models/layout.hpp).
+  std::vector<std::string> targets;
 
   double scale() const { return rslora ? alpha / math::sqrt(static_cast<double>(r)) : alpha / r; }
   bool targets_any(std::string_view name) const {
@@ -37,8 +40,10 @@ template <FloatElement T, Device D = Cpu>
 class GroupedLinear {
  public:
   GroupedLinear() = default;
-  GroupedLinear(std::vector<std::string> names, std::vector<AnyVar> weights)
-      : names_(std::move(names)), weights_(std::move(weights)) {}
+  /// `biases` [out]: none, or one per weight.
+  GroupedLinear(std::vector<std::string> names, std::vector<AnyVar> weights,
+                std::vector<AnyVar> biases = {})
+      : names_(std::move(names)), weights_(std::move(weights)), biases_(std::move(biases)) {}
 
   /// x [R, in], rows of group g at [offsets[g], offsets[g+1]) -> [R, out].
   Var<T, D> operator()(const Var<T, D>& x, const GroupOffsets<D>& offsets,
@@ -48,7 +53,8 @@ class GroupedLinear {
       const std::uint64_t stream = stream_of(names_[0]) + training->step * 0x9E3779B97F4A7C15u;
       lora_x = dropout(x, static_cast<float>(lora_dropout_), training->dropout_seed, stream);
     }
-    return grouped_linear(x, weights_, offsets, pairs_, lora_scale_, lora_x);
+    const auto y = grouped_linear(x, weights_, offsets, pairs_, lora_scale_, lora_x);
+    return biases_.empty() ? y : add_bias(y, biases_, offsets);
   }
 
   /// Adds A ~ U(-1/sqrt(in), 1/sqrt(in)) and B = 0, as PEFT initialises them; in f32 where T is
@@ -74,6 +80,9 @@ class GroupedLinear {
   void collect(std::vector<NamedParameter>& out) const {
     for (std::size_t g = 0; g < weights_.size(); ++g) {
       if (weights_[g].requires_grad()) out.push_back({names_[g] + ".weight", weights_[g]});
+      if (!biases_.empty() && biases_[g].requires_grad()) {
+        out.push_back({names_[g] + ".bias", biases_[g]});
+      }
       if (pairs_.empty()) continue;
       out.push_back({names_[g] + ".lora_A.weight", pairs_[g].a});
       out.push_back({names_[g] + ".lora_B.weight", pairs_[g].b});
@@ -85,7 +94,7 @@ class GroupedLinear {
 
  private:
   std::vector<std::string> names_;
-  std::vector<AnyVar> weights_;
+  std::vector<AnyVar> weights_, biases_;
   std::vector<LoraPair> pairs_;
   double lora_scale_ = 1, lora_dropout_ = 0;
 };
@@ -94,9 +103,10 @@ template <FloatElement T, Device D = Cpu>
 class Linear : public GroupedLinear<T, D> {
  public:
   Linear() = default;
-  /// `name` without ".weight"; `weight` [out, in].
-  Linear(std::string name, AnyVar weight)
-      : GroupedLinear<T, D>({std::move(name)}, {std::move(weight)}) {}
+  /// `name` without ".weight"; `weight` [out, in], `bias` [out] or empty.
+  Linear(std::string name, AnyVar weight, AnyVar bias = {})
+      : GroupedLinear<T, D>({std::move(name)}, {std::move(weight)},
+                            bias ? std::vector<AnyVar>{std::move(bias)} : std::vector<AnyVar>{}) {}
 
   Var<T, D> operator()(const Var<T, D>& x, const TrainContext* training = nullptr) const {
     return GroupedLinear<T, D>::operator()(x, one_group<D>(x.shape(0)), training);

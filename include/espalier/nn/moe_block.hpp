@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mixtral's sparse block (arXiv:2401.04088, section 2.1): router, top-k, dispatch to rows in expert
-// order, three grouped matrix products, combine. Never a loop over tokens.
-//   x [N, H] -> y [N, H]     w1 (gate), w3 (up) [F, H]     w2 (down) [H, F]     router [E, H]
+// A mixture of experts in place of a feed-forward layer (Mixtral, arXiv:2401.04088, section 2.1):
+// router, top-k, dispatch to rows in expert order, three grouped matrix products, combine; with an
+// expert that sees every token where the family has one. Never a loop over tokens.
+//   x [N, H] -> y [N, H]     gate, up [F, H]     down [H, F]     router [E, H]
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include <espalier/core/function.hpp>
-#include <espalier/nn/linear.hpp>
+#include <espalier/nn/feed_forward.hpp>
 #include <espalier/nn/router.hpp>
+#include <espalier/ops/add.hpp>
 #include <espalier/ops/combine.hpp>
 #include <espalier/ops/dispatch.hpp>
-#include <espalier/ops/swiglu.hpp>
+#include <espalier/ops/sigmoid_gate.hpp>
 
 namespace espalier {
 
@@ -29,41 +31,26 @@ struct MoeObservation {
 template <FloatElement T, Device D = Cpu>
 using MoeObserver = Function<void(const MoeObservation<T, D>&)>;
 
-/// E gated feed-forward networks; rows of expert e at [offsets[e], offsets[e+1]).
+/// An expert that sees every token, beside the routed ones (DeepSeekMoE, Dai et al. 2024,
+/// arXiv:2401.06066). With a router of its own its output is weighted by sigmoid(router x).
 template <FloatElement T, Device D = Cpu>
-class Experts {
- public:
-  Experts() = default;
-  Experts(GroupedLinear<T, D> w1, GroupedLinear<T, D> w2, GroupedLinear<T, D> w3)
-      : w1_(std::move(w1)), w2_(std::move(w2)), w3_(std::move(w3)) {}
+struct SharedExpert {
+  FeedForward<T, D> network;
+  Linear<T, D> router;  // [1, H], or empty
 
-  Var<T, D> operator()(const Var<T, D>& rows, const GroupOffsets<D>& offsets,
-                       const TrainContext* training = nullptr) const {
-    const auto gate = w1_(rows, offsets, training);
-    const auto up = w3_(rows, offsets, training);
-    return w2_(swiglu(gate, up), offsets, training);
+  explicit operator bool() const { return static_cast<bool>(network); }
+  Var<T, D> operator()(const Var<T, D>& x, const TrainContext* training) const {
+    const auto y = network(x, training);
+    return router.groups() == 0 ? y : sigmoid_gate(y, router(x, training));
   }
-  std::size_t size() const { return w1_.groups(); }
-
-  void add_lora(const LoraConfig& config, std::uint64_t seed) {
-    if (config.targets_any("w1")) w1_.add_lora(config, seed);
-    if (config.targets_any("w2")) w2_.add_lora(config, seed);
-    if (config.targets_any("w3")) w3_.add_lora(config, seed);
-  }
-  void collect(std::vector<NamedParameter>& out) const {
-    for (const GroupedLinear<T, D>* part : {&w1_, &w2_, &w3_}) part->collect(out);
-  }
-
- private:
-  GroupedLinear<T, D> w1_, w2_, w3_;
 };
 
 template <FloatElement T, Device D = Cpu>
 class MoeBlock {
  public:
   MoeBlock() = default;
-  MoeBlock(Router<T, D> router, Experts<T, D> experts)
-      : router_(std::move(router)), experts_(std::move(experts)) {}
+  MoeBlock(Router<T, D> router, Experts<T, D> experts, SharedExpert<T, D> shared = {})
+      : router_(std::move(router)), experts_(std::move(experts)), shared_(std::move(shared)) {}
 
   struct Output {
     Var<T, D> y;       // [N, H]
@@ -80,7 +67,8 @@ class MoeBlock {
       const auto outputs = rows.value();
       (*observer)({layer, routed.routing, logits, weights, outputs});
     }
-    return {combine(rows, routed.weights, routed.routing), routed.logits};
+    const auto y = combine(rows, routed.weights, routed.routing);
+    return {shared_ ? add(y, shared_(x, training)) : y, routed.logits};
   }
 
   /// From now on only experts with keep[e] can be chosen; empty lifts the mask.
@@ -89,15 +77,22 @@ class MoeBlock {
   void add_lora(const LoraConfig& config, std::uint64_t seed) {
     router_.add_lora(config, seed);
     experts_.add_lora(config, seed);
+    if (shared_) shared_.network.add_lora(config, seed);
+    if (shared_.router.groups() > 0 && config.targets_any("shared_router")) {
+      shared_.router.add_lora(config, seed);
+    }
   }
   void collect(std::vector<NamedParameter>& out) const {
     router_.collect(out);
     experts_.collect(out);
+    shared_.network.collect(out);
+    shared_.router.collect(out);
   }
 
  private:
   Router<T, D> router_;
   Experts<T, D> experts_;
+  SharedExpert<T, D> shared_;
 };
 
 }  // namespace espalier

@@ -24,6 +24,9 @@ class ActivationScores {
       : sums_(static_cast<std::size_t>(layers),
               std::vector<Sums>(static_cast<std::size_t>(experts))) {}
 
+  /// The layer has no mixture, so it gets no scores.
+  void remove_layer(std::int64_t layer) { sums_.at(static_cast<std::size_t>(layer)).clear(); }
+
   /// Rows of expert e are [offsets[e], offsets[e+1]); `gates` [R] and `outputs` [R, hidden] are in
   /// that order. Calls for one layer add up in the order they are made.
   template <class T>

@@ -10,22 +10,23 @@
 
 #include <espalier/io/adapter.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
-#include <espalier/prune/expert_name.hpp>
+#include <espalier/prune/pruned_tensor.hpp>
 
 namespace espalier::prune {
 
 /// @throws FormatError when nothing is left of the adapter
-[[nodiscard]] inline io::Adapter prune_adapter(const io::Adapter& adapter, const Plan& plan) {
+[[nodiscard]] inline io::Adapter prune_adapter(const io::Adapter& adapter, const ExpertNames& names,
+                                               const Plan& plan) {
   io::Adapter out;
   out.config = adapter.config;
   for (const auto& [module, factors] : adapter.modules) {
     // A module's name has no "weight" behind it; the dot makes it parse as a tensor's.
-    const std::optional<std::string> dotted = pruned_name(module + ".", plan);
+    const std::optional<std::string> dotted = pruned_name(names, module + ".", plan);
     if (!dotted) continue;
     io::LoraFactors kept = factors;
-    const std::optional<ExpertName> part = parse_expert_name(module + ".");
+    const std::optional<ExpertTensor> part = names.find(module + ".");
     if (part && part->expert < 0) {
-      const std::vector<int>& keep = plan.keep.at(part->layer);
+      const std::vector<int>& keep = plan.keep.at(static_cast<std::size_t>(part->layer));
       ESP_REQUIRE(keep.back() < factors.b.shape(0), FormatError, module, ": lora_B is ",
                   factors.b.shape(), ", the plan keeps expert ", keep.back());
       kept.b = AnyTensor(Shape{static_cast<std::int64_t>(keep.size()), factors.b.shape(1)},
@@ -47,11 +48,12 @@ namespace detail {
 /// Patterns and targets that name experts by number would point at others now: they are replaced by
 /// full module names. All else in the file stays.
 inline io::Json pruned_adapter_config(io::Json json, const io::Adapter& before,
-                                      const io::Adapter& after, const Plan& plan) {
+                                      const io::Adapter& after, const ExpertNames& names,
+                                      const Plan& plan) {
   const io::AdapterConfig& c = before.config;
   io::Json ranks = io::Json::object(), alphas = io::Json::object(), targets = io::Json::array();
   for (const auto& [module, factors] : before.modules) {
-    const std::optional<std::string> dotted = pruned_name(module + ".", plan);
+    const std::optional<std::string> dotted = pruned_name(names, module + ".", plan);
     if (!dotted) continue;
     const std::string name = dotted->substr(0, dotted->size() - 1);
     if (c.rank_of(module) != c.r) ranks[name] = c.rank_of(module);
@@ -69,13 +71,14 @@ inline io::Json pruned_adapter_config(io::Json json, const io::Adapter& before,
 
 /// Writes the adapter folder `output`, which appears when it is whole. Values keep their type.
 inline void write_pruned_adapter(const std::filesystem::path& folder, const io::Adapter& adapter,
-                                 const Plan& plan, const std::filesystem::path& output) {
-  const io::Adapter pruned = prune_adapter(adapter, plan);
+                                 const ExpertNames& names, const Plan& plan,
+                                 const std::filesystem::path& output) {
+  const io::Adapter pruned = prune_adapter(adapter, names, plan);
   io::AtomicFolder building(output);
   io::copy_companions(folder, building.path(), {io::kAdapterConfigFile, kPlanFile});
   const std::string text = io::read_text(folder / io::kAdapterConfigFile);
   const io::Json json = io::parse_json(text, (folder / io::kAdapterConfigFile).string());
-  const io::Json config = detail::pruned_adapter_config(json, adapter, pruned, plan);
+  const io::Json config = detail::pruned_adapter_config(json, adapter, pruned, names, plan);
   io::write_text(building.path() / io::kAdapterConfigFile,
                  config == json ? text : io::dump_python(config, 2) + "\n");
   io::write_text(building.path() / kPlanFile, plan_json(plan));

@@ -11,7 +11,7 @@
 #include <functional>
 
 #include <espalier/io/jsonl.hpp>
-#include <espalier/models/mixtral.hpp>
+#include <espalier/models/decoder.hpp>
 #include <espalier/prune/activation_scores.hpp>
 #include <espalier/text/chat_template.hpp>
 
@@ -62,10 +62,13 @@ struct CalibrationSet {
 
 /// `progress` gets the tokens done so far after each sequence, and may throw to stop.
 template <FloatElement T, Device D>
-[[nodiscard]] ActivationScores calibrate(const Mixtral<T, D>& model, const CalibrationSet& set,
+[[nodiscard]] ActivationScores calibrate(const Decoder<T, D>& model, const CalibrationSet& set,
                                          const std::function<void(std::int64_t)>& progress) {
-  const MixtralConfig& c = model.config();
-  ActivationScores scores(c.num_hidden_layers, c.num_local_experts);
+  const DecoderConfig& c = model.config();
+  ActivationScores scores(c.num_hidden_layers, c.mixture.experts);
+  for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    if (!c.has_mixture(l)) scores.remove_layer(l);
+  }
   const MoeObserver<T, D> observer = [&](const MoeObservation<T, D>& o) {
     const Routing& routing = on_host(o.routing);
     const Tensor<acc_t<T>> weights(o.weights.on_host());

@@ -7,7 +7,7 @@
 #error "espalier/prune/config_edit.hpp is host-only; include it from a .cpp"
 #endif
 
-#include <espalier/io/json.hpp>
+#include <espalier/hub/checkpoint.hpp>
 
 namespace espalier::prune {
 
@@ -45,6 +45,19 @@ inline std::pair<std::size_t, std::size_t> value_span(std::string_view text, std
   edited.replace(span.first, span.second - span.first, std::to_string(value));
   if (span.second > span.first && io::parse_json(edited, source) == want) return edited;
   return io::dump(want, 2) + "\n";  // the key was written with escapes
+}
+
+/// config.json of `base` with `experts` under every key that names their number. Loaders differ in
+/// which of two they read, so none may keep the old value.
+[[nodiscard]] inline std::string pruned_config(const hub::Checkpoint& base, std::string text,
+                                               std::int64_t experts) {
+  const std::string source = (base.folder() / "config.json").string();
+  for (const std::string& key : base.family().expert_keys) {
+    const io::Json* v = hub::find_path(base.config_json(), key);
+    if (v == nullptr || v->is_null()) continue;
+    text = with_integer(text, key.c_str(), experts, source);
+  }
+  return text;
 }
 
 }  // namespace espalier::prune

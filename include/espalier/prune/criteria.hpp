@@ -16,7 +16,6 @@
 
 #include <espalier/core/random.hpp>
 #include <espalier/core/threads.hpp>
-#include <espalier/prune/expert_name.hpp>
 #include <espalier/prune/norms.hpp>
 
 namespace espalier::prune {
@@ -54,11 +53,12 @@ inline constexpr Criterion kCriteria[] = {
   return nullptr;
 }
 
-[[nodiscard]] inline LayerScores random_scores(const MixtralConfig& model, std::uint64_t seed) {
-  LayerScores scores(static_cast<std::size_t>(model.num_hidden_layers));
+[[nodiscard]] inline LayerScores random_scores(const hub::Mixture& model, std::uint64_t seed) {
+  LayerScores scores(static_cast<std::size_t>(model.layers));
   std::uint64_t index = 0;
-  for (auto& layer : scores) {
-    for (std::int64_t e = 0; e < model.num_local_experts; ++e) {
+  for (std::size_t l = 0; l < scores.size(); ++l) {
+    auto& layer = scores[l];
+    for (std::int64_t e = 0; model.has(l) && e < model.experts; ++e) {
       const auto words = Philox(seed).block(index++);
       const std::uint64_t bits = std::uint64_t{words[0]} << 21 ^ words[1] >> 11;
       layer.push_back(static_cast<double>(bits) * 0x1p-53);
@@ -73,18 +73,21 @@ struct WeightNorms {
 };
 
 namespace detail {
-inline SquaredNorms matrix_norms(const ModelPair& models, const std::string& module,
+inline void add_norms(SquaredNorms& sum, const SquaredNorms& more) {
+  sum.before += more.before;
+  sum.after += more.after;
+  sum.delta += more.delta;
+}
+inline SquaredNorms matrix_norms(const ModelPair& models, const StoredMatrix& matrix,
                                  bool delta_only) {
   SquaredNorms all;
   if (models.adapter == nullptr || !delta_only) {
-    for_each_row_norm(models, module, [&](std::int64_t, const SquaredNorms& row) {
-      all.before += row.before;
-      all.after += row.after;
-      all.delta += row.delta;
-    });
+    for_each_row_norm(models, matrix,
+                      [&](std::int64_t, const SquaredNorms& row) { add_norms(all, row); });
   }
   // Always by the Gram matrices: the same bits whether or not other criteria are asked for.
-  const io::LoraFactors f = models.adapter ? models.adapter->find(module) : io::LoraFactors{};
+  const io::LoraFactors f =
+      models.adapter ? models.adapter->find(matrix.module) : io::LoraFactors{};
   if (f) all.delta = DeltaRows(f).sum_of_squares();
   return all;
 }
@@ -101,14 +104,19 @@ struct WeightNormOptions {
 /// Reads one matrix at a time and thread. Threads share no sum.
 [[nodiscard]] inline WeightNorms weight_norms(const ModelPair& models,
                                               const WeightNormOptions& options) {
-  const MixtralConfig& c = models.base.config();
-  const auto layers = static_cast<std::size_t>(c.num_hidden_layers);
-  const auto experts = static_cast<std::size_t>(c.num_local_experts);
-  constexpr const char* kParts[] = {"w1", "w2", "w3"};
+  const hub::Mixture& mixture = models.base.mixture();
+  const auto layers = static_cast<std::size_t>(mixture.layers);
+  const auto experts = static_cast<std::size_t>(mixture.experts);
   WeightNorms out;
-  out.router.assign(layers, std::vector<SquaredNorms>(experts));
-  out.experts.assign(layers, std::vector<SquaredNorms>(experts));
-  std::vector<SquaredNorms> parts(layers * experts * 3);
+  out.router.resize(layers);
+  out.experts.resize(layers);
+  std::vector<std::size_t> sparse;
+  for (std::size_t l = 0; l < layers; ++l) {
+    if (!mixture.has(l)) continue;
+    sparse.push_back(l);
+    out.router[l].resize(experts);
+    out.experts[l].resize(experts);
+  }
   std::mutex mutex;
   std::int64_t done = 0;
   const auto count = [&] {
@@ -117,9 +125,11 @@ struct WeightNormOptions {
     if (options.progress) options.progress(done);
   };
   if (options.router) {
-    parallel_for(c.num_hidden_layers, 1, [&](std::int64_t l, std::int64_t) {
-      const auto layer = static_cast<std::size_t>(l);
-      for_each_row_norm(models, moe_prefix(layer) + "gate",
+    const TensorNames& names = models.base.family().names;
+    parallel_for(static_cast<std::int64_t>(sparse.size()), 1, [&](std::int64_t i, std::int64_t) {
+      const std::size_t layer = sparse[static_cast<std::size_t>(i)];
+      const auto l = static_cast<std::int64_t>(layer);
+      for_each_row_norm(models, {names.of(Part::router, l), names.module(Part::router, l)},
                         [&](std::int64_t e, const SquaredNorms& row) {
                           out.router[layer][static_cast<std::size_t>(e)] = row;
                         });
@@ -127,18 +137,27 @@ struct WeightNormOptions {
     });
   }
   if (!options.experts) return out;
-  parallel_for(static_cast<std::int64_t>(parts.size()), 1, [&](std::int64_t i, std::int64_t) {
-    const auto task = static_cast<std::size_t>(i);
-    const std::size_t expert = task / 3 % experts, layer = task / 3 / experts;
-    const std::string module = expert_prefix(layer, static_cast<int>(expert)) + kParts[task % 3];
-    parts[task] = detail::matrix_norms(models, module, options.expert_delta_only);
+  struct Task {
+    std::size_t layer, expert;
+    StoredMatrix matrix;
+    SquaredNorms norms = {};
+  };
+  std::vector<Task> tasks;
+  for (const std::size_t layer : sparse) {
+    for (std::size_t e = 0; e < experts; ++e) {
+      for (StoredMatrix& m :
+           expert_matrices(models.base, static_cast<int>(layer), static_cast<int>(e))) {
+        tasks.push_back({layer, e, std::move(m)});
+      }
+    }
+  }
+  parallel_for(static_cast<std::int64_t>(tasks.size()), 1, [&](std::int64_t i, std::int64_t) {
+    Task& task = tasks[static_cast<std::size_t>(i)];
+    task.norms = detail::matrix_norms(models, task.matrix, options.expert_delta_only);
     count();
   });
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    SquaredNorms& sum = out.experts[i / 3 / experts][i / 3 % experts];
-    sum.before += parts[i].before;
-    sum.after += parts[i].after;
-    sum.delta += parts[i].delta;
+  for (const Task& task : tasks) {
+    detail::add_norms(out.experts[task.layer][task.expert], task.norms);
   }
   return out;
 }
@@ -164,17 +183,23 @@ struct WeightNormOptions {
 }
 
 /// @throws FormatError when the tuned checkpoint is another model than the base
-inline void check_same_model(const io::Checkpoint& base, const io::Checkpoint& tuned) {
-  const MixtralConfig &a = base.config(), &b = tuned.config();
+inline void check_same_model(const hub::Checkpoint& base, const hub::Checkpoint& tuned) {
   const auto check = [&](const char* key, std::int64_t x, std::int64_t y) {
     ESP_REQUIRE(x == y, FormatError, tuned.folder().string(), ": ", key, " is ", y, ", but ", x,
                 " in ", base.folder().string(),
                 "; expected a fine-tuned version of the same model");
   };
-  check("num_hidden_layers", a.num_hidden_layers, b.num_hidden_layers);
-  check("num_local_experts", a.num_local_experts, b.num_local_experts);
-  check("hidden_size", a.hidden_size, b.hidden_size);
-  check("intermediate_size", a.intermediate_size, b.intermediate_size);
+  check("num_hidden_layers", base.mixture().layers, tuned.mixture().layers);
+  check("the number of experts", base.mixture().experts, tuned.mixture().experts);
+  for (const std::string& name : base.names()) {
+    if (!base.expert_names().find(name)) continue;
+    const io::TensorInfo* other = tuned.find(name);
+    ESP_REQUIRE(other != nullptr && other->shape == base.at(name).shape, FormatError,
+                tuned.folder().string(), ": tensor \"", name, "\" is ",
+                other == nullptr ? "missing" : io::shape_text(*other), ", but ",
+                io::shape_text(base.at(name)), " in ", base.folder().string(),
+                "; expected a fine-tuned version of the same model");
+  }
 }
 
 }  // namespace espalier::prune

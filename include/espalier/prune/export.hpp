@@ -12,11 +12,10 @@
 
 #include <functional>
 
-#include <espalier/io/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/io/sha256.hpp>
 #include <espalier/prune/config_edit.hpp>
-#include <espalier/prune/expert_name.hpp>
+#include <espalier/prune/pruned_tensor.hpp>
 
 namespace espalier::prune {
 
@@ -36,51 +35,47 @@ struct Export {
 
 namespace detail {
 
-/// As the tensor will be: renamed, and the router with fewer rows. None when it is dropped.
-inline std::optional<io::TensorSpec> pruned_spec(const io::TensorInfo& info, const Plan& plan) {
-  const std::optional<std::string> name = pruned_name(info.name, plan);
-  if (!name) return std::nullopt;
-  io::TensorSpec spec = info;
-  spec.name = *name;
-  const std::optional<ExpertName> part = parse_expert_name(info.name);
-  if (part && part->expert < 0) {
-    spec.bytes =
-        info.bytes / static_cast<std::size_t>(info.shape[0]) * plan.keep[part->layer].size();
-    spec.shape[0] = static_cast<std::int64_t>(plan.keep[part->layer].size());
-  }
-  return spec;
-}
-
-inline std::vector<io::ShardPlan> consolidated_shards(const io::Checkpoint& base, const Plan& plan,
+/// New shards, in the order of a state dict; what the model does not know comes last.
+inline std::vector<io::ShardPlan> consolidated_shards(const hub::Checkpoint& base,
                                                       std::map<std::string, io::TensorSpec> specs,
+                                                      const std::map<std::string, std::string>& sources,
                                                       std::size_t max_shard_bytes) {
-  MixtralConfig config = base.config();
-  config.num_local_experts = static_cast<std::int64_t>(plan.keep[0].size());
   std::vector<io::TensorSpec> ordered;
-  for (const io::TensorSpec& t : io::checkpoint_tensors(config, base.dtype())) {
-    const auto it = specs.find(t.name);
+  const auto take = [&](const std::string& name) {
+    const auto it = specs.find(name);
+    if (it == specs.end()) return;
     ordered.push_back(it->second);
     specs.erase(it);
+  };
+  if (base.computable()) {
+    DecoderConfig config = base.config();
+    for (const TensorPlace& t : stored_tensors(config)) take(t.name);
+  } else {
+    std::map<std::string, std::string> target;  // name in the base -> new tensor name
+    for (const auto& [name, source] : sources) target[source] = name;
+    for (const std::string& name : base.names()) {
+      if (const auto it = target.find(name); it != target.end()) take(it->second);
+    }
   }
-  for (const auto& [name, spec] : specs) ordered.push_back(spec);  // buffers of old checkpoints
+  while (!specs.empty()) take(specs.begin()->first);
   return io::plan_shards(ordered, max_shard_bytes);
 }
 
 }  // namespace detail
 
 /// @throws FormatError when the plan does not fit the checkpoint
-[[nodiscard]] inline Export plan_export(const io::Checkpoint& base, const Plan& plan, Layout layout,
+[[nodiscard]] inline Export plan_export(const hub::Checkpoint& base, const Plan& plan, Layout layout,
                                         std::size_t max_shard_bytes,
                                         const std::string& plan_source) {
-  check_plan_fits(plan, base.config(), plan_source);
-  check_uniform(plan, plan_source);
+  check_plan_fits(plan, base.mixture(), plan_source);
+  check_exportable(plan, base.mixture(), plan_source);
   Export out;
   std::map<std::string, io::TensorSpec> specs;
-  for (const io::Checkpoint::Shard& shard : base.shards()) {
+  for (const hub::Checkpoint::Shard& shard : base.shards()) {
     io::ShardPlan target{shard.file, {}, 0};
     for (const io::TensorInfo& info : shard.content.tensors()) {
       out.base_bytes += info.bytes;
-      const std::optional<io::TensorSpec> spec = detail::pruned_spec(info, plan);
+      const std::optional<io::TensorSpec> spec = pruned_spec(base, info, plan);
       if (!spec) {
         ++out.dropped_tensors;
         continue;
@@ -94,31 +89,14 @@ inline std::vector<io::ShardPlan> consolidated_shards(const io::Checkpoint& base
     if (!target.tensors.empty()) out.shards.push_back(std::move(target));
   }
   if (layout == Layout::consolidated) {
-    out.shards = detail::consolidated_shards(base, plan, std::move(specs), max_shard_bytes);
+    out.shards =
+        detail::consolidated_shards(base, std::move(specs), out.sources, max_shard_bytes);
   }
   return out;
 }
 
-/// Calls `body(data, bytes)` over what the pruned checkpoint holds of base tensor `source`.
-template <class Body>
-void for_each_kept_piece(const io::Checkpoint& base, const Plan& plan, const std::string& source,
-                         Body&& body) {
-  const io::SafetensorsFile& file = base.shard_of(source).content;
-  const io::TensorInfo& info = base.at(source);
-  const std::optional<ExpertName> part = parse_expert_name(source);
-  if (!part || part->expert >= 0) {
-    file.for_each_piece(info, body);
-    return;
-  }
-  std::vector<char> row(info.bytes / static_cast<std::size_t>(info.shape[0]));
-  for (const int e : plan.keep[part->layer]) {
-    file.read(info.offset + static_cast<std::size_t>(e) * row.size(), row.data(), row.size());
-    body(static_cast<const void*>(row.data()), row.size());
-  }
-}
-
 /// The plan with what it was applied to: sha256 of the base's config.json and of its index.
-[[nodiscard]] inline Plan with_base_provenance(Plan plan, const io::Checkpoint& base) {
+[[nodiscard]] inline Plan with_base_provenance(Plan plan, const hub::Checkpoint& base) {
   const std::filesystem::path index = base.folder() / io::kIndexFile;
   if (!plan.provenance.is_object()) plan.provenance = io::Json::object();
   plan.provenance["base_config_sha256"] = io::sha256(io::read_text(base.folder() / "config.json"));
@@ -129,7 +107,7 @@ void for_each_kept_piece(const io::Checkpoint& base, const Plan& plan, const std
 /// Writes the checkpoint folder `output`, which appears when it is whole. `progress` gets the bytes
 /// written since its last call, and may throw to stop.
 /// @throws IoError when the folder exists, the disk is full, or a file cannot be read
-inline void write_export(const io::Checkpoint& base, const Plan& plan, const Export& what,
+inline void write_export(const hub::Checkpoint& base, const Plan& plan, const Export& what,
                          const std::filesystem::path& output,
                          const std::function<void(std::size_t)>& progress) {
   io::AtomicFolder folder(output);
@@ -148,8 +126,7 @@ inline void write_export(const io::Checkpoint& base, const Plan& plan, const Exp
   io::write_text(folder.path() / kPlanFile, plan_json(with_base_provenance(plan, base)));
   const std::filesystem::path config = base.folder() / "config.json";
   io::write_text(folder.path() / "config.json",
-                 with_integer(io::read_text(config), "num_local_experts",
-                              static_cast<std::int64_t>(plan.keep[0].size()), config.string()));
+                 pruned_config(base, io::read_text(config), kept_count(plan)));
   folder.commit();
 }
 

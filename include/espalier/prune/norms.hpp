@@ -8,8 +8,8 @@
 #error "espalier/prune/norms.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/adapter.hpp>
-#include <espalier/io/checkpoint.hpp>
 
 namespace espalier::prune {
 
@@ -25,14 +25,60 @@ namespace espalier::prune {
          ((chain[1] + chain[5]) + (chain[3] + chain[7]));
 }
 
+/// A matrix as it is stored: a tensor, or one expert's rows of a tensor [E, rows, columns]; and the
+/// module that an adapter on it would name.
+struct StoredMatrix {
+  std::string tensor, module;
+  std::int64_t first_row = 0, rows = -1;  // -1: all
+};
+
+/// The matrices of one expert, in the order of the disk. Where all experts share a tensor that does
+/// not fall into modules by rows, that is one matrix without a module.
+/// @throws FormatError when the layer has no such expert
+[[nodiscard]] inline std::vector<StoredMatrix> expert_matrices(const hub::Checkpoint& checkpoint,
+                                                               int layer, int expert) {
+  const TensorNames& names = checkpoint.family().names;
+  std::vector<StoredMatrix> list;
+  for (const NamePattern& p : names.patterns) {
+    const bool matrix = p.part == Part::expert_gate || p.part == Part::expert_up ||
+                        p.part == Part::expert_down;
+    if (!matrix || p.text.find("{e}") == std::string_view::npos) continue;
+    const std::string name = names.of(p.part, layer, expert);
+    if (checkpoint.find(name) == nullptr) continue;
+    list.push_back({name, names.module(p.part, layer, expert)});
+  }
+  if (!list.empty()) return list;
+  const bool by_rows = checkpoint.computable() &&
+                       checkpoint.config().mixture.storage == ExpertStorage::fused;
+  if (by_rows) {
+    const std::int64_t f = checkpoint.config().mixture.width, h = checkpoint.config().hidden_size;
+    const std::string both = names.of(Part::expert_gate_up, layer);
+    const std::string down = names.of(Part::expert_down, layer);
+    return {{both, names.module(Part::expert_gate, layer, expert), 2 * f * expert, f},
+            {both, names.module(Part::expert_up, layer, expert), 2 * f * expert + f, f},
+            {down, names.module(Part::expert_down, layer, expert), h * expert, h}};
+  }
+  for (const std::string& name : checkpoint.names()) {
+    const std::optional<ExpertTensor> t = checkpoint.expert_names().find(name);
+    if (!t || t->mtp || t->layer != layer || t->expert >= 0) continue;
+    const std::vector<std::int64_t>& shape = checkpoint.at(name).shape;
+    if (shape.size() != 3) continue;
+    list.push_back({name, "", shape[1] * expert, shape[1]});
+  }
+  ESP_REQUIRE(!list.empty(), FormatError, checkpoint.folder().string(), ": layer ", layer,
+              " has no matrices of expert ", expert);
+  return list;
+}
+
 /// Rows of a stored matrix as doubles, some at a time, past the memory map.
 class MatrixRows {
  public:
-  MatrixRows(const io::Checkpoint& checkpoint, const std::string& name)
-      : file_(checkpoint.shard_of(name).content), info_(checkpoint.at(name)) {
+  MatrixRows(const hub::Checkpoint& checkpoint, const StoredMatrix& matrix)
+      : file_(checkpoint.shard_of(matrix.tensor).content), info_(checkpoint.at(matrix.tensor)) {
     dtype_ = io::supported_dtype(info_, file_.path().string());
-    rows_ = info_.shape[0];
-    columns_ = info_.shape[1];
+    columns_ = info_.shape.back();
+    first_ = matrix.first_row;
+    rows_ = matrix.rows >= 0 ? matrix.rows : info_.shape[0];
   }
   std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return columns_; }
@@ -65,14 +111,14 @@ class MatrixRows {
     buffered_begin_ = first;
     buffered_end_ = std::min(rows_, first + fit);
     buffer_.resize(static_cast<std::size_t>(buffered_end_ - first) * row_bytes());
-    file_.read(info_.offset + static_cast<std::size_t>(first) * row_bytes(), buffer_.data(),
-               buffer_.size());
+    file_.read(info_.offset + static_cast<std::size_t>(first_ + first) * row_bytes(),
+               buffer_.data(), buffer_.size());
   }
 
   const io::SafetensorsFile& file_;
   const io::TensorInfo& info_;
   DType dtype_ = DType::f32;
-  std::int64_t rows_ = 0, columns_ = 0, buffered_begin_ = 0, buffered_end_ = 0;
+  std::int64_t first_ = 0, rows_ = 0, columns_ = 0, buffered_begin_ = 0, buffered_end_ = 0;
   std::vector<char> buffer_;
   std::vector<double> values_;
 };
@@ -120,21 +166,21 @@ struct SquaredNorms {
 /// What the criteria are computed from: a model, and how it was fine-tuned (one of the two, or
 /// neither).
 struct ModelPair {
-  const io::Checkpoint& base;
-  const io::Checkpoint* tuned = nullptr;
+  const hub::Checkpoint& base;
+  const hub::Checkpoint* tuned = nullptr;
   const io::Adapter* adapter = nullptr;
 
   bool has_tuning() const { return tuned != nullptr || adapter != nullptr; }
 };
 
-/// Row by row of matrix `module`.weight, calls `body(row index, norms of that row)`.
+/// Row by row, calls `body(row index, norms of that row)`.
 template <class Body>
-void for_each_row_norm(const ModelPair& models, const std::string& module, Body&& body) {
-  const std::string name = module + ".weight";
-  MatrixRows before(models.base, name);
+void for_each_row_norm(const ModelPair& models, const StoredMatrix& matrix, Body&& body) {
+  MatrixRows before(models.base, matrix);
   std::optional<MatrixRows> after;
-  if (models.tuned != nullptr) after.emplace(*models.tuned, name);
-  const io::LoraFactors factors = models.adapter ? models.adapter->find(module) : io::LoraFactors{};
+  if (models.tuned != nullptr) after.emplace(*models.tuned, matrix);
+  const io::LoraFactors factors =
+      models.adapter ? models.adapter->find(matrix.module) : io::LoraFactors{};
   std::optional<DeltaRows> lora;
   if (factors) lora.emplace(factors);
   const std::int64_t n = before.columns();

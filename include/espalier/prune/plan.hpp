@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which experts stay: pruning_plan.json, {"keep": [[0, 2, 5], ...], "provenance": {...}}, per layer
-// the ids of the kept experts, ascending. `keep` alone is enough. A plan may come from scores or
-// from elsewhere, so it is checked in full before anything is written.
+// the ids of the kept experts, ascending; [] for a layer without a mixture. `keep` alone is enough.
+// A plan may come from scores or from elsewhere, so it is checked in full before anything is
+// written.
 #pragma once
 
 #ifdef __CUDACC__
@@ -10,6 +11,7 @@
 
 #include <numeric>
 
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/prune/scores.hpp>
 
 namespace espalier::prune {
@@ -34,6 +36,10 @@ struct Plan {
 [[nodiscard]] inline Plan plan_from_scores(const LayerScores& scores, std::int64_t count) {
   Plan plan;
   for (const std::vector<double>& layer : scores) {
+    if (layer.empty()) {  // no mixture here
+      plan.keep.emplace_back();
+      continue;
+    }
     ESP_REQUIRE(count >= 1 && std::cmp_less_equal(count, layer.size()), UsageError, "cannot keep ",
                 count, " experts per layer, the model has ", layer.size());
     std::vector<int> order(layer.size());
@@ -70,7 +76,6 @@ inline std::vector<int> parse_kept_ids(const io::Json& layer, std::size_t l,
     }
     ids.push_back(expert);
   }
-  if (ids.empty()) refuse("keeps no expert");
   return ids;
 }
 }  // namespace detail
@@ -109,35 +114,82 @@ inline std::vector<int> parse_kept_ids(const io::Json& layer, std::size_t l,
 }
 
 /// Does the plan fit the model, with enough experts to choose from in each layer? Counts may
-/// differ between layers: a mask can do that, a checkpoint cannot (see check_uniform).
+/// differ between layers: a mask can do that, a checkpoint cannot (see check_exportable).
 /// @throws FormatError naming `source`, the layer and the id
-inline void check_plan_fits(const Plan& plan, const MixtralConfig& model,
-                            const std::string& source) {
-  ESP_REQUIRE(model.num_local_experts > 0, FormatError, source,
+void check_plan_fits(const Plan& plan, const hub::Mixture& model, const std::string& source);
+
+/// @throws FormatError saying what loaders demand: as many experts in every layer, and where
+/// experts are chosen from groups, as many of every group
+void check_exportable(const Plan& plan, const hub::Mixture& model, const std::string& source);
+
+/// Experts per layer after the plan. The plan is exportable.
+[[nodiscard]] inline std::int64_t kept_count(const Plan& plan) {
+  for (const std::vector<int>& layer : plan.keep) {
+    if (!layer.empty()) return static_cast<std::int64_t>(layer.size());
+  }
+  return 0;
+}
+
+}  // namespace espalier::prune
+
+#ifdef ESP_BODIES
+namespace espalier::prune {
+
+ESP_INLINE void check_plan_fits(const Plan& plan, const hub::Mixture& model,
+                                const std::string& source) {
+  ESP_REQUIRE(model.experts > 0, FormatError, source,
               ": the model is dense, it has no experts to drop");
-  ESP_REQUIRE(std::cmp_equal(plan.keep.size(), model.num_hidden_layers), FormatError, source,
-              ": has ", plan.keep.size(), " layers, the model has ", model.num_hidden_layers);
+  ESP_REQUIRE(std::cmp_equal(plan.keep.size(), model.layers), FormatError, source, ": has ",
+              plan.keep.size(), " layers, the model has ", model.layers);
   for (std::size_t l = 0; l < plan.keep.size(); ++l) {
-    for (const int id : plan.keep[l]) {
-      ESP_REQUIRE(id >= 0 && id < model.num_local_experts, FormatError, source, ": layer ", l,
-                  ": expert id ", id, " is out of range, the model has ", model.num_local_experts,
-                  " experts (0 to ", model.num_local_experts - 1, ")");
+    if (!model.has(l)) {
+      ESP_REQUIRE(plan.keep[l].empty(), FormatError, source, ": layer ", l, " keeps ",
+                  plan.keep[l].size(), " experts, but it is dense; expected []");
+      continue;
     }
-    ESP_REQUIRE(std::cmp_greater_equal(plan.keep[l].size(), model.num_experts_per_tok), FormatError,
-                source, ": layer ", l, " keeps ", plan.keep[l].size(),
-                " experts, but num_experts_per_tok is ", model.num_experts_per_tok,
-                "; keep at least as many");
+    ESP_REQUIRE(!plan.keep[l].empty(), FormatError, source, ": layer ", l, ": keeps no expert");
+    for (const int id : plan.keep[l]) {
+      ESP_REQUIRE(id >= 0 && id < model.experts, FormatError, source, ": layer ", l,
+                  ": expert id ", id, " is out of range, the model has ", model.experts,
+                  " experts (0 to ", model.experts - 1, ")");
+    }
+    ESP_REQUIRE(std::cmp_greater_equal(plan.keep[l].size(), model.top_k), FormatError, source,
+                ": layer ", l, " keeps ", plan.keep[l].size(),
+                " experts, but num_experts_per_tok is ", model.top_k, "; keep at least as many");
   }
 }
 
-/// @throws FormatError saying what loaders demand
-inline void check_uniform(const Plan& plan, const std::string& source) {
-  for (std::size_t l = 1; l < plan.keep.size(); ++l) {
-    ESP_REQUIRE(plan.keep[l].size() == plan.keep[0].size(), FormatError, source, ": layer ", l,
-                " keeps ", plan.keep[l].size(), " experts, layer 0 keeps ", plan.keep[0].size(),
-                "; config.json has one num_local_experts for all layers, and transformers, vLLM "
+ESP_INLINE void check_exportable(const Plan& plan, const hub::Mixture& model,
+                                 const std::string& source) {
+  const auto count = static_cast<std::size_t>(kept_count(plan));
+  std::size_t first = 0;
+  while (first < plan.keep.size() && plan.keep[first].empty()) ++first;
+  for (std::size_t l = first; l < plan.keep.size(); ++l) {
+    const std::vector<int>& kept = plan.keep[l];
+    if (kept.empty()) continue;
+    ESP_REQUIRE(kept.size() == count, FormatError, source, ": layer ", l, " keeps ", kept.size(),
+                " experts, layer ", first, " keeps ", count,
+                "; config.json has one number of experts for all layers, and transformers, vLLM "
                 "and llama.cpp load nothing else: keep equally many in every layer");
+    if (model.groups <= 1) continue;
+    // Fewer in one group than in another, and loaders take an expert for one of another group.
+    std::vector<std::int64_t> of_group(static_cast<std::size_t>(model.groups));
+    for (const int id : kept) ++of_group[static_cast<std::size_t>(id / (model.experts / model.groups))];
+    for (std::size_t g = 0; g < of_group.size(); ++g) {
+      ESP_REQUIRE(of_group[g] == of_group[0], FormatError, source, ": layer ", l, " keeps ",
+                  of_group[g], " experts of group ", g, " and ", of_group[0],
+                  " of group 0; the router chooses from ", model.groups,
+                  " equal groups: keep equally many of each");
+    }
+    ESP_REQUIRE(of_group[0] >= 2, FormatError, source, ": layer ", l,
+                " keeps one expert of each group; the router scores a group by its best two: keep "
+                "at least two of each");
+    ESP_REQUIRE(model.top_groups * of_group[0] >= model.top_k, FormatError, source, ": layer ", l,
+                ": the ", model.top_groups, " groups that a token chooses from keep ",
+                model.top_groups * of_group[0], " experts, but ", model.top_k,
+                " are chosen per token");
   }
 }
 
 }  // namespace espalier::prune
+#endif

@@ -11,7 +11,7 @@
 #include <cmath>
 
 #include <espalier/io/json.hpp>
-#include <espalier/models/mixtral_config.hpp>
+#include <espalier/hub/checkpoint.hpp>
 
 namespace espalier::prune {
 
@@ -44,12 +44,14 @@ inline void check_scores(const Scores& scores, const std::string& source) {
   ESP_REQUIRE(!scores.criteria.empty(), FormatError, source, ": \"criteria\" is empty");
   for (const auto& [name, layers] : scores.criteria) {
     ESP_REQUIRE(!layers.empty(), FormatError, source, ": criterion \"", name, "\" has no layers");
-    for (std::size_t l = 0; l < layers.size(); ++l) {
-      ESP_REQUIRE(!layers[l].empty(), FormatError, source, ": criterion \"", name, "\": layer ", l,
-                  " has no experts");
-      ESP_REQUIRE(layers[l].size() == layers[0].size(), FormatError, source, ": criterion \"", name,
-                  "\": layer ", l, " has ", layers[l].size(), " experts, layer 0 has ",
-                  layers[0].size());
+    std::size_t first = 0;  // layers without a mixture have no scores
+    while (first < layers.size() && layers[first].empty()) ++first;
+    ESP_REQUIRE(first < layers.size(), FormatError, source, ": criterion \"", name,
+                "\": no layer has experts");
+    for (std::size_t l = first; l < layers.size(); ++l) {
+      ESP_REQUIRE(layers[l].empty() || layers[l].size() == layers[first].size(), FormatError,
+                  source, ": criterion \"", name, "\": layer ", l, " has ", layers[l].size(),
+                  " experts, layer ", first, " has ", layers[first].size());
       for (std::size_t e = 0; e < layers[l].size(); ++e) {
         ESP_REQUIRE(std::isfinite(layers[l][e]), FormatError, source, ": criterion \"", name,
                     "\": layer ", l, ", expert ", e, ": the score is ", layers[l][e],
@@ -61,14 +63,14 @@ inline void check_scores(const Scores& scores, const std::string& source) {
 
 /// @throws FormatError when these are the scores of a model of another size
 inline void check_scores_fit(const std::string& criterion, const LayerScores& scores,
-                             const MixtralConfig& model, const std::string& source) {
-  ESP_REQUIRE(std::cmp_equal(scores.size(), model.num_hidden_layers), FormatError, source,
-              ": criterion \"", criterion, "\" has ", scores.size(), " layers, the model has ",
-              model.num_hidden_layers);
+                             const hub::Mixture& model, const std::string& source) {
+  ESP_REQUIRE(std::cmp_equal(scores.size(), model.layers), FormatError, source, ": criterion \"",
+              criterion, "\" has ", scores.size(), " layers, the model has ", model.layers);
   for (std::size_t l = 0; l < scores.size(); ++l) {
-    ESP_REQUIRE(std::cmp_equal(scores[l].size(), model.num_local_experts), FormatError, source,
-                ": criterion \"", criterion, "\": layer ", l, " has ", scores[l].size(),
-                " experts, the model has ", model.num_local_experts);
+    const std::int64_t experts = model.has(l) ? model.experts : 0;
+    ESP_REQUIRE(std::cmp_equal(scores[l].size(), experts), FormatError, source, ": criterion \"",
+                criterion, "\": layer ", l, " has ", scores[l].size(), " experts, the model has ",
+                experts);
   }
 }
 

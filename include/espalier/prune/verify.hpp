@@ -44,10 +44,10 @@ class BytesComparison {
   bool equal_ = true;
 };
 
-inline void verify_tensor(const io::Checkpoint& base, const io::Checkpoint& pruned,
+inline void verify_tensor(const hub::Checkpoint& base, const hub::Checkpoint& pruned,
                           const Plan& plan, const std::string& name, Verification& out) {
   const io::TensorInfo& from = base.at(name);
-  const std::optional<io::TensorSpec> want = pruned_spec(from, plan);
+  const std::optional<io::TensorSpec> want = pruned_spec(base, from, plan);
   if (!want) {
     ++out.dropped_tensors;
     return;
@@ -72,11 +72,12 @@ inline void verify_tensor(const io::Checkpoint& base, const io::Checkpoint& prun
   out.bytes += found->bytes;
 }
 
-/// The config of the base but for num_local_experts; keys in the same order.
-inline void verify_config(const io::Checkpoint& base, const io::Checkpoint& pruned,
+/// The config of the base but for the number of experts; keys in the same order.
+inline void verify_config(const hub::Checkpoint& base, const hub::Checkpoint& pruned,
                           const Plan& plan, Verification& out) {
-  io::Json want = base.config_json();
-  want["num_local_experts"] = plan.keep[0].size();
+  const io::Json want = io::parse_json(
+      pruned_config(base, io::read_text(base.folder() / "config.json"), kept_count(plan)),
+      "config.json");
   for (const io::Json::Member& m : want.members()) {
     const io::Json* found = pruned.config_json().find(m.key);
     if (found == nullptr) {
@@ -94,8 +95,8 @@ inline void verify_config(const io::Checkpoint& base, const io::Checkpoint& prun
 }
 
 /// total_size and the metadata that loaders ask for.
-inline void verify_index(const io::Checkpoint& pruned, Verification& out) {
-  for (const io::Checkpoint::Shard& shard : pruned.shards()) {
+inline void verify_index(const hub::Checkpoint& pruned, Verification& out) {
+  for (const hub::Checkpoint::Shard& shard : pruned.shards()) {
     const auto& metadata = shard.content.metadata();
     const bool tagged = std::any_of(metadata.begin(), metadata.end(), [](const auto& entry) {
       return entry.first == "format" && entry.second == "pt";
@@ -143,12 +144,12 @@ inline void verify_companions(const std::filesystem::path& base,
 }  // namespace detail
 
 /// `progress` gets the number of base tensors looked at, and may throw to stop.
-[[nodiscard]] inline Verification verify_export(const io::Checkpoint& base,
-                                                const io::Checkpoint& pruned, const Plan& plan,
+[[nodiscard]] inline Verification verify_export(const hub::Checkpoint& base,
+                                                const hub::Checkpoint& pruned, const Plan& plan,
                                                 const std::string& plan_source,
                                                 const std::function<void(std::size_t)>& progress) {
-  check_plan_fits(plan, base.config(), plan_source);
-  check_uniform(plan, plan_source);
+  check_plan_fits(plan, base.mixture(), plan_source);
+  check_exportable(plan, base.mixture(), plan_source);
   Verification out;
   std::size_t looked_at = 0;
   for (const std::string& name : base.names()) {
@@ -157,7 +158,7 @@ inline void verify_companions(const std::filesystem::path& base,
   }
   std::map<std::string, bool> known;
   for (const std::string& name : base.names()) {
-    if (const auto kept = pruned_name(name, plan)) known[*kept] = true;
+    if (const auto kept = pruned_name(base.expert_names(), name, plan)) known[*kept] = true;
   }
   for (const std::string& name : pruned.names()) {
     if (known.count(name) == 0) {
@@ -171,7 +172,7 @@ inline void verify_companions(const std::filesystem::path& base,
 }
 
 /// Two layouts of one model: the same tensors bit for bit, the same config.
-[[nodiscard]] inline Verification verify_same(const io::Checkpoint& a, const io::Checkpoint& b,
+[[nodiscard]] inline Verification verify_same(const hub::Checkpoint& a, const hub::Checkpoint& b,
                                               const std::function<void(std::size_t)>& progress) {
   Verification out;
   for (const std::string& name : a.names()) {

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Hugging Face checkpoint folder: config.json and either model.safetensors or shards that
-// model.safetensors.index.json lists. Opening maps every shard (nothing is read yet) and checks
-// that files, index and config tell the same story. Shards may be symbolic links.
+// The files of a Hugging Face checkpoint folder: config.json and either model.safetensors or shards
+// that model.safetensors.index.json lists. Opening maps every shard (nothing is read yet) and checks
+// that files and index tell the same story. Shards may be symbolic links. What the tensors mean is
+// the matter of hub/checkpoint.hpp.
 #pragma once
 
 #ifdef __CUDACC__
-#error "espalier/io/checkpoint.hpp is host-only; include it from a .cpp"
+#error "espalier/io/checkpoint_files.hpp is host-only; include it from a .cpp"
 #endif
 
 #include <map>
 
 #include <espalier/core/inline.hpp>
-#include <espalier/io/config.hpp>
+#include <espalier/io/json.hpp>
 #include <espalier/io/safetensors.hpp>
-#include <espalier/io/shard_plan.hpp>
 
 namespace espalier::io {
 
 inline constexpr const char* kIndexFile = "model.safetensors.index.json";
 
-class Checkpoint {
+class CheckpointFiles {
  public:
   struct Shard {
     std::string file;  // its name in the folder
@@ -27,25 +27,22 @@ class Checkpoint {
   };
 
   /// @throws IoError, FormatError naming the file, the tensor and what was expected
-  ESP_INLINE explicit Checkpoint(std::filesystem::path folder) : folder_(std::move(folder)) {
+  ESP_INLINE explicit CheckpointFiles(std::filesystem::path folder) : folder_(std::move(folder)) {
     ESP_REQUIRE(std::filesystem::is_directory(folder_), IoError, folder_.string(),
                 ": is not a folder; expected a checkpoint folder with config.json and "
                 "*.safetensors");
     config_json_ = read_json(folder_ / "config.json");
-    config_ = load_config(folder_);
     if (std::filesystem::exists(folder_ / "model.safetensors")) {
       shards_.push_back({"model.safetensors", SafetensorsFile(folder_ / "model.safetensors")});
       for (const TensorInfo& t : shards_[0].content.tensors()) places_[t.name] = {0, &t};
     } else {
       open_shards();
     }
-    check_against_config();
   }
-  Checkpoint(const Checkpoint&) = delete;
-  Checkpoint& operator=(const Checkpoint&) = delete;
+  CheckpointFiles(const CheckpointFiles&) = delete;
+  CheckpointFiles& operator=(const CheckpointFiles&) = delete;
 
   const std::filesystem::path& folder() const { return folder_; }
-  const MixtralConfig& config() const { return config_; }
   /// config.json as it stands, for programs that write a changed one.
   const Json& config_json() const { return config_json_; }
   /// In the order of their names.
@@ -80,8 +77,6 @@ class Checkpoint {
     for (const auto& [name, p] : places_) bytes += p.info->bytes;
     return bytes;
   }
-  /// The embedding's type, which stands for the whole checkpoint.
-  DType dtype() const { return supported_dtype(at("model.embed_tokens.weight"), folder_.string()); }
 
  private:
   struct Place {
@@ -139,33 +134,8 @@ class Checkpoint {
     }
   }
 
-  void check_against_config() const {
-    const std::vector<TensorSpec> wanted = checkpoint_tensors(config_, DType::f32);
-    std::map<std::string_view, bool> known;
-    for (const TensorSpec& want : wanted) {
-      known[want.name] = true;
-      const TensorInfo* found = find(want.name);
-      ESP_REQUIRE(found != nullptr, FormatError, folder_.string(), ": tensor \"", want.name,
-                  "\" is missing; config.json (", config_.model_type, ", ",
-                  config_.num_hidden_layers, " layers, ", config_.num_local_experts,
-                  " experts) calls for it");
-      ESP_REQUIRE(found->shape == want.shape, FormatError,
-                  shard_of(want.name).content.path().string(), ": tensor \"", want.name, "\" is ",
-                  shape_text(*found), ", expected ", shape_text(want), " by config.json");
-    }
-    for (const auto& [name, p] : places_) {
-      const bool harmless = name == "lm_head.weight" || name.ends_with(".rotary_emb.inv_freq");
-      ESP_REQUIRE(known.count(name) == 1 || harmless, FormatError,
-                  shards_[p.shard].content.path().string(), ": tensor \"", name,
-                  "\" does not belong to the model that config.json describes (",
-                  config_.model_type, ", ", config_.num_hidden_layers, " layers, ",
-                  config_.num_local_experts, " experts)");
-    }
-  }
-
   std::filesystem::path folder_;
   Json config_json_;
-  MixtralConfig config_;
   std::vector<Shard> shards_;
   std::map<std::string, Place, std::less<>> places_;
 };

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// PEFT adapters on a model: do they fit, and what do they say in the model's words.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/hub/adapter.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/io/adapter.hpp>
+#include <espalier/models/decoder.hpp>
+
+namespace espalier::hub {
+
+/// Does every module of the adapter sit on a matrix of this model, with the shapes it needs?
+/// @throws FormatError naming the module
+void check_adapter_fits(const io::Adapter& adapter, const DecoderConfig& model,
+                        const std::filesystem::path& folder);
+
+/// Rank, scale and targets of an adapter as the model takes them.
+/// @throws FormatError when modules differ in rank or alpha
+[[nodiscard]] LoraConfig lora_config_of(const io::Adapter& adapter, const DecoderConfig& model,
+                                        const std::string& path);
+
+/// What PEFT calls the modules of these targets: q_proj, w1, ...
+[[nodiscard]] std::vector<std::string> target_modules_of(const DecoderConfig& model,
+                                                         const std::vector<std::string>& targets);
+
+/// Puts the values of `adapter` into a model's LoRA parameters.
+/// @throws FormatError when it has other modules than the model.
+void load_adapter_values(const std::vector<NamedParameter>& parameters, const io::Adapter& adapter,
+                         const std::string& path);
+
+}  // namespace espalier::hub
+
+#ifdef ESP_BODIES
+namespace espalier::hub {
+
+namespace detail {
+/// "model.layers.0.self_attn.q_proj" -> "q_proj"
+inline std::string last_component(const std::string& module) {
+  return module.substr(module.rfind('.') + 1);
+}
+inline std::map<std::string, LinearModule, std::less<>> modules_by_name(const DecoderConfig& model) {
+  std::map<std::string, LinearModule, std::less<>> modules;
+  for (LinearModule& m : linear_modules(model)) modules.emplace(m.name, m);
+  return modules;
+}
+}  // namespace detail
+
+ESP_INLINE void check_adapter_fits(const io::Adapter& adapter, const DecoderConfig& model,
+                                   const std::filesystem::path& folder) {
+  const auto modules = detail::modules_by_name(model);
+  for (const auto& [module, f] : adapter.modules) {
+    const auto it = modules.find(module);
+    ESP_REQUIRE(it != modules.end(), FormatError, folder.string(), ": module \"", module,
+                "\" is not in the model (", model.num_hidden_layers, " layers, ",
+                model.mixture.experts, " experts); is this adapter of another model?");
+    const LinearModule& m = it->second;
+    ESP_REQUIRE(f.b.shape(0) == m.out && f.a.shape(1) == m.in, FormatError, folder.string(),
+                ": module \"", module, "\" maps ", f.a.shape(1), " to ", f.b.shape(0),
+                " values, the model's matrix ", m.in, " to ", m.out);
+  }
+}
+
+ESP_INLINE LoraConfig lora_config_of(const io::Adapter& adapter, const DecoderConfig& model,
+                                     const std::string& path) {
+  LoraConfig lora;
+  lora.r = static_cast<int>(adapter.config.r);
+  lora.alpha = adapter.config.alpha;
+  lora.dropout = adapter.config.dropout;
+  lora.rslora = adapter.config.rslora;
+  const auto modules = detail::modules_by_name(model);
+  for (const auto& [module, factors] : adapter.modules) {
+    ESP_REQUIRE(adapter.config.rank_of(module) == adapter.config.r &&
+                    adapter.config.alpha_of(module) == adapter.config.alpha,
+                FormatError, path, ": module \"", module,
+                "\" has a rank or alpha of its own, which is not supported yet");
+    const auto it = modules.find(module);
+    ESP_REQUIRE(it != modules.end(), FormatError, path, ": module \"", module,
+                "\" is not in the model");
+    std::string target(target_of(it->second.part));
+    for (const auto& [alias, meaning] : model.names.target_aliases) {
+      if (meaning == target) {
+        target = alias;
+        break;
+      }
+    }
+    if (!lora.targets_any(target)) lora.targets.push_back(target);
+  }
+  std::sort(lora.targets.begin(), lora.targets.end());
+  return lora;
+}
+
+ESP_INLINE std::vector<std::string> target_modules_of(const DecoderConfig& model,
+                                                      const std::vector<std::string>& targets) {
+  std::vector<std::string> out;
+  const std::vector<LinearModule> modules = linear_modules(model);
+  for (const std::string& target : resolve_targets(model, targets)) {
+    for (const LinearModule& m : modules) {
+      if (target_of(m.part) != target) continue;
+      const std::string name = detail::last_component(m.name);
+      if (std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+    }
+  }
+  return out;
+}
+
+ESP_INLINE void load_adapter_values(const std::vector<NamedParameter>& parameters,
+                                    const io::Adapter& adapter, const std::string& path) {
+  ESP_REQUIRE(2 * adapter.modules.size() == parameters.size(), FormatError, path,
+              ": the adapter has ", adapter.modules.size(), " modules, its targets ",
+              parameters.size() / 2,
+              " in this model; an adapter on some layers only is not supported yet");
+  load_parameters<float>(parameters,
+                         [&](const std::string& name) { return adapter.parameter(name); });
+}
+
+}  // namespace espalier::hub
+#endif

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// A Hugging Face checkpoint folder as a model: which family, which experts, and, where there is a
+// forward pass for it, whether every tensor that the model needs is there with its shape. A
+// quantized checkpoint, or one of a family without a forward pass, opens too: its bytes can be
+// listed, pruned and verified.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/hub/checkpoint.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <optional>
+
+#include <espalier/hub/json_config.hpp>
+#include <espalier/io/checkpoint_files.hpp>
+#include <espalier/io/tensor_spec.hpp>
+#include <espalier/models/expert_names.hpp>
+#include <espalier/models/layout.hpp>
+
+namespace espalier::hub {
+
+/// What choosing and dropping experts must know of a model.
+struct Mixture {
+  std::int64_t layers = 0;   // of the model, dense ones included
+  std::int64_t experts = 0;  // per layer that has any; 0: a dense model
+  std::int64_t top_k = 0;
+  std::int64_t groups = 1, top_groups = 1;
+  std::vector<bool> sparse;      // [layers] has the layer experts?
+  std::vector<int> mtp_layers;   // numbers behind the last layer that hold experts too
+  bool mtp_tensors = false;      // or they stand under a prefix of their own
+
+  bool has(std::size_t layer) const { return layer < sparse.size() && sparse[layer]; }
+};
+
+class Checkpoint : public io::CheckpointFiles {
+ public:
+  /// @throws IoError, FormatError naming the file, the tensor and what was expected
+  explicit Checkpoint(const std::filesystem::path& folder);
+
+  const Family& family() const { return *family_; }
+  const ExpertNames& expert_names() const { return expert_names_; }
+  const Mixture& mixture() const { return mixture_; }
+  /// Is there a forward pass for this model?
+  bool computable() const { return config_.has_value(); }
+  /// @throws UnsupportedError saying why there is none
+  const DecoderConfig& config() const {
+    ESP_REQUIRE(computable(), UnsupportedError, why_not_);
+    return *config_;
+  }
+  /// Why `config` would throw; empty: it does not.
+  const std::string& why_not_computable() const { return why_not_; }
+  /// The embedding's type, which stands for the whole checkpoint.
+  DType dtype() const {
+    return io::supported_dtype(at(family_->names.of(Part::embedding)), folder().string());
+  }
+  /// Tensors that the model does not use, by name; only where it is computable.
+  const std::vector<std::string>& unused_tensors() const { return unused_; }
+
+ private:
+  void read_mixture();
+  void find_experts();
+  void check_layout();
+  std::int64_t count_of(const std::vector<std::string>& keys) const;
+
+  const Family* family_;
+  ExpertNames expert_names_;
+  Mixture mixture_;
+  std::optional<DecoderConfig> config_;
+  std::string why_not_;
+  std::vector<std::string> unused_;
+};
+
+/// A checkpoint's tensors as `c` describes them, all of one type.
+[[nodiscard]] std::vector<io::TensorSpec> tensor_specs(const DecoderConfig& c, DType dtype);
+
+/// @throws UsageError for a dense model: `work` says what cannot be done with it
+void require_mixture(const Checkpoint& checkpoint, std::string_view work);
+
+}  // namespace espalier::hub
+
+#ifdef ESP_BODIES
+namespace espalier::hub {
+
+ESP_INLINE Checkpoint::Checkpoint(const std::filesystem::path& folder)
+    : CheckpointFiles(folder), family_(&family_of(config_json())), expert_names_(*family_) {
+  try {
+    config_ = load_config(this->folder());
+  } catch (const UnsupportedError& e) {
+    why_not_ = e.what();
+  }
+  if (!family_->expert_keys.empty()) read_mixture();
+  if (config_) {
+    mixture_.layers = config_->num_hidden_layers;
+    check_layout();
+  }
+}
+
+ESP_INLINE std::int64_t Checkpoint::count_of(const std::vector<std::string>& keys) const {
+  for (const std::string& key : keys) {
+    const io::Json* v = find_path(config_json(), key);
+    if (v == nullptr || v->is_null()) continue;
+    ESP_REQUIRE(v->as_int() >= 1 && v->as_int() <= 0xffff, FormatError, v->where(), ": ",
+                v->as_int(), " is out of range");
+    return v->as_int();
+  }
+  return 0;
+}
+
+ESP_INLINE void Checkpoint::read_mixture() {
+  mixture_.layers = count_of({"num_hidden_layers", "text_config.num_hidden_layers"});
+  ESP_REQUIRE(mixture_.layers > 0, FormatError, config_json().where(),
+              ": \"num_hidden_layers\" is missing");
+  mixture_.experts = count_of(family_->expert_keys);
+  mixture_.top_k = count_of(family_->top_k_keys);
+  if (!family_->groups_key.empty()) {
+    mixture_.groups = std::max<std::int64_t>(count_of({family_->groups_key}), 1);
+    mixture_.top_groups = std::max<std::int64_t>(count_of({family_->top_groups_key}), 1);
+  }
+  mixture_.sparse.assign(static_cast<std::size_t>(mixture_.layers), false);
+  find_experts();
+}
+
+ESP_INLINE void Checkpoint::find_experts() {
+  std::map<std::pair<bool, int>, std::vector<bool>> found;  // by layer: which experts are there
+  const auto text = [&](const ExpertTensor& t) {
+    return std::string(t.mtp ? "prediction layer " : "layer ") + std::to_string(t.layer);
+  };
+  for (const std::string& name : names()) {
+    const std::optional<ExpertTensor> t = expert_names_.find(name);
+    if (!t) continue;
+    const io::TensorInfo& info = at(name);
+    std::vector<bool>& experts = found[{t->mtp, t->layer}];
+    const auto count = static_cast<std::size_t>(mixture_.experts);
+    experts.resize(count);
+    if (t->expert >= 0) {
+      ESP_REQUIRE(t->expert < mixture_.experts, FormatError,
+                  shard_of(name).content.path().string(), ": tensor \"", name,
+                  "\" belongs to an expert beyond the ", mixture_.experts, " of config.json");
+      experts[static_cast<std::size_t>(t->expert)] = true;
+      continue;
+    }
+    const bool fits = std::cmp_less(t->axis, info.shape.size()) &&
+                      info.shape[static_cast<std::size_t>(t->axis)] == mixture_.experts;
+    const bool scalar = std::all_of(info.shape.begin(), info.shape.end(),
+                                    [](std::int64_t n) { return n == 1; });
+    ESP_REQUIRE(fits || scalar, FormatError, shard_of(name).content.path().string(), ": tensor \"",
+                name, "\" is ", io::shape_text(info), ", expected ", mixture_.experts,
+                " along axis ", t->axis, ", the experts of config.json");
+    const bool of_router = name.find("experts") == std::string::npos &&
+                           name.find("_linear") == std::string::npos;
+    if (fits && !of_router) experts.assign(count, true);
+  }
+  for (const auto& [place, experts] : found) {
+    const auto& [mtp, layer] = place;
+    if (std::none_of(experts.begin(), experts.end(), [](bool b) { return b; })) continue;
+    const auto missing = std::find(experts.begin(), experts.end(), false);
+    ESP_REQUIRE(missing == experts.end(), FormatError, folder().string(), ": ",
+                text({.layer = layer, .mtp = mtp}), " has no tensors of expert ",
+                missing - experts.begin(), "; config.json calls for ", mixture_.experts);
+    if (mtp) {
+      mixture_.mtp_tensors = true;
+    } else if (layer >= mixture_.layers) {
+      mixture_.mtp_layers.push_back(layer);
+    } else {
+      mixture_.sparse[static_cast<std::size_t>(layer)] = true;
+    }
+  }
+}
+
+ESP_INLINE void Checkpoint::check_layout() {
+  const DecoderConfig& c = *config_;
+  std::map<std::string_view, bool> known;
+  const std::vector<TensorPlace> places = stored_tensors(c);
+  for (const TensorPlace& want : places) {
+    known[want.name] = true;
+    const io::TensorInfo* found = find(want.name);
+    ESP_REQUIRE(found != nullptr, FormatError, folder().string(), ": tensor \"", want.name,
+                "\" is missing; config.json (", c.model_type, ", ", c.num_hidden_layers,
+                " layers, ", c.mixture.experts, " experts) calls for it");
+    ESP_REQUIRE(std::equal(found->shape.begin(), found->shape.end(), want.shape.begin(),
+                           want.shape.end()),
+                FormatError, shard_of(want.name).content.path().string(), ": tensor \"", want.name,
+                "\" is ", io::shape_text(*found), ", expected ", want.shape, " by config.json");
+  }
+  for (const std::string& name : names()) {
+    if (known.count(name) == 1) continue;
+    const std::optional<ExpertTensor> expert = expert_names_.find(name);
+    const bool of_the_model = expert && !expert->mtp && expert->layer < c.num_hidden_layers &&
+                              c.has_mixture(expert->layer);
+    ESP_REQUIRE(!of_the_model, FormatError, shard_of(name).content.path().string(), ": tensor \"",
+                name, "\" does not belong to the model that config.json describes (", c.model_type,
+                ", ", c.num_hidden_layers, " layers, ", c.mixture.experts, " experts)");
+    unused_.push_back(name);
+  }
+}
+
+ESP_INLINE std::vector<io::TensorSpec> tensor_specs(const DecoderConfig& c, DType dtype) {
+  std::vector<io::TensorSpec> specs;
+  for (const TensorPlace& place : stored_tensors(c)) {
+    specs.push_back(io::make_spec(place.name, dtype, place.shape));
+  }
+  return specs;
+}
+
+ESP_INLINE void require_mixture(const Checkpoint& checkpoint, std::string_view work) {
+  ESP_REQUIRE(checkpoint.mixture().experts > 0, UsageError, checkpoint.folder().string(),
+              ": is a dense ", checkpoint.family().model_type, " checkpoint, there is nothing to ",
+              work, "; upcycle makes a mixture of it");
+}
+
+}  // namespace espalier::hub
+#endif

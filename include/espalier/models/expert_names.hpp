@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which tensors of a checkpoint hold experts, from their names alone: whatever their type, with all
+// that stands beside a quantised weight (scales, zeros, packed blocks).
+//   model.layers.3.mlp.experts.5.gate_proj.weight_scale_inv   expert 5 of layer 3
+//   model.layers.3.mlp.experts.gate_up_proj_blocks            all experts, along axis 0
+//   model.layers.3.mlp.gate.weight                            a router: a row per expert
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <espalier/models/family.hpp>
+
+namespace espalier {
+
+/// Where a tensor stands in a mixture.
+struct ExpertTensor {
+  int layer = 0;
+  int expert = -1;     // -1: it holds a part of every expert
+  int axis = 0;        // along which, then
+  bool mtp = false;    // named as a part of multi-token prediction, with layers of its own count
+  std::size_t id_begin = 0, id_end = 0;  // where the expert's number stands in the name
+};
+
+class ExpertNames {
+ public:
+  explicit ExpertNames(const Family& family);
+
+  /// None for a tensor outside of a mixture.
+  std::optional<ExpertTensor> find(std::string_view name) const;
+  /// `name` with the number `expert` in place of its own.
+  static std::string renumbered(std::string_view name, const ExpertTensor& tensor, int expert);
+  /// Belongs the tensor to multi-token prediction, by its prefix?
+  bool is_mtp(std::string_view name) const;
+
+ private:
+  struct Pattern {
+    std::string before, after;  // of the layer's number; `after` ends where the pattern does
+    enum class Kind {
+      each,    // behind it stand an expert's number, or a tensor of all experts
+      module,  // a module's name: behind it stand a dot and the tensor's own
+      tensor,  // a tensor's name, alone or with a suffix for a companion: "_scales"
+      whole    // a tensor's name
+    } kind;
+    int axis = 0;
+  };
+  std::vector<Pattern> patterns_;
+  std::vector<std::string> mtp_prefixes_;
+};
+
+}  // namespace espalier
+
+#ifdef ESP_BODIES
+namespace espalier {
+
+namespace detail {
+
+/// Takes a number off the front of `text`; -1 if there is none.
+inline int take_number(std::string_view& text) {
+  int value = 0;
+  std::size_t digits = 0;
+  while (digits < text.size() && digits < 7 && text[digits] >= '0' && text[digits] <= '9') {
+    value = 10 * value + (text[digits++] - '0');
+  }
+  if (digits == 0) return -1;
+  text.remove_prefix(digits);
+  return value;
+}
+
+}  // namespace detail
+
+ESP_INLINE ExpertNames::ExpertNames(const Family& family) : mtp_prefixes_(family.mtp_prefixes) {
+  for (const NamePattern& p : family.names.patterns) {
+    const bool matrix = p.part == Part::expert_gate || p.part == Part::expert_up ||
+                        p.part == Part::expert_down || p.part == Part::expert_gate_up;
+    if (!matrix && p.part != Part::router && p.part != Part::selection_bias) continue;
+    const std::size_t layer = p.text.find("{l}");
+    std::string after(p.text.substr(layer + 3));
+    Pattern pattern{std::string(p.text.substr(0, layer)), {}, Pattern::Kind::tensor, 0};
+    const std::size_t expert = after.find("{e}");
+    if (expert != std::string::npos) {
+      after.resize(expert);
+      pattern.kind = Pattern::Kind::each;
+    } else if (p.part == Part::selection_bias) {
+      pattern.kind = Pattern::Kind::whole;
+      pattern.axis = family.selection_bias_axis;
+    } else if (after.ends_with(".weight")) {
+      after.resize(after.size() - 7);
+      pattern.kind = Pattern::Kind::module;
+    }
+    pattern.after = std::move(after);
+    patterns_.push_back(std::move(pattern));
+  }
+}
+
+ESP_INLINE bool ExpertNames::is_mtp(std::string_view name) const {
+  for (const std::string& prefix : mtp_prefixes_) {
+    if (name.starts_with(prefix)) return true;
+  }
+  return false;
+}
+
+ESP_INLINE std::optional<ExpertTensor> ExpertNames::find(std::string_view name) const {
+  std::string_view stem = name;
+  bool mtp = false;
+  for (const std::string& prefix : mtp_prefixes_) {
+    if (!name.starts_with(prefix)) continue;
+    stem.remove_prefix(prefix.size());
+    mtp = true;
+  }
+  for (const Pattern& p : patterns_) {
+    // Layers of multi-token prediction are called layers.N behind their prefix.
+    const std::string_view before =
+        mtp ? std::string_view(p.before).substr(p.before.rfind("layers.")) : p.before;
+    if (!stem.starts_with(before)) continue;
+    std::string_view rest = stem.substr(before.size());
+    ExpertTensor found;
+    found.mtp = mtp;
+    found.layer = detail::take_number(rest);
+    if (found.layer < 0 || !rest.starts_with(p.after)) continue;
+    rest.remove_prefix(p.after.size());
+    found.axis = p.axis;
+    if (p.kind == Pattern::Kind::each) {
+      found.id_begin = name.size() - rest.size();
+      found.expert = detail::take_number(rest);
+      found.id_end = name.size() - rest.size();
+      // Without a number it is a tensor of all experts, such as experts.gate_up_proj_bias.
+      if (found.expert >= 0 && !rest.starts_with('.')) continue;
+      return found;
+    }
+    const bool fits = p.kind == Pattern::Kind::module   ? rest.starts_with('.')
+                      : p.kind == Pattern::Kind::tensor ? rest.empty() || rest.starts_with('_')
+                                                        : rest.empty();
+    if (fits) return found;
+  }
+  return std::nullopt;
+}
+
+ESP_INLINE std::string ExpertNames::renumbered(std::string_view name, const ExpertTensor& tensor,
+                                               int expert) {
+  return std::string(name.substr(0, tensor.id_begin)) + std::to_string(expert) +
+         std::string(name.substr(tensor.id_end));
+}
+
+}  // namespace espalier
+#endif

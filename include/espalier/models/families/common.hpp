@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of config.json that families share, in both spellings of transformers: `rope_theta` and
+// `rope_scaling` (4), `rope_parameters` (5). What would change the numbers and is not implemented
+// is refused in one line.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <espalier/core/math.hpp>
+#include <espalier/models/family.hpp>
+
+namespace espalier::families {
+
+/// What a key stands for when it is absent, as transformers has it for this family.
+struct Defaults {
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 1e4;
+  std::int64_t max_positions = 2048;
+  std::int64_t kv_heads = 0;  // 0: as many as query heads
+  std::int64_t head_dim = 0;  // 0: hidden_size / num_attention_heads
+  std::int32_t bos = -1;
+  std::vector<std::int32_t> eos = {};
+};
+
+/// All but biases, norms of queries and keys, windows and the mixture. The result is a dense model
+/// whose tensors are named by `names`.
+[[nodiscard]] DecoderConfig read_common(const ConfigReader& json, const TensorNames& names,
+                                        const Defaults& defaults);
+
+/// `layer_types`: which layers have the window of `sliding_window`; without that key, all have.
+void read_windows(const ConfigReader& json, DecoderConfig& c);
+/// Qwen's window, which counts only with `use_sliding_window`.
+void read_qwen_windows(const ConfigReader& json, DecoderConfig& c);
+
+/// The number of experts under the first of `keys` that is there, the number per token, and their
+/// width. All layers get a mixture.
+void read_mixture(const ConfigReader& json, const std::vector<std::string>& keys,
+                  const char* width_key, DecoderConfig& c);
+/// Layers that Qwen's `decoder_sparse_step` and `mlp_only_layers` leave dense.
+void read_qwen_sparse_layers(const ConfigReader& json, DecoderConfig& c);
+/// The first layers are dense: `first_k_dense_replace`.
+void read_first_dense(const ConfigReader& json, std::int64_t fallback, DecoderConfig& c);
+
+/// @throws FormatError when one of these keys is true
+void refuse_true(const ConfigReader& json, const std::vector<std::string>& keys, const char* why);
+
+/// Is the score of a token's experts scaled for a longer context (yarn)? Then the softmax of the
+/// attention is scaled too: mscale² in DeepSeek's models.
+[[nodiscard]] double yarn_softmax_scale(const ConfigReader& json);
+
+/// The keys that read_common reads.
+void write_common(const DecoderConfig& c, const Family& family, std::string_view dtype,
+                  ConfigWriter& to);
+
+}  // namespace espalier::families
+
+#ifdef ESP_BODIES
+namespace espalier::families {
+
+namespace detail {
+
+inline std::vector<std::int32_t> token_ids(const ConfigReader& json, std::string_view key) {
+  std::vector<std::int32_t> ids;
+  for (const std::int64_t id : json.integers(key)) {
+    ESP_REQUIRE(id >= -1 && id <= 0x7fffffff, FormatError, json.where(key), ": ", id,
+                " is not a token id");
+    ids.push_back(static_cast<std::int32_t>(id));
+  }
+  return ids;
+}
+inline std::int32_t token_id(const ConfigReader& json, std::string_view key) {
+  const std::vector<std::int32_t> ids = token_ids(json, key);
+  return ids.empty() ? -1 : ids[0];
+}
+
+/// The object that describes the rotary embedding; empty: there is none.
+inline std::string rope_object(const ConfigReader& json) {
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    if (json.has(key)) return std::string(key) + ".";
+  }
+  return {};
+}
+
+inline double yarn_mscale(double factor, double mscale) {
+  return factor <= 1 ? 1.0 : 0.1 * mscale * math::log(factor) + 1.0;
+}
+
+inline void read_yarn(const ConfigReader& json, const std::string& in, double max_positions,
+                      RopeConfig& rope) {
+  rope.beta_fast = json.number_or(in + "beta_fast", 32);
+  rope.beta_slow = json.number_or(in + "beta_slow", 1);
+  rope.truncate = json.truth_or(in + "truncate", true);
+  if (!json.has(in + "factor")) {
+    rope.factor = max_positions / static_cast<double>(rope.original_positions);
+  }
+  const double mscale = json.number_or(in + "mscale", 0);
+  const double all_dim = json.number_or(in + "mscale_all_dim", 0);
+  const double inferred = mscale != 0 && all_dim != 0
+                              ? yarn_mscale(rope.factor, mscale) / yarn_mscale(rope.factor, all_dim)
+                              : yarn_mscale(rope.factor, 1);
+  rope.attention_factor = json.number_or(in + "attention_factor", inferred);
+}
+
+inline void read_rope(const ConfigReader& json, double theta, DecoderConfig& c) {
+  using Scaling = RopeConfig::Scaling;
+  RopeConfig& rope = c.attention.rope;
+  const std::string in = rope_object(json);
+  rope.theta = json.number_or("rope_theta", theta);
+  double rotated = json.number_or("partial_rotary_factor", 1);
+  if (!in.empty()) {
+    rope.theta = json.number_or(in + "rope_theta", rope.theta);
+    rotated = json.number_or(in + "partial_rotary_factor", rotated);
+    for (const char* key : {"rope_type", "type"}) {
+      if (!json.has(in + key)) continue;
+      const std::string type = json.text(in + key);
+      if (type == "linear") rope.scaling = Scaling::linear;
+      if (type == "yarn") rope.scaling = Scaling::yarn;
+      if (type == "llama3") rope.scaling = Scaling::llama3;
+      ESP_REQUIRE(type == "default" || rope.scaling != Scaling::none, UnsupportedError,
+                  json.where(in + key), ": rope scaling \"", type,
+                  "\" is not supported; expected \"default\", \"linear\", \"yarn\" or \"llama3\"");
+      break;
+    }
+  }
+  if (rope.scaling != Scaling::none) {
+    const double positions = static_cast<double>(c.max_position_embeddings);
+    rope.original_positions = json.positive_or(in + "original_max_position_embeddings",
+                                               c.max_position_embeddings);
+    rope.factor = json.number_or(in + "factor", 1);
+    if (rope.scaling == Scaling::yarn) read_yarn(json, in, positions, rope);
+    rope.low_freq_factor = json.number_or(in + "low_freq_factor", 1);
+    rope.high_freq_factor = json.number_or(in + "high_freq_factor", 4);
+    ESP_REQUIRE(rope.factor >= 1 && rope.factor < 1e6, FormatError, json.where(in + "factor"), ": ",
+                rope.factor, " is no factor that a context grows by");
+  }
+  ESP_REQUIRE(rotated > 0 && rotated <= 1, FormatError, json.where(), ": partial_rotary_factor ",
+              rotated, ", expected more than 0 and at most 1");
+  if (rotated < 1) {
+    rope.dims = static_cast<std::int64_t>(static_cast<double>(c.attention.head_dim) * rotated);
+    ESP_REQUIRE(rope.dims > 0 && rope.dims % 2 == 0, FormatError, json.where(),
+                ": partial_rotary_factor ", rotated, " rotates ", rope.dims, " of ",
+                c.attention.head_dim, " values of a head; expected an even number");
+  }
+}
+
+inline void read_heads(const ConfigReader& json, const Defaults& defaults, DecoderConfig& c) {
+  AttentionConfig& a = c.attention;
+  a.heads = json.positive("num_attention_heads");
+  a.kv_heads =
+      json.positive_or("num_key_value_heads", defaults.kv_heads > 0 ? defaults.kv_heads : a.heads);
+  ESP_REQUIRE(a.heads % a.kv_heads == 0, FormatError, json.where(), ": num_attention_heads ",
+              a.heads, " is not a multiple of num_key_value_heads ", a.kv_heads);
+  if (json.has("head_dim")) {
+    a.head_dim = json.positive("head_dim");
+  } else if (defaults.head_dim > 0) {
+    a.head_dim = defaults.head_dim;
+  } else {
+    ESP_REQUIRE(c.hidden_size % a.heads == 0, FormatError, json.where(), ": hidden_size ",
+                c.hidden_size, " is not a multiple of num_attention_heads ", a.heads,
+                ", and there is no head_dim");
+    a.head_dim = c.hidden_size / a.heads;
+  }
+  ESP_REQUIRE(a.head_dim % 2 == 0, FormatError, json.where(), ": head_dim ", a.head_dim,
+              " is odd; rotary embeddings need an even one");
+}
+
+}  // namespace detail
+
+ESP_INLINE DecoderConfig read_common(const ConfigReader& json, const TensorNames& names,
+                                     const Defaults& defaults) {
+  DecoderConfig c;
+  c.names = names;
+  c.model_type = json.text("model_type");
+  json.require("hidden_act", "silu");
+  ESP_REQUIRE(!json.has("quantization_config"), UnsupportedError, json.where(),
+              ": \"quantization_config\": quantized checkpoints can be inspected, pruned and "
+              "verified, not computed with; use the bf16, f16 or f32 one");
+  c.hidden_size = json.positive("hidden_size");
+  c.intermediate_size = json.has("intermediate_size") ? json.positive("intermediate_size") : 0;
+  c.num_hidden_layers = json.positive("num_hidden_layers");
+  c.vocab_size = json.positive("vocab_size");
+  c.mixture.experts = 0;
+  c.mixture.width = 0;
+  c.mixture.router.top_k = 0;
+  c.max_position_embeddings = json.positive_or("max_position_embeddings", defaults.max_positions);
+  detail::read_heads(json, defaults, c);
+  detail::read_rope(json, defaults.rope_theta, c);
+  c.rms_norm_eps = json.number_or("rms_norm_eps", defaults.rms_norm_eps);
+  c.router_aux_loss_coef = json.number_or("router_aux_loss_coef", 0.001);
+  c.initializer_range = json.number_or("initializer_range", 0.02);
+  c.tie_word_embeddings = json.truth_or("tie_word_embeddings", false);
+  c.bos_token_id =
+      json.present("bos_token_id") ? detail::token_id(json, "bos_token_id") : defaults.bos;
+  c.pad_token_id =
+      json.present("pad_token_id") ? detail::token_id(json, "pad_token_id") : -1;
+  c.eos_token_ids =
+      json.present("eos_token_id") ? detail::token_ids(json, "eos_token_id") : defaults.eos;
+  const double theta = c.attention.rope.theta;
+  ESP_REQUIRE(math::is_finite(theta) && theta > 0 && c.rms_norm_eps >= 0, FormatError, json.where(),
+              ": rope_theta ", theta, " and rms_norm_eps ", c.rms_norm_eps,
+              ", expected positive numbers");
+  // What no checkpoint reaches; the lists that are made from these numbers stay small.
+  ESP_REQUIRE(c.num_hidden_layers <= 4096, FormatError, json.where(), ": ", c.num_hidden_layers,
+              " layers are more than any checkpoint has");
+  return c;
+}
+
+ESP_INLINE void read_windows(const ConfigReader& json, DecoderConfig& c) {
+  if (!json.has("sliding_window") || json.integer("sliding_window") == 0) return;
+  c.attention.window = json.positive("sliding_window");
+  if (!json.has("layer_types")) return;
+  const std::vector<std::string> types = json.texts("layer_types");
+  ESP_REQUIRE(std::cmp_equal(types.size(), c.num_hidden_layers), FormatError,
+              json.where("layer_types"), ": ", types.size(), " layers, num_hidden_layers is ",
+              c.num_hidden_layers);
+  for (const std::string& type : types) {
+    ESP_REQUIRE(type == "full_attention" || type == "sliding_attention", UnsupportedError,
+                json.where("layer_types"), ": \"", type,
+                "\" is not supported; expected \"full_attention\" or \"sliding_attention\"");
+    c.full_layers.push_back(type == "full_attention");
+  }
+}
+
+ESP_INLINE void read_qwen_windows(const ConfigReader& json, DecoderConfig& c) {
+  if (!json.truth_or("use_sliding_window", false)) return;
+  read_windows(json, c);
+  if (c.attention.window == 0 || !c.full_layers.empty()) return;
+  const std::int64_t first = json.has("max_window_layers") ? json.integer("max_window_layers") : 0;
+  for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    c.full_layers.push_back(l < first);
+  }
+}
+
+ESP_INLINE void read_mixture(const ConfigReader& json, const std::vector<std::string>& keys,
+                             const char* width_key, DecoderConfig& c) {
+  MixtureConfig& m = c.mixture;
+  std::string key = keys.front();
+  for (const std::string& k : keys) {
+    if (!json.has(k)) continue;
+    key = k;
+    break;
+  }
+  m.experts = json.positive(key);
+  for (const std::string& other : keys) {
+    ESP_REQUIRE(!json.has(other) || json.integer(other) == m.experts, FormatError,
+                json.where(other), ": is ", json.integer(other), ", but ", key, " is ", m.experts,
+                "; both name the number of experts, and loaders differ in which they read: make "
+                "them equal");
+  }
+  m.router.top_k = json.positive("num_experts_per_tok");
+  m.width = json.positive(width_key);
+  ESP_REQUIRE(m.router.top_k <= m.experts, FormatError, json.where(), ": num_experts_per_tok ",
+              m.router.top_k, " exceeds ", key, " ", m.experts);
+  ESP_REQUIRE(m.experts <= 4096 && c.num_hidden_layers * (m.experts + 1) <= 262144, FormatError,
+              json.where(), ": ", c.num_hidden_layers, " layers of ", m.experts,
+              " experts are more than any checkpoint has");
+}
+
+ESP_INLINE void read_qwen_sparse_layers(const ConfigReader& json, DecoderConfig& c) {
+  const std::int64_t step = json.positive_or("decoder_sparse_step", 1);
+  c.mixture.layers.clear();
+  for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    c.mixture.layers.push_back((l + 1) % step == 0);
+  }
+  if (json.has("mlp_only_layers")) {
+    for (const std::int64_t l : json.integers("mlp_only_layers")) {
+      if (l >= 0 && l < c.num_hidden_layers) c.mixture.layers[static_cast<std::size_t>(l)] = false;
+    }
+  }
+}
+
+ESP_INLINE void read_first_dense(const ConfigReader& json, std::int64_t fallback,
+                                 DecoderConfig& c) {
+  const std::int64_t dense =
+      json.has("first_k_dense_replace") ? json.integer("first_k_dense_replace") : fallback;
+  for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) c.mixture.layers.push_back(l >= dense);
+}
+
+ESP_INLINE void refuse_true(const ConfigReader& json, const std::vector<std::string>& keys,
+                            const char* why) {
+  for (const std::string& key : keys) {
+    ESP_REQUIRE(!json.truth_or(key, false), UnsupportedError, json.where(), ": \"", key, "\" is true; ",
+                why);
+  }
+}
+
+ESP_INLINE double yarn_softmax_scale(const ConfigReader& json) {
+  const std::string in = detail::rope_object(json);
+  if (in.empty()) return 1;
+  const double all_dim = json.number_or(in + "mscale_all_dim", 0);
+  if (all_dim == 0 || !json.has(in + "factor")) return 1;
+  const double mscale = detail::yarn_mscale(json.number(in + "factor"), all_dim);
+  return mscale * mscale;
+}
+
+ESP_INLINE void write_common(const DecoderConfig& c, const Family& family, std::string_view dtype,
+                             ConfigWriter& to) {
+  const auto token = [&](const char* key, std::int32_t id) {
+    id < 0 ? to.set_null(key) : to.set_integer(key, id);
+  };
+  const AttentionConfig& a = c.attention;
+  to.set_texts("architectures", {family.architecture});
+  to.set_number("attention_dropout", 0.0);
+  token("bos_token_id", c.bos_token_id);
+  if (c.eos_token_ids.size() > 1) {
+    to.set_integers("eos_token_id", {c.eos_token_ids.begin(), c.eos_token_ids.end()});
+  } else {
+    token("eos_token_id", c.eos_token_ids.empty() ? -1 : c.eos_token_ids[0]);
+  }
+  token("pad_token_id", c.pad_token_id);
+  to.set_integer("head_dim", a.head_dim);
+  to.set_text("hidden_act", "silu");
+  to.set_integer("hidden_size", c.hidden_size);
+  to.set_number("initializer_range", c.initializer_range);
+  to.set_integer("intermediate_size", c.intermediate_size);
+  to.set_integer("max_position_embeddings", c.max_position_embeddings);
+  to.set_text("model_type", family.model_type);
+  to.set_integer("num_attention_heads", a.heads);
+  to.set_integer("num_hidden_layers", c.num_hidden_layers);
+  to.set_integer("num_key_value_heads", a.kv_heads);
+  to.set_number("rms_norm_eps", c.rms_norm_eps);
+  const RopeConfig& rope = a.rope;
+  if (rope.scaling != RopeConfig::Scaling::none) {
+    const bool yarn = rope.scaling == RopeConfig::Scaling::yarn;
+    const bool llama3 = rope.scaling == RopeConfig::Scaling::llama3;
+    to.set_text("rope_scaling.rope_type", yarn ? "yarn" : llama3 ? "llama3" : "linear");
+    to.set_number("rope_scaling.factor", rope.factor);
+    if (yarn || llama3) {
+      to.set_integer("rope_scaling.original_max_position_embeddings", rope.original_positions);
+    }
+    if (yarn) {
+      to.set_number("rope_scaling.beta_fast", rope.beta_fast);
+      to.set_number("rope_scaling.beta_slow", rope.beta_slow);
+      to.set_truth("rope_scaling.truncate", rope.truncate);
+      to.set_number("rope_scaling.attention_factor", rope.attention_factor);
+    }
+    if (llama3) {
+      to.set_number("rope_scaling.low_freq_factor", rope.low_freq_factor);
+      to.set_number("rope_scaling.high_freq_factor", rope.high_freq_factor);
+    }
+  }
+  to.set_number("rope_theta", rope.theta);
+  to.set_truth("tie_word_embeddings", c.tie_word_embeddings);
+  to.set_text("torch_dtype", dtype);
+  to.set_truth("use_cache", true);
+  to.set_integer("vocab_size", c.vocab_size);
+}
+
+}  // namespace espalier::families
+#endif

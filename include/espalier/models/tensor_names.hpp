@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the tensors of a model are for, and what its family calls them on disk.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <espalier/core/error.hpp>
+#include <espalier/core/inline.hpp>
+
+namespace espalier {
+
+/// What a tensor is for.
+enum class Part : std::uint8_t {
+  embedding,
+  // attention
+  input_norm,
+  q,
+  k,
+  v,
+  o,
+  q_norm,
+  k_norm,
+  sinks,
+  // latent attention: queries and keys through a low rank
+  q_a,
+  q_a_norm,
+  q_b,
+  kv_a,
+  kv_a_norm,
+  kv_b,
+  // feed-forward
+  post_norm,
+  gate,
+  up,
+  down,
+  // mixture of experts
+  router,
+  selection_bias,
+  expert_gate,
+  expert_up,
+  expert_down,
+  expert_gate_up,  // gate and up of all experts in one tensor
+  shared_gate,
+  shared_up,
+  shared_down,
+  shared_router,
+  // behind the last layer
+  final_norm,
+  head,
+};
+
+/// A tensor's name with {l} for the number of the layer and {e} for that of the expert. The text
+/// must outlive its users; it is a literal as a rule.
+struct NamePattern {
+  Part part;
+  std::string_view text;
+};
+
+struct TensorNames {
+  /// One per part. Those of the experts' matrices stand in the order in which the disk has them.
+  std::vector<NamePattern> patterns;
+  /// What users and adapters of this family call a target, where that differs: {"w1", "gate"}.
+  std::vector<std::pair<std::string_view, std::string_view>> target_aliases;
+
+  /// Empty where the family has no such part.
+  ESP_INLINE std::string_view pattern(Part part) const {
+    for (const NamePattern& p : patterns) {
+      if (p.part == part) return p.text;
+    }
+    return {};
+  }
+  /// @throws Error where the family has no such part
+  ESP_INLINE std::string of(Part part, std::int64_t layer = -1, std::int64_t expert = -1) const;
+  /// The name without ".weight": that of the module.
+  ESP_INLINE std::string module(Part part, std::int64_t layer, std::int64_t expert = -1) const {
+    std::string name = of(part, layer, expert);
+    if (name.ends_with(".weight")) name.resize(name.size() - 7);
+    return name;
+  }
+  /// The name of the bias beside a weight.
+  ESP_INLINE std::string bias(Part part, std::int64_t layer, std::int64_t expert = -1) const {
+    const std::string name = of(part, layer, expert);
+    return name.ends_with(".weight") ? name.substr(0, name.size() - 6) + "bias" : name + "_bias";
+  }
+  /// With some patterns in place of those of the same part.
+  ESP_INLINE TensorNames with(const std::vector<NamePattern>& other) const {
+    TensorNames names = *this;
+    for (const NamePattern& o : other) {
+      bool known = false;
+      for (NamePattern& p : names.patterns) {
+        if (p.part == o.part) p.text = o.text, known = true;
+      }
+      if (!known) names.patterns.push_back(o);
+    }
+    return names;
+  }
+};
+
+/// What all families of the Llama line share: embedding, attention, dense feed-forward, norms.
+[[nodiscard]] ESP_INLINE TensorNames dense_names() {
+  return {{{Part::embedding, "model.embed_tokens.weight"},
+           {Part::input_norm, "model.layers.{l}.input_layernorm.weight"},
+           {Part::q, "model.layers.{l}.self_attn.q_proj.weight"},
+           {Part::k, "model.layers.{l}.self_attn.k_proj.weight"},
+           {Part::v, "model.layers.{l}.self_attn.v_proj.weight"},
+           {Part::o, "model.layers.{l}.self_attn.o_proj.weight"},
+           {Part::q_norm, "model.layers.{l}.self_attn.q_norm.weight"},
+           {Part::k_norm, "model.layers.{l}.self_attn.k_norm.weight"},
+           {Part::post_norm, "model.layers.{l}.post_attention_layernorm.weight"},
+           {Part::gate, "model.layers.{l}.mlp.gate_proj.weight"},
+           {Part::up, "model.layers.{l}.mlp.up_proj.weight"},
+           {Part::down, "model.layers.{l}.mlp.down_proj.weight"},
+           {Part::final_norm, "model.norm.weight"},
+           {Part::head, "lm_head.weight"}},
+          {}};
+}
+
+/// With a mixture as Qwen names it, and OLMoE, DeepSeek, GLM after it.
+[[nodiscard]] ESP_INLINE TensorNames qwen_moe_names() {
+  return dense_names().with(
+      {{Part::router, "model.layers.{l}.mlp.gate.weight"},
+       {Part::expert_gate, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight"},
+       {Part::expert_up, "model.layers.{l}.mlp.experts.{e}.up_proj.weight"},
+       {Part::expert_down, "model.layers.{l}.mlp.experts.{e}.down_proj.weight"}});
+}
+
+[[nodiscard]] ESP_INLINE TensorNames mixtral_names() {
+  TensorNames names = dense_names().with(
+      {{Part::router, "model.layers.{l}.block_sparse_moe.gate.weight"},
+       {Part::expert_gate, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight"},
+       {Part::expert_down, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight"},
+       {Part::expert_up, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight"}});
+  names.target_aliases = {{"w1", "gate"}, {"w2", "down"}, {"w3", "up"}, {"gate", "router"}};
+  return names;
+}
+
+ESP_INLINE std::string TensorNames::of(Part part, std::int64_t layer, std::int64_t expert) const {
+  const std::string_view text = pattern(part);
+  ESP_REQUIRE(!text.empty(), Error, "tensor_names: this family has no name for part ",
+              static_cast<int>(part));
+  std::string name;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const std::string_view next = text.substr(i, 3);
+    if (next == "{l}" || next == "{e}") {
+      name += std::to_string(next == "{l}" ? layer : expert);
+      i += 2;
+    } else {
+      name += text[i];
+    }
+  }
+  return name;
+}
+
+}  // namespace espalier

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+// The decoder in bf16, compiled once for all programs and tests of this repository.
+#include <espalier/models/decoder.hpp>
+
+template class espalier::Decoder<espalier::bf16>;
