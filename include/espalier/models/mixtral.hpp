@@ -161,10 +161,10 @@ class Mixtral {
           Attention<T, D>{shape, linear(attn + "q_proj", q, h), linear(attn + "k_proj", kv, h),
                           linear(attn + "v_proj", kv, h), linear(attn + "o_proj", h, q)},
           norm(prefix + "post_attention_layernorm"),
-          MoeBlock<T, D>{
-              Router<T, D>{linear(moe + "gate", c.num_local_experts, h), c.num_experts_per_tok},
-              Experts<T, D>{experts(moe, "w1", f, h), experts(moe, "w2", h, f),
-                            experts(moe, "w3", f, h)}}};
+          MoeBlock<T, D>{Router<T, D>{linear(moe + "gate", c.num_local_experts, h),
+                                      RouterRule{c.num_experts_per_tok}},
+                         Experts<T, D>{experts(moe, "w1", f, h), experts(moe, "w2", h, f),
+                                       experts(moe, "w3", f, h)}}};
     }
     GroupedLinear<T, D> experts(const std::string& moe, const char* which, std::int64_t out,
                                 std::int64_t in) const {
