@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
   std::vector<AnyVar> experts;  // expert e multiplies by e + 1
   for (float e = 1; e <= 4; ++e) experts.emplace_back(Tensor<float>(Shape{2, 2}, {e, 0, 0, e}));
 
-  const auto [weights, routing] = router_top_k(scores, /*top_k=*/2);
+  const auto [weights, routing] = router_top_k(scores, {.top_k = 2});
   const auto rows = grouped_linear(dispatch(x, routing), experts, routing.offsets);
   const auto y = combine(rows, weights, routing);
   backward(sum(y));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A transformer of your own: one block of attention and a mixture of experts, built from modules
 // and trained from random weights to repeat what stood four tokens before. Its router keeps the
-// softmax over all experts as it is (OLMoE's order), and its auxiliary loss has a z-loss in it.
+// softmax over all experts as it is (OLMoE's rule), and its auxiliary loss has a z-loss in it.
 //   g++ -std=c++20 -O2 -fopenmp -Iinclude examples/03_own_block.cpp -lfmt -o block && ./block
 // Expected:
 //   step   1  loss 2.865  auxiliary 2.305
@@ -44,7 +44,7 @@ struct OwnModel {
                              linear("q", 32, kHidden), linear("k", 16, kHidden),
                              linear("v", 16, kHidden), linear("o", kHidden, 32)};
   MoeBlock<float> experts{
-      Router<float>(linear("router", kExperts, kHidden), kTopK, RouterOrder::softmax_top_k),
+      Router<float>(linear("router", kExperts, kHidden), {.top_k = kTopK, .renormalize = false}),
       Experts<float>(per_expert("w1", kWidth, kHidden), per_expert("w2", kHidden, kWidth),
                      per_expert("w3", kWidth, kHidden))};
   AnyVar head = weight("head", {kVocabulary, kHidden});

@@ -10,7 +10,6 @@ namespace {
 
 using namespace espalier;
 using namespace espalier::bench;
-using kernels::SoftmaxOrder;
 
 template <FloatElement T>
 class Router {
@@ -34,7 +33,7 @@ class Router {
  private:
   cudaError_t route(std::int32_t* counts) const {
     return kernels::router_top_k_forward(cuda::ptr(weights_), chosen_.data(), counts, cuda::ptr(z_),
-                                         n_, m_.experts, m_.top_k, m_.order, cuda::stream());
+                                         nullptr, n_, m_.experts, m_.rule(), cuda::stream());
   }
 
   /// Weight of slot j of row i, in double.
@@ -45,7 +44,7 @@ class Router {
     const std::int32_t* chosen = chosen_want_.data() + i * m_.top_k;
     const double top = z(chosen[0]);
     double sum = 0;
-    const int terms = m_.order == SoftmaxOrder::top_k_softmax ? m_.top_k : m_.experts;
+    const int terms = m_.renormalize ? m_.top_k : m_.experts;
     for (int t = 0; t < terms; ++t) sum += std::exp(z(terms == m_.experts ? t : chosen[t]) - top);
     return std::exp(z(chosen[j]) - top) / sum;
   }
@@ -103,8 +102,7 @@ class Router {
     const auto dweights = random_on_device<float>({n_, m_.top_k}, 5);
     const Tensor<T, Cuda> d(Shape{n_, m_.experts});
     cuda::check(route(nullptr), "router");
-    const double bytes =
-        kernels::router_top_k_backward_bytes(n_, m_.experts, m_.top_k, sizeof(T), m_.order);
+    const double bytes = kernels::router_top_k_backward_bytes(n_, m_.experts, sizeof(T), m_.rule());
     const auto error = [&] {
       std::vector<double> got, want;
       for (const std::int64_t i : sample_rows(n_)) {
@@ -119,7 +117,7 @@ class Router {
                 [&] {
                   return kernels::router_top_k_backward(
                       cuda::ptr(d), cuda::ptr(dweights), cuda::ptr(weights_), chosen_.data(),
-                      cuda::ptr(z_), n_, m_.experts, m_.top_k, m_.order, cuda::stream());
+                      cuda::ptr(z_), n_, m_.experts, m_.rule(), cuda::stream());
                 },
                 error,
                 sizeof(T) == 2 ? 1e-2 : 1e-5,
@@ -132,7 +130,7 @@ class Router {
     const std::int32_t* chosen = chosen_want_.data() + i * m_.top_k;
     double dot = 0;
     for (int j = 0; j < m_.top_k; ++j) dot += weight(i, j) * dweights[j];
-    if (m_.order == SoftmaxOrder::softmax_top_k) {
+    if (!m_.renormalize) {
       const double z0 = static_cast<float>(logits_[i * m_.experts + chosen[0]]);
       for (int e = 0; e < m_.experts; ++e) {
         const double z = static_cast<float>(logits_[i * m_.experts + e]);

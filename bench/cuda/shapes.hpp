@@ -19,17 +19,18 @@ struct ModelShape {
   std::string name;
   std::int64_t hidden, ffn;
   int experts, top_k;
-  kernels::SoftmaxOrder order;
+  bool renormalize;
   int heads, kv_heads, head_dim;
   std::int64_t vocab;
+
+  kernels::RouterRule rule() const { return {.top_k = top_k, .renormalize = renormalize}; }
 };
 
 inline std::vector<ModelShape> models(const DeviceOptions& o) {
-  using enum kernels::SoftmaxOrder;
-  if (o.tiny) return {{"tiny", 64, 96, 4, 2, top_k_softmax, 4, 2, 16, 100}};
-  return {{"Mixtral", 4096, 14336, 8, 2, top_k_softmax, 32, 8, 128, 32000},
-          {"Qwen3-30B-A3B", 2048, 768, 128, 8, top_k_softmax, 32, 4, 128, 151936},
-          {"OLMoE", 2048, 1024, 64, 8, softmax_top_k, 16, 16, 128, 50304}};
+  if (o.tiny) return {{"tiny", 64, 96, 4, 2, true, 4, 2, 16, 100}};
+  return {{"Mixtral", 4096, 14336, 8, 2, true, 32, 8, 128, 32000},
+          {"Qwen3-30B-A3B", 2048, 768, 128, 8, true, 32, 4, 128, 151936},
+          {"OLMoE", 2048, 1024, 64, 8, false, 16, 16, 128, 50304}};
 }
 inline std::int64_t tokens(const DeviceOptions& o) {
   return o.tiny ? 40 : 4096;

@@ -13,5 +13,6 @@
 #include <espalier/cuda/moe.hpp>
 #include <espalier/cuda/rms_norm.hpp>
 #include <espalier/cuda/rope.hpp>
+#include <espalier/cuda/router_rule.hpp>
 #include <espalier/cuda/runtime.hpp>
 #include <espalier/cuda/swiglu.hpp>

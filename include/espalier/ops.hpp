@@ -20,6 +20,7 @@
 #include <espalier/ops/reshape.hpp>
 #include <espalier/ops/rms_norm.hpp>
 #include <espalier/ops/rope.hpp>
+#include <espalier/ops/router_rule.hpp>
 #include <espalier/ops/router_top_k.hpp>
 #include <espalier/ops/router_z_loss.hpp>
 #include <espalier/ops/scale.hpp>

@@ -4,6 +4,7 @@
 #include <espalier/cuda.hpp>
 
 #include "cuda/both_devices.hpp"
+#include "support/router_rules.hpp"
 
 using namespace espalier;
 using namespace espalier::test;
@@ -76,10 +77,10 @@ TEMPLATE_TEST_CASE("device Cuda: a routed layer as on the CPU, with gradients", 
   using T = TestType;
   const auto products = GENERATE(cuda::ExpertProducts::kernels, cuda::ExpertProducts::cublas_loop);
   cuda::expert_products() = products;
-  for (const RouterOrder order : {RouterOrder::top_k_softmax, RouterOrder::softmax_top_k}) {
+  for (const bool renormalize : {true, false}) {
     on_both_devices<T>({{9, 6}, {9, 5}, {6, 6}}, [&](auto x, auto logits, auto trained) {
       using D = typename decltype(x.value())::device_type;
-      const auto routed = router_top_k(logits, 2, order);
+      const auto routed = router_top_k(logits, {.top_k = 2, .renormalize = renormalize});
       std::vector<AnyVar> experts;
       for (std::uint64_t e = 0; e < 5; ++e) {
         experts.emplace_back(to<D>(make_tensor<T>({6, 6}, normal_of<T>(36, 20 + e))));
@@ -91,6 +92,24 @@ TEMPLATE_TEST_CASE("device Cuda: a routed layer as on the CPU, with gradients", 
     });
   }
   cuda::expert_products() = cuda::ExpertProducts::kernels;
+}
+
+TEMPLATE_TEST_CASE("device Cuda: the weights of a router as on the CPU by each rule", "[cuda]",
+                   DEVICE_TYPES) {
+  using T = TestType;
+  for (const RouterCase& c : router_cases(12, 3, 3, 2)) {
+    CAPTURE(c.name);
+    const AnyTensor bias = make_tensor<bf16>({12}, normal_of<bf16>(12, 6, 0.3));
+    std::vector<Tensor<std::int32_t>> chosen;
+    on_both_devices<T>({{9, 12}}, [&](auto logits) {
+      const auto routed = router_top_k(logits, c.rule, c.bias ? bias : AnyTensor());
+      chosen.push_back(on_host(routed.routing).chosen);
+      return routed.weights;
+    });
+    REQUIRE(same_bits(chosen.at(0), chosen.at(1)));
+  }
+  CHECK_THROWS_WITH(router_top_k(Var<T, Cuda>(Tensor<T, Cuda>({2, 3}, T{1})), {.groups = 2}),
+                    Catch::Contains("3 experts in 2 groups"));
 }
 
 TEMPLATE_TEST_CASE("device Cuda: linear with LoRA and dropout as on the CPU", "[cuda]",
@@ -121,8 +140,7 @@ TEMPLATE_TEST_CASE("device Cuda: experts with LoRA as on the CPU, gradients of a
         using E = decltype(type);
         return to<D>(make_tensor<E>(shape, normal_of<E>(shape.numel(), seed)));
       };
-      const auto routed =
-          router_top_k(Var<T, D>(on({9, 5}, 30, T{})), 2, RouterOrder::top_k_softmax);
+      const auto routed = router_top_k(Var<T, D>(on({9, 5}, 30, T{})), {.top_k = 2});
       std::vector<AnyVar> experts;
       std::vector<LoraPair> pairs;
       for (std::uint64_t e = 0; e < 5; ++e) {

@@ -12,16 +12,16 @@
 using namespace espalier;
 using namespace espalier::test;
 
-TEST_CASE("Router: the order of softmax and top-k decides what the weights sum to",
+TEST_CASE("Router: its rule decides what the weights sum to, its bias who is chosen",
           "[nn][router]") {
   const Tensor<double> identity({3, 3}, {1, 0, 0, 0, 1, 0, 0, 0, 1});
-  const auto route = [&](RouterOrder order) {
-    const Router<double> router(Linear<double>("gate", AnyVar(identity)), 2, order);
+  const auto route = [&](RouterRule rule, const AnyTensor& bias = {}) {
+    const Router<double> router(Linear<double>("gate", AnyVar(identity)), rule, bias);
     // exp of the logits: 1, 2, 5.
     return router(Var<double>(Tensor<double>({1, 3}, {0, std::log(2.0), std::log(5.0)})));
   };
-  const auto renormalized = route(RouterOrder::top_k_softmax);
-  const auto kept = route(RouterOrder::softmax_top_k);
+  const auto renormalized = route({.top_k = 2});
+  const auto kept = route({.top_k = 2, .renormalize = false});
   REQUIRE(renormalized.routing.chosen[0] == 2);
   REQUIRE(renormalized.routing.chosen[1] == 1);
   REQUIRE(renormalized.weights.value()[0] == Approx(5.0 / 7));
@@ -29,6 +29,11 @@ TEST_CASE("Router: the order of softmax and top-k decides what the weights sum t
   REQUIRE(kept.weights.value()[0] == Approx(5.0 / 8));
   REQUIRE(kept.weights.value()[1] == Approx(2.0 / 8));
   REQUIRE(kept.logits.value()[2] == Approx(std::log(5.0)));
+  const RouterRule one_sigmoid{
+      .top_k = 1, .score = RouterRule::Score::sigmoid, .renormalize = false};
+  const auto biased = route(one_sigmoid, make_tensor<bf16>({3}, {2, 0, 0}));
+  REQUIRE(biased.routing.chosen[0] == 0);
+  REQUIRE(biased.weights.value()[0] == 0.5);
 }
 
 TEST_CASE("TokenEmbedding: rows of a table, stored in any float type, trained only if it wants",

@@ -103,8 +103,8 @@ TEST_CASE("a sparse layer of matrices: the same as a loop over tokens, with its 
   for (int i = 0; i < e; ++i) matrices.push_back(normal(h * h, 20 + i));
   const auto vx = parameter(make_tensor<double>({n, h}, x));
   const auto vr = parameter(make_tensor<double>({n, e}, router));
-  const auto order = renormalize ? RouterOrder::top_k_softmax : RouterOrder::softmax_top_k;
-  const auto routed = router_top_k(vr, k, order);
+  const RouterRule rule{.top_k = k, .renormalize = renormalize};
+  const auto routed = router_top_k(vr, rule);
   const Routing& r = routed.routing;
   // The experts' products by hand, forward and backward: this test has no other op in it.
   const auto sent = dispatch(vx, r);
@@ -137,7 +137,7 @@ TEST_CASE("a sparse layer of matrices: the same as a loop over tokens, with its 
     using S = typename std::decay_t<decltype(zx)>::value_type;
     std::vector<std::vector<S>> m;
     for (const auto& matrix : matrices) m.emplace_back(matrix.begin(), matrix.end());
-    const auto w = reference::router_weights(zr, chosen, n, e, k, renormalize);
+    const auto w = reference::router_weights(zr, chosen, n, e, rule);
     return reference::moe_of_matrices(zx, w, m, chosen, n, h, k);
   };
   const double t = tol<double>(k * h * e);
@@ -157,7 +157,7 @@ TEMPLATE_TEST_CASE("routing ops: the number of threads changes no bit", "[ops][r
   require_same_bits_for_any_threads([&] {
     const auto vx = parameter(make_tensor<TestType>({n, h}, x));
     const auto vr = parameter(make_tensor<TestType>({n, e}, router));
-    const auto routed = router_top_k(vr, k, RouterOrder::softmax_top_k);
+    const auto routed = router_top_k(vr, {.top_k = k, .renormalize = false});
     const auto y = combine(dispatch(vx, routed.routing), routed.weights, routed.routing);
     backward(y, make_tensor<TestType>({n, h}, dy));
     return std::vector<AnyTensor>{routed.routing.chosen, routed.weights.value(), y.value(),
@@ -167,7 +167,7 @@ TEMPLATE_TEST_CASE("routing ops: the number of threads changes no bit", "[ops][r
 
 TEST_CASE("dispatch, combine: wrong arguments name both values", "[ops][routing]") {
   const Var<float> logits(Tensor<float>({2, 3}, 1.f)), x(Tensor<float>({5, 4}, 1.f));
-  const auto routed = router_top_k(logits, 1);
+  const auto routed = router_top_k(logits, {.top_k = 1});
   REQUIRE_THROWS_WITH(dispatch(x, routed.routing),
                       "dispatch: x is [5, 4], the routing has 2 tokens");
   REQUIRE_THROWS_WITH(combine(x, routed.weights, routed.routing),

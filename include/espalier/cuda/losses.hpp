@@ -130,8 +130,8 @@ Tensor<A, Cuda> launch_forward(Cuda, const LoadBalancingLoss<T>& op, Saved& save
     const Tensor<float, Cuda> weights(Shape{n, op.top_k});
     const Tensor<std::int32_t, Cuda> chosen(Shape{n, op.top_k});
     ESP_CUDA(kernels::router_top_k_forward(
-        ptr(weights), ptr(chosen), static_cast<std::int32_t*>(nullptr), ptr(logits), n, int(e),
-        int(op.top_k), kernels::SoftmaxOrder::top_k_softmax, stream()));
+        ptr(weights), ptr(chosen), static_cast<std::int32_t*>(nullptr), ptr(logits), nullptr, n,
+        int(e), kernels::RouterRule{.top_k = int(op.top_k)}, stream()));
     const Workspace workspace(kernels::load_balancing_workspace_bytes(n, int(e)));
     ESP_CUDA(kernels::load_balancing_add(ptr(sums), ptr(logits), ptr(chosen), workspace.data(), n,
                                          int(e), int(op.top_k), stream()));

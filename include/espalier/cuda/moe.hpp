@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <espalier/cuda/device.hpp>
+#include <espalier/cuda/router_rule.hpp>
 #include <espalier/kernels/combine.hpp>
 #include <espalier/kernels/dispatch.hpp>
 #include <espalier/kernels/router_top_k.hpp>
@@ -23,7 +24,7 @@ struct RoutedWeights {
   static constexpr const char* kName = "router_top_k";
   Tensor<float, Cuda> weights;
   Tensor<std::int32_t, Cuda> chosen;
-  kernels::SoftmaxOrder order;
+  kernels::RouterRule rule;
 
   template <FloatElement A, Device D>
   Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
@@ -36,24 +37,15 @@ struct RoutedWeights {
     const Tensor<T, Cuda> d(logits.shape());
     ESP_CUDA(kernels::router_top_k_backward(ptr(d), ptr(dweights), ptr(weights), ptr(chosen),
                                             ptr(logits), logits.shape(0), int(logits.shape(1)),
-                                            int(chosen.shape(1)), order, stream()));
+                                            rule, stream()));
     return {d};
   }
 };
 
-namespace detail {
-inline kernels::SoftmaxOrder softmax_order(RouterOrder order) {
-  return order == RouterOrder::softmax_top_k ? kernels::SoftmaxOrder::softmax_top_k
-                                             : kernels::SoftmaxOrder::top_k_softmax;
-}
-}  // namespace detail
-
 template <FloatElement T>
-RouterOutput<T, Cuda> launch_router_top_k(Cuda, const Var<T, Cuda>& logits, std::int64_t top_k,
-                                          RouterOrder order) {
-  const std::int64_t n = logits.shape(0), e = logits.shape(1);
-  ESP_REQUIRE(top_k >= 1 && top_k <= e, ShapeError, "router_top_k: top_k is ", top_k,
-              ", expected 1 to ", e, " (the number of experts)");
+RouterOutput<T, Cuda> launch_router_top_k(Cuda, const Var<T, Cuda>& logits, const RouterRule& rule,
+                                          const AnyTensor& selection_bias) {
+  const std::int64_t n = logits.shape(0), e = logits.shape(1), top_k = rule.top_k;
   ESP_REQUIRE(e <= kernels::kMaxExperts && top_k <= kernels::kMaxTopK, ShapeError,
               "router_top_k: ", e, " experts and top ", top_k, ", on cuda at most ",
               kernels::kMaxExperts, " and ", kernels::kMaxTopK);
@@ -68,12 +60,18 @@ RouterOutput<T, Cuda> launch_router_top_k(Cuda, const Var<T, Cuda>& logits, std:
   r.slot_of_row = Tensor<std::int32_t, Cuda>(Shape{r.rows()});
   const Workspace workspace(kernels::route_counts_workspace_bytes(n, int(e)));
   auto* counts = static_cast<std::int32_t*>(workspace.data());
-  const auto softmax = detail::softmax_order(order);
-  ESP_CUDA(kernels::router_top_k_forward(ptr(weights), ptr(r.chosen), counts, ptr(logits.value()),
-                                         n, int(e), int(top_k), softmax, stream()));
+  const kernels::RouterRule of_kernel = kernel_rule(rule);
+  // Copied on every call unless it is f32 and on the device, as nn's Router has it.
+  AnyTensor bias = selection_bias;
+  if (bias && bias.dtype() != DType::f32) bias = converted<float>(bias.on_host());
+  if (bias) bias = bias.on(memory_of<Cuda>());
+  ESP_CUDA(kernels::router_top_k_forward(
+      ptr(weights), ptr(r.chosen), counts, ptr(logits.value()),
+      bias ? ptr(Tensor<float, Cuda>(bias)) : static_cast<const float*>(nullptr), n, int(e),
+      of_kernel, stream()));
   ESP_CUDA(kernels::make_routing(ptr(r.offsets), ptr(r.row_of_slot), ptr(r.slot_of_row),
                                  ptr(r.chosen), counts, n, int(e), int(top_k), stream()));
-  return {apply_list<float, Cuda>(RoutedWeights<T>{weights, r.chosen, softmax}, {logits}), r};
+  return {apply_list<float, Cuda>(RoutedWeights<T>{weights, r.chosen, of_kernel}, {logits}), r};
 }
 
 /// The routing where the host can read it.

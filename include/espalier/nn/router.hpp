@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The router of a mixture of experts: a linear layer gives every token a score for each expert, and
-// the best K of them are kept.
+// The router of a mixture of experts: a linear layer gives every token a logit for each expert, and
+// a rule makes of them a choice of K experts and their weights.
 //   x [N, H]   gate [E, H] -> logits [N, E]   weights [N, K]
 #pragma once
 
@@ -17,8 +17,13 @@ template <FloatElement T, Device D = Cpu>
 class Router {
  public:
   Router() = default;
-  Router(Linear<T, D> gate, std::int64_t top_k, RouterOrder order = RouterOrder::top_k_softmax)
-      : gate_(std::move(gate)), top_k_(top_k), order_(order) {}
+  /// `selection_bias` [E] of any float type, or none: see router_top_k.
+  Router(Linear<T, D> gate, RouterRule rule, const AnyTensor& selection_bias = {})
+      : gate_(std::move(gate)), rule_(rule) {
+    if (selection_bias) {
+      bias_ = converted<acc_t<T>>(selection_bias.on_host()).on(memory_of<D>());
+    }
+  }
 
   struct Output {
     Var<T, D> logits;          // [N, E], for the auxiliary losses; -inf where masked
@@ -29,7 +34,7 @@ class Router {
   Output operator()(const Var<T, D>& x, const TrainContext* training = nullptr) const {
     auto logits = gate_(x, training);
     if (!keep_.empty()) logits = mask_columns(logits, keep_);
-    auto [weights, routing] = router_top_k(logits, top_k_, order_);
+    auto [weights, routing] = router_top_k(logits, rule_, bias_);
     return {std::move(logits), std::move(weights), std::move(routing)};
   }
 
@@ -43,8 +48,8 @@ class Router {
 
  private:
   Linear<T, D> gate_;
-  std::int64_t top_k_ = 2;
-  RouterOrder order_ = RouterOrder::top_k_softmax;
+  RouterRule rule_;
+  AnyTensor bias_;
   std::vector<bool> keep_;
 };
 

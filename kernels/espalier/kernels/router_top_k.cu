@@ -5,9 +5,10 @@ namespace espalier::kernels {
 
 #define ESP_INSTANTIATE(T)                                                                        \
   template cudaError_t router_top_k_forward(float*, std::int32_t*, std::int32_t*, const T*,       \
-                                            std::int64_t, int, int, SoftmaxOrder, cudaStream_t);  \
+                                            const float*, std::int64_t, int, const RouterRule&,   \
+                                            cudaStream_t);                                        \
   template cudaError_t router_top_k_backward(T*, const float*, const float*, const std::int32_t*, \
-                                             const T*, std::int64_t, int, int, SoftmaxOrder,      \
+                                             const T*, std::int64_t, int, const RouterRule&,      \
                                              cudaStream_t);
 ESP_INSTANTIATE(float)
 ESP_INSTANTIATE(__nv_bfloat16)
