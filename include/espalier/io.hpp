@@ -7,9 +7,8 @@
 
 #include <espalier/io/adapter.hpp>
 #include <espalier/io/adapter_config.hpp>
-#include <espalier/io/checkpoint.hpp>
+#include <espalier/io/checkpoint_files.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
-#include <espalier/io/config.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/io/json_dump.hpp>

@@ -10,9 +10,9 @@
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/config_edit.hpp>
 #include <espalier/prune/criteria.hpp>
-#include <espalier/prune/expert_name.hpp>
 #include <espalier/prune/export.hpp>
 #include <espalier/prune/norms.hpp>
 #include <espalier/prune/plan.hpp>
+#include <espalier/prune/pruned_tensor.hpp>
 #include <espalier/prune/scores.hpp>
 #include <espalier/prune/verify.hpp>

@@ -11,8 +11,6 @@
 #include <espalier/train/clip.hpp>
 #include <espalier/train/dataset.hpp>
 #include <espalier/train/examples.hpp>
-#include <espalier/train/forecast.hpp>
-#include <espalier/train/load_model.hpp>
 #include <espalier/train/packing.hpp>
 #include <espalier/train/run_state.hpp>
 #include <espalier/train/schedule.hpp>

@@ -2,6 +2,7 @@
 // PEFT adapters: what PEFT wrote is read, what is written is read back, what cannot be honoured is
 // refused by key or tensor.
 #include <espalier/io/adapter.hpp>
+#include <espalier/hub/adapter.hpp>
 #include <espalier/hub/json_config.hpp>
 #include <espalier/io/sha256.hpp>
 
@@ -41,7 +42,7 @@ AdapterConfig config_of(std::int64_t r) {
 
 TEST_CASE("adapter: one written by PEFT is read and fits its model") {
   const Adapter a = read_adapter(kGolden + "adapter");
-  check_adapter_fits(a, load_config(kGolden + "model"), "adapter");
+  hub::check_adapter_fits(a, hub::load_config(kGolden + "model"), "adapter");
   CHECK(a.config.r == 4);
   CHECK(a.config.alpha == 8);
   CHECK(a.config.target_modules.size() == 8);
@@ -152,15 +153,15 @@ TEST_CASE("adapter: tensors that do not belong together are refused by name") {
 }
 
 TEST_CASE("adapter: one of another model is refused by module") {
-  MixtralConfig other = load_config(kGolden + "model");
+  DecoderConfig other = hub::load_config(kGolden + "model");
   other.mixture.experts = 4;
   const Adapter a = read_adapter(kGolden + "adapter");
-  CHECK(message_of<FormatError>([&] { check_adapter_fits(a, other, "adapter"); }) ==
+  CHECK(message_of<FormatError>([&] { hub::check_adapter_fits(a, other, "adapter"); }) ==
         "adapter: module \"model.layers.0.block_sparse_moe.experts.4.w1\" is not in the model (2 "
         "layers, 4 experts); is this adapter of another model?");
   other.mixture.experts = 8;
   other.mixture.width = 50;
-  CHECK(message_of<FormatError>([&] { check_adapter_fits(a, other, "adapter"); }) ==
+  CHECK(message_of<FormatError>([&] { hub::check_adapter_fits(a, other, "adapter"); }) ==
         "adapter: module \"model.layers.0.block_sparse_moe.experts.0.w1\" maps 32 to 48 values, "
         "the model's matrix 32 to 50");
 }

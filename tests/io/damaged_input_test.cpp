@@ -184,7 +184,7 @@ TEST_CASE("Damaged safetensors files are read or refused") {
 
 TEST_CASE("Damaged configs and index files are read or refused") {
   test::TemporaryFolder folder;
-  MixtralConfig c;
+  DecoderConfig c;
   c.hidden_size = 8;
   c.mixture.width = 4;
   c.num_hidden_layers = 1;
@@ -193,9 +193,9 @@ TEST_CASE("Damaged configs and index files are read or refused") {
   c.attention.head_dim = 4;
   c.mixture.experts = 2;
   c.vocab_size = 6;
-  const std::string config = dump(mixtral_config_json(c, DType::f32), 2);
+  const std::string config = dump(hub::config_json(c, DType::f32), 2);
   test::write_bytes(folder / "config.json", config);
-  const std::vector<TensorSpec> tensors = checkpoint_tensors(c, DType::f32);
+  const std::vector<TensorSpec> tensors = hub::tensor_specs(c, DType::f32);
   CheckpointWriter out(folder.path(), tensors, 300);
   for (const TensorSpec& t : tensors) out.write(t.name, Tensor<float>(shape_of(t, ""), 0.5f));
   out.commit();
@@ -204,14 +204,14 @@ TEST_CASE("Damaged configs and index files are read or refused") {
   const auto damage_file = [&](const char* file, const std::string& good, std::uint64_t seed) {
     const Outcome o = damage_and_use(good, 3000, seed, [&](const std::string& bytes) {
       test::write_bytes(folder / file, bytes);
-      (void)Checkpoint(folder.path()).total_bytes();
+      (void)hub::Checkpoint(folder.path()).total_bytes();
     });
     test::write_bytes(folder / file, good);
     INFO(file << ": " << o.failure);
     CHECK(o.failed == 0);
     CHECK(o.refused > 1000);
   };
-  CHECK_NOTHROW(Checkpoint(folder.path()));
+  CHECK_NOTHROW(hub::Checkpoint(folder.path()));
   damage_file("config.json", config, 5);
   damage_file(kIndexFile, index, 6);
 }

@@ -209,11 +209,12 @@ TEST_CASE("criteria: a rotated router row has a delta and no drift") {
 }
 
 TEST_CASE("criteria: random is seeded, uniform, and the same everywhere") {
-  MixtralConfig c;
+  DecoderConfig c;
   c.num_hidden_layers = 64;
   c.mixture.experts = 64;
-  const LayerScores a = random_scores(c, 7), b = random_scores(c, 8);
-  CHECK(a == random_scores(c, 7));
+  const LayerScores a = random_scores(hub::mixture_of(c), 7),
+                    b = random_scores(hub::mixture_of(c), 8);
+  CHECK(a == random_scores(hub::mixture_of(c), 7));
   CHECK(a != b);
   double sum = 0, low = 1, high = 0;
   for (const auto& layer : a) {
@@ -229,13 +230,13 @@ TEST_CASE("criteria: random is seeded, uniform, and the same everywhere") {
 
 TEST_CASE("criteria: a tuned checkpoint of another size is refused by key") {
   test::TemporaryFolder folder;
-  MixtralConfig other = test::synthetic_config();
+  DecoderConfig other = test::synthetic_config();
   other.mixture.experts = 4;
   test::write_synthetic(folder / "base", test::synthetic_config());
   test::write_synthetic(folder / "tuned", other);
   const hub::Checkpoint base(folder / "base"), tuned(folder / "tuned");
   CHECK(message_of<FormatError>([&] { check_same_model(base, tuned); }, folder.path()) ==
-        "tuned: num_local_experts is 4, but 6 in base; expected a fine-tuned version of the same "
+        "tuned: the number of experts is 4, but 6 in base; expected a fine-tuned version of the same "
         "model");
 }
 
@@ -319,9 +320,10 @@ TEST_CASE("prune_adapter: pairs of dropped experts go, kept ones are renumbered,
   test::write_bytes(folder / "adapter/README.md", "read me");
   const io::Adapter before = io::read_adapter(folder / "adapter");
   const Plan plan{{{0, 2, 5}, {1, 3, 4}, {3, 4, 5}}, {}};
-  write_pruned_adapter(folder / "adapter", before, plan, folder / "out");
+  write_pruned_adapter(folder / "adapter", before, ExpertNames(families::mixtral()), plan,
+                       folder / "out");
   const io::Adapter after = io::read_adapter(folder / "out");
-  MixtralConfig small = test::synthetic_config();
+  DecoderConfig small = test::synthetic_config();
   small.mixture.experts = 3;
   hub::check_adapter_fits(after, small, "out");
   CHECK(test::read_bytes(folder / "out/README.md") == "read me");
@@ -364,9 +366,10 @@ TEST_CASE("prune_adapter: without patterns the config is carried byte for byte")
   const std::string text = "  " + test::read_bytes(folder / "a/adapter_config.json");
   test::write_bytes(folder / "a/adapter_config.json", text);
   const io::Adapter adapter = io::read_adapter(folder / "a");
-  write_pruned_adapter(folder / "a", adapter, {{{0, 2}}, {}}, folder / "b");
+  write_pruned_adapter(folder / "a", adapter, ExpertNames(families::mixtral()), {{{0, 2}}, {}},
+                       folder / "b");
   CHECK(test::read_bytes(folder / "b/adapter_config.json") == text);
   CHECK(message_of<FormatError>([&] {
-          (void)prune_adapter(adapter, {{{0, 3}}, {}});
+          (void)prune_adapter(adapter, ExpertNames(families::mixtral()), {{{0, 3}}, {}});
         }) == "model.layers.0.block_sparse_moe.gate: lora_B is [3, 2], the plan keeps expert 3");
 }

@@ -115,7 +115,7 @@ TEST_CASE("export: consolidated shards are those of a model that was saved with 
   test::write_synthetic(folder / "base", test::synthetic_config());
   const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "out", Layout::consolidated, 9000);
-  MixtralConfig small = test::synthetic_config();
+  DecoderConfig small = test::synthetic_config();
   small.mixture.experts = 3;
   const auto want = io::plan_shards(hub::tensor_specs(small, DType::bf16), 9000);
   const hub::Checkpoint out(folder / "out");

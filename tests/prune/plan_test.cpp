@@ -18,14 +18,14 @@ namespace {
 std::string plan_refusal(const std::string& text) {
   return message_of<Error>([&] {
     const Plan plan = parse_plan(io::parse_json(text, "p.json"), "p.json");
-    check_plan_fits(plan, test::synthetic_config(), "p.json");
-    check_uniform(plan, "p.json");
+    check_plan_fits(plan, hub::mixture_of(test::synthetic_config()), "p.json");
+    check_exportable(plan, hub::mixture_of(test::synthetic_config()), "p.json");
   });
 }
 std::string scores_refusal(const std::string& text) {
   return message_of<Error>([&] {
     const Scores s = parse_scores(io::parse_json(text, "s.json"), "s.json");
-    check_scores_fit("x", s.at("x", "s.json"), test::synthetic_config(), "s.json");
+    check_scores_fit("x", s.at("x", "s.json"), hub::mixture_of(test::synthetic_config()), "s.json");
   });
 }
 
@@ -90,10 +90,10 @@ TEST_CASE("plan: a bad plan is refused in one line that names key, layer and id"
 }
 
 TEST_CASE("plan: a dense model has nothing to drop") {
-  MixtralConfig dense = test::synthetic_config();
+  DecoderConfig dense = test::synthetic_config();
   dense.mixture.experts = 0;
   CHECK(message_of<FormatError>([&] {
-          check_plan_fits({{{0}}, {}}, dense, "p");
+          check_plan_fits({{{0}}, {}}, hub::mixture_of(dense), "p");
         }) == "p: the model is dense, it has no experts to drop");
 }
 
@@ -171,7 +171,7 @@ TEST_CASE("plan and scores: no damage to their text does more than throw an Erro
     try {
       const io::Json json = io::parse_json(text, "damaged");
       if (round % 2 == 0) {
-        check_plan_fits(parse_plan(json, "damaged"), test::synthetic_config(), "damaged");
+        check_plan_fits(parse_plan(json, "damaged"), hub::mixture_of(test::synthetic_config()), "damaged");
       } else {
         (void)plan_from_scores(parse_scores(json, "damaged").criteria[0].second, 2);
       }

@@ -4,16 +4,16 @@
 #pragma once
 
 #include <espalier/core/random.hpp>
+#include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
-#include <espalier/hub/json_config.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/nn/parameter.hpp>
 #include <espalier/tensor/tensor.hpp>
 
 namespace espalier::test {
 
-inline MixtralConfig synthetic_config() {
-  MixtralConfig c;
+inline DecoderConfig synthetic_config() {
+  DecoderConfig c;
   c.hidden_size = 16;
   c.mixture.width = 24;
   c.num_hidden_layers = 3;
@@ -33,7 +33,7 @@ inline float synthetic_value(std::string_view name, std::uint64_t seed, std::int
 }
 
 /// `seed` 0 and 1 differ by a little, like a model before and after fine-tuning.
-inline void write_synthetic(const std::filesystem::path& folder, const MixtralConfig& config,
+inline void write_synthetic(const std::filesystem::path& folder, const DecoderConfig& config,
                             DType dtype = DType::bf16, std::size_t max_shard_bytes = 7000,
                             std::uint64_t seed = 0) {
   std::filesystem::create_directories(folder);

@@ -32,6 +32,9 @@ struct Mixture {
   bool has(std::size_t layer) const { return layer < sparse.size() && sparse[layer]; }
 };
 
+/// Of a model that is described, whatever a folder holds.
+[[nodiscard]] Mixture mixture_of(const DecoderConfig& c);
+
 class Checkpoint : public io::CheckpointFiles {
  public:
   /// @throws IoError, FormatError naming the file, the tensor and what was expected
@@ -60,6 +63,8 @@ class Checkpoint : public io::CheckpointFiles {
   void read_mixture();
   void find_experts();
   void check_layout();
+  bool beyond_last_layer(std::string_view name) const;
+  void refuse_beyond(const std::string& name, bool beyond) const;
   std::int64_t count_of(const std::vector<std::string>& keys) const;
 
   const Family* family_;
@@ -81,6 +86,17 @@ void require_mixture(const Checkpoint& checkpoint, std::string_view work);
 #ifdef ESP_BODIES
 namespace espalier::hub {
 
+ESP_INLINE Mixture mixture_of(const DecoderConfig& c) {
+  Mixture m;
+  m.layers = c.num_hidden_layers;
+  m.experts = c.mixture.experts;
+  m.top_k = c.mixture.router.top_k;
+  m.groups = c.mixture.router.groups;
+  m.top_groups = c.mixture.router.top_groups;
+  for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) m.sparse.push_back(c.has_mixture(l));
+  return m;
+}
+
 ESP_INLINE Checkpoint::Checkpoint(const std::filesystem::path& folder)
     : CheckpointFiles(folder), family_(&family_of(config_json())), expert_names_(*family_) {
   try {
@@ -88,11 +104,9 @@ ESP_INLINE Checkpoint::Checkpoint(const std::filesystem::path& folder)
   } catch (const UnsupportedError& e) {
     why_not_ = e.what();
   }
+  if (config_) mixture_ = mixture_of(*config_);
   if (!family_->expert_keys.empty()) read_mixture();
-  if (config_) {
-    mixture_.layers = config_->num_hidden_layers;
-    check_layout();
-  }
+  if (config_) check_layout();
 }
 
 ESP_INLINE std::int64_t Checkpoint::count_of(const std::vector<std::string>& keys) const {
@@ -129,6 +143,7 @@ ESP_INLINE void Checkpoint::find_experts() {
     const std::optional<ExpertTensor> t = expert_names_.find(name);
     if (!t) continue;
     const io::TensorInfo& info = at(name);
+    refuse_beyond(name, !t->mtp && t->layer >= mixture_.layers && family_->mtp_key.empty());
     std::vector<bool>& experts = found[{t->mtp, t->layer}];
     const auto count = static_cast<std::size_t>(mixture_.experts);
     experts.resize(count);
@@ -167,6 +182,22 @@ ESP_INLINE void Checkpoint::find_experts() {
   }
 }
 
+/// Is it named as a part of a layer behind the last one, in a family that has nothing there?
+ESP_INLINE bool Checkpoint::beyond_last_layer(std::string_view name) const {
+  if (!family_->mtp_key.empty()) return false;
+  const std::string_view pattern = family_->names.pattern(Part::input_norm);
+  const std::string_view before = pattern.substr(0, pattern.find("{l}"));
+  if (before.empty() || !name.starts_with(before)) return false;
+  name.remove_prefix(before.size());
+  return espalier::detail::take_number(name) >= config_->num_hidden_layers;
+}
+
+ESP_INLINE void Checkpoint::refuse_beyond(const std::string& name, bool beyond) const {
+  ESP_REQUIRE(!beyond, FormatError, shard_of(name).content.path().string(), ": tensor \"", name,
+              "\" does not belong to the model that config.json describes (", family_->model_type,
+              ", ", mixture_.layers, " layers, ", mixture_.experts, " experts)");
+}
+
 ESP_INLINE void Checkpoint::check_layout() {
   const DecoderConfig& c = *config_;
   std::map<std::string_view, bool> known;
@@ -187,9 +218,7 @@ ESP_INLINE void Checkpoint::check_layout() {
     const std::optional<ExpertTensor> expert = expert_names_.find(name);
     const bool of_the_model = expert && !expert->mtp && expert->layer < c.num_hidden_layers &&
                               c.has_mixture(expert->layer);
-    ESP_REQUIRE(!of_the_model, FormatError, shard_of(name).content.path().string(), ": tensor \"",
-                name, "\" does not belong to the model that config.json describes (", c.model_type,
-                ", ", c.num_hidden_layers, " layers, ", c.mixture.experts, " experts)");
+    refuse_beyond(name, of_the_model || beyond_last_layer(name));
     unused_.push_back(name);
   }
 }

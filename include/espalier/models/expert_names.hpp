@@ -74,7 +74,8 @@ inline int take_number(std::string_view& text) {
 ESP_INLINE ExpertNames::ExpertNames(const Family& family) : mtp_prefixes_(family.mtp_prefixes) {
   for (const NamePattern& p : family.names.patterns) {
     const bool matrix = p.part == Part::expert_gate || p.part == Part::expert_up ||
-                        p.part == Part::expert_down || p.part == Part::expert_gate_up;
+                        p.part == Part::expert_down || p.part == Part::experts_gate_up ||
+                        p.part == Part::experts_down;
     if (!matrix && p.part != Part::router && p.part != Part::selection_bias) continue;
     const std::size_t layer = p.text.find("{l}");
     std::string after(p.text.substr(layer + 3));

@@ -14,31 +14,31 @@
 namespace espalier {
 
 struct Family {
-  std::string model_type;
-  std::string architecture;  // "MixtralForCausalLM"
-  TensorNames names;
-  /// Every key under which config.json may hold the number of experts; which of several counts is
-  /// the first that is there. Empty: a dense family.
-  std::vector<std::string> expert_keys;
+  std::string model_type = {};
+  std::string architecture = {};  // "MixtralForCausalLM"
+  TensorNames names = {};
+  /// Every key under which config.json may hold the number of experts; the first that is there
+  /// counts. Empty: a dense family.
+  std::vector<std::string> expert_keys = {};
   std::vector<std::string> top_k_keys = {"num_experts_per_tok"};
-  /// Keys of the number of groups that experts are chosen from and of the number kept; empty: none.
-  std::string groups_key, top_groups_key;
-  /// Key of the number of layers for multi-token prediction behind the last one; empty: none.
-  std::string mtp_key;
+  /// Keys of the number of groups that experts are chosen from and of the number kept.
+  std::string groups_key = {}, top_groups_key = {};
+  /// Key of the number of layers for multi-token prediction behind the last one.
+  std::string mtp_key = {};
   /// Prefixes of tensors that belong to multi-token prediction ("mtp.").
-  std::vector<std::string> mtp_prefixes;
+  std::vector<std::string> mtp_prefixes = {};
   /// The axis of the experts in a selection bias.
   int selection_bias_axis = 0;
+  /// The model_type of the mixture that a dense model of this family can be made into.
+  std::string upcycles_to = {};
 
   /// config.json to numbers; null: known by name, but there is no forward pass for it.
   /// @throws FormatError naming the key that is missing, wrong, or not supported
   DecoderConfig (*read)(const ConfigReader& config) = nullptr;
   /// What `read` would read again; `dtype` is torch's name of the stored type.
   void (*write)(const DecoderConfig& config, std::string_view dtype, ConfigWriter& to) = nullptr;
-  /// The model_type of the mixture that a dense model of this family can be made into; empty: none.
-  std::string upcycles_to;
   /// Why nothing at all can be done with such a checkpoint; empty: something can.
-  std::string refusal;
+  std::string refusal = {};
 };
 
 namespace detail {

@@ -217,11 +217,11 @@ class LayoutBuilder {
   void fused_experts(int l) {
     const MixtureConfig& m = c_.mixture;
     const std::int64_t e = m.experts, f = m.width, h = c_.hidden_size;
-    const bool turned = m.storage == ExpertStorage::interleaved;
-    add(Part::expert_gate_up, turned ? Shape{e, h, 2 * f} : Shape{e, 2 * f, h}, l, -1, 0);
-    if (m.expert_bias) add_bias(Part::expert_gate_up, {e, 2 * f}, l, -1, 0);
-    add(Part::expert_down, turned ? Shape{e, f, h} : Shape{e, h, f}, l, -1, 0);
-    if (m.expert_bias) add_bias(Part::expert_down, {e, h}, l, -1, 0);
+    const bool transposed = m.storage == ExpertStorage::interleaved;
+    add(Part::experts_gate_up, transposed ? Shape{e, h, 2 * f} : Shape{e, 2 * f, h}, l, -1, 0);
+    if (m.expert_bias) add_bias(Part::experts_gate_up, {e, 2 * f}, l, -1, 0);
+    add(Part::experts_down, transposed ? Shape{e, f, h} : Shape{e, h, f}, l, -1, 0);
+    if (m.expert_bias) add_bias(Part::experts_down, {e, h}, l, -1, 0);
   }
 
   const DecoderConfig& c_;

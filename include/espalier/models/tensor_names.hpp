@@ -43,7 +43,8 @@ enum class Part : std::uint8_t {
   expert_gate,
   expert_up,
   expert_down,
-  expert_gate_up,  // gate and up of all experts in one tensor
+  experts_gate_up,  // of all experts in one tensor, as some families store them
+  experts_down,
   shared_gate,
   shared_up,
   shared_down,
@@ -110,6 +111,12 @@ struct TensorNames {
            {Part::o, "model.layers.{l}.self_attn.o_proj.weight"},
            {Part::q_norm, "model.layers.{l}.self_attn.q_norm.weight"},
            {Part::k_norm, "model.layers.{l}.self_attn.k_norm.weight"},
+           {Part::q_a, "model.layers.{l}.self_attn.q_a_proj.weight"},
+           {Part::q_a_norm, "model.layers.{l}.self_attn.q_a_layernorm.weight"},
+           {Part::q_b, "model.layers.{l}.self_attn.q_b_proj.weight"},
+           {Part::kv_a, "model.layers.{l}.self_attn.kv_a_proj_with_mqa.weight"},
+           {Part::kv_a_norm, "model.layers.{l}.self_attn.kv_a_layernorm.weight"},
+           {Part::kv_b, "model.layers.{l}.self_attn.kv_b_proj.weight"},
            {Part::post_norm, "model.layers.{l}.post_attention_layernorm.weight"},
            {Part::gate, "model.layers.{l}.mlp.gate_proj.weight"},
            {Part::up, "model.layers.{l}.mlp.up_proj.weight"},
@@ -126,6 +133,15 @@ struct TensorNames {
        {Part::expert_gate, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight"},
        {Part::expert_up, "model.layers.{l}.mlp.experts.{e}.up_proj.weight"},
        {Part::expert_down, "model.layers.{l}.mlp.experts.{e}.down_proj.weight"}});
+}
+
+/// With experts that see every token, as DeepSeek names them, and GLM after it.
+[[nodiscard]] ESP_INLINE TensorNames deepseek_names() {
+  return qwen_moe_names().with(
+      {{Part::selection_bias, "model.layers.{l}.mlp.gate.e_score_correction_bias"},
+       {Part::shared_gate, "model.layers.{l}.mlp.shared_experts.gate_proj.weight"},
+       {Part::shared_up, "model.layers.{l}.mlp.shared_experts.up_proj.weight"},
+       {Part::shared_down, "model.layers.{l}.mlp.shared_experts.down_proj.weight"}});
 }
 
 [[nodiscard]] ESP_INLINE TensorNames mixtral_names() {

@@ -89,7 +89,7 @@ ESP_INLINE AnyTensor Weights::bias(Part part, int layer, int expert) const {
 ESP_INLINE AnyTensor Weights::fused(Part part, int layer, int expert, bool bias) const {
   const bool down = part == Part::expert_down;
   const TensorPlace* place =
-      layout_.find(down ? Part::expert_down : Part::expert_gate_up, layer, -1, bias);
+      layout_.find(down ? Part::experts_down : Part::experts_gate_up, layer, -1, bias);
   ESP_REQUIRE(place != nullptr && expert >= 0, Error, "weights: this model has no part ",
               static_cast<int>(part), " in layer ", layer);
   const AnyTensor row = stored(*place).rows(expert, expert + 1);

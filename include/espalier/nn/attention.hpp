@@ -82,7 +82,13 @@ class Attention {
                       y.data() + begin * width, rows, caches[s]->length() + rows});
     }
     const cpu::AttentionHeads heads{q.shape(1), k.shape(1), q.shape(2), config_.window};
-    attention_with_caches(D{}, work, heads, w_.sinks.any());
+    const trace::Scope scope("attention");
+    const AnyTensor& sinks = w_.sinks.any();
+    if constexpr (requires { launch_attention(D{}, work, heads, sinks); }) {
+      launch_attention(D{}, work, heads, sinks);
+    } else {
+      cpu::attention_forward<T>(work, heads, sinks);
+    }
     return w_.o(merged(Var<T, D>(y)));
   }
 

@@ -42,7 +42,7 @@ class Router {
   void mask_experts(std::vector<bool> keep) { keep_ = std::move(keep); }
 
   void add_lora(const LoraConfig& config, std::uint64_t seed) {
-    if (config.targets_any("gate")) gate_.add_lora(config, seed);
+    if (config.targets_any("router")) gate_.add_lora(config, seed);
   }
   void collect(std::vector<NamedParameter>& out) const { gate_.collect(out); }
 

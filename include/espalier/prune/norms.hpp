@@ -52,8 +52,8 @@ struct StoredMatrix {
                        checkpoint.config().mixture.storage == ExpertStorage::fused;
   if (by_rows) {
     const std::int64_t f = checkpoint.config().mixture.width, h = checkpoint.config().hidden_size;
-    const std::string both = names.of(Part::expert_gate_up, layer);
-    const std::string down = names.of(Part::expert_down, layer);
+    const std::string both = names.of(Part::experts_gate_up, layer);
+    const std::string down = names.of(Part::experts_down, layer);
     return {{both, names.module(Part::expert_gate, layer, expert), 2 * f * expert, f},
             {both, names.module(Part::expert_up, layer, expert), 2 * f * expert + f, f},
             {down, names.module(Part::expert_down, layer, expert), h * expert, h}};

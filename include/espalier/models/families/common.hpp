@@ -49,6 +49,15 @@ void refuse_true(const ConfigReader& json, const std::vector<std::string>& keys,
 /// attention is scaled too: mscale² in DeepSeek's models.
 [[nodiscard]] double yarn_softmax_scale(const ConfigReader& json);
 
+/// The keys of Qwen's mixtures.
+void write_qwen_mixture(const DecoderConfig& c, ConfigWriter& to);
+/// The keys of DeepSeek's mixtures, and of those that follow it.
+void read_deepseek_mixture(const ConfigReader& json, const Family& family, DecoderConfig& c);
+void write_deepseek_mixture(const DecoderConfig& c, ConfigWriter& to);
+/// Latent attention: ranks and widths of heads.
+void read_latent_attention(const ConfigReader& json, DecoderConfig& c);
+void write_latent_attention(const DecoderConfig& c, ConfigWriter& to);
+
 /// The keys that read_common reads.
 void write_common(const DecoderConfig& c, const Family& family, std::string_view dtype,
                   ConfigWriter& to);
@@ -292,6 +301,84 @@ ESP_INLINE double yarn_softmax_scale(const ConfigReader& json) {
   if (all_dim == 0 || !json.has(in + "factor")) return 1;
   const double mscale = detail::yarn_mscale(json.number(in + "factor"), all_dim);
   return mscale * mscale;
+}
+
+ESP_INLINE void write_qwen_mixture(const DecoderConfig& c, ConfigWriter& to) {
+  to.set_integer("num_experts", c.mixture.experts);
+  to.set_integer("num_experts_per_tok", c.mixture.router.top_k);
+  to.set_integer("moe_intermediate_size", c.mixture.width);
+  to.set_truth("norm_topk_prob", c.mixture.router.renormalize);
+  to.set_integer("decoder_sparse_step", 1);
+  std::vector<std::int64_t> dense;
+  for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
+    if (!c.has_mixture(l)) dense.push_back(l);
+  }
+  to.set_integers("mlp_only_layers", dense);
+  to.set_number("router_aux_loss_coef", c.router_aux_loss_coef);
+}
+
+ESP_INLINE void read_deepseek_mixture(const ConfigReader& json, const Family& family,
+                                      DecoderConfig& c) {
+  read_mixture(json, family.expert_keys, "moe_intermediate_size", c);
+  MixtureConfig& m = c.mixture;
+  m.shared_width = m.width * (json.has("n_shared_experts") ? json.integer("n_shared_experts") : 0);
+  m.router.scale = json.number_or("routed_scaling_factor", 1);
+  m.router.groups = json.positive_or("n_group", 1);
+  m.router.top_groups = json.positive_or("topk_group", 1);
+  const bool grouped = m.router.groups > 1;
+  ESP_REQUIRE(m.experts % m.router.groups == 0 && m.router.top_groups <= m.router.groups,
+              FormatError, json.where(), ": ", m.experts, " experts in n_group ", m.router.groups,
+              " groups, of which topk_group ", m.router.top_groups,
+              " are chosen from: expected equal groups");
+  ESP_REQUIRE(!grouped || m.router.top_k <= m.router.top_groups * (m.experts / m.router.groups),
+              FormatError, json.where(), ": num_experts_per_tok ", m.router.top_k,
+              " exceeds the experts of topk_group ", m.router.top_groups, " groups");
+}
+
+ESP_INLINE void write_deepseek_mixture(const DecoderConfig& c, ConfigWriter& to) {
+  const MixtureConfig& m = c.mixture;
+  to.set_integer("n_routed_experts", m.experts);
+  to.set_integer("num_experts_per_tok", m.router.top_k);
+  to.set_integer("moe_intermediate_size", m.width);
+  to.set_integer("n_shared_experts", m.shared_width / m.width);
+  to.set_number("routed_scaling_factor", m.router.scale);
+  to.set_integer("n_group", m.router.groups);
+  to.set_integer("topk_group", m.router.top_groups);
+  to.set_truth("norm_topk_prob", m.router.renormalize);
+  std::int64_t dense = 0;
+  while (dense < c.num_hidden_layers && !c.has_mixture(dense)) ++dense;
+  to.set_integer("first_k_dense_replace", dense);
+}
+
+ESP_INLINE void read_latent_attention(const ConfigReader& json, DecoderConfig& c) {
+  LatentShape& latent = c.attention.latent;
+  latent.q_rank = json.has("q_lora_rank") ? json.positive("q_lora_rank") : 0;
+  latent.kv_rank = json.positive_or("kv_lora_rank", 512);
+  latent.rope_dim = json.positive_or("qk_rope_head_dim", 64);
+  latent.v_dim = json.positive_or("v_head_dim", 128);
+  latent.head_dim = json.positive_or("qk_nope_head_dim", 128) + latent.rope_dim;
+  ESP_REQUIRE(latent.rope_dim % 2 == 0 && latent.v_dim <= latent.head_dim, UnsupportedError,
+              json.where(), ": qk_rope_head_dim ", latent.rope_dim, " and v_head_dim ",
+              latent.v_dim, " are not supported; expected an even one, and at most ",
+              latent.head_dim);
+  c.attention.head_dim = latent.head_dim;
+  c.attention.kv_heads = c.attention.heads;
+  c.attention.qkv_bias = c.attention.o_bias = json.truth_or("attention_bias", false);
+  c.attention.rope.dims = 0;
+  c.attention.rope.interleaved = json.truth_or("rope_interleave", true);
+  c.attention.scale =
+      yarn_softmax_scale(json) / math::sqrt(static_cast<double>(latent.head_dim));
+}
+
+ESP_INLINE void write_latent_attention(const DecoderConfig& c, ConfigWriter& to) {
+  const LatentShape& latent = c.attention.latent;
+  latent.q_rank > 0 ? to.set_integer("q_lora_rank", latent.q_rank) : to.set_null("q_lora_rank");
+  to.set_integer("kv_lora_rank", latent.kv_rank);
+  to.set_integer("qk_rope_head_dim", latent.rope_dim);
+  to.set_integer("qk_nope_head_dim", latent.nope_dim());
+  to.set_integer("v_head_dim", latent.v_dim);
+  to.set_integer("head_dim", latent.rope_dim);  // as transformers writes it
+  to.set_truth("attention_bias", c.attention.o_bias);
 }
 
 ESP_INLINE void write_common(const DecoderConfig& c, const Family& family, std::string_view dtype,

@@ -66,10 +66,10 @@ inline std::vector<Family> known_families() {
                          "model.language_model.layers.{l}.mlp.experts.{e}.up_proj.weight"},
                         {Part::expert_down,
                          "model.language_model.layers.{l}.mlp.experts.{e}.down_proj.weight"},
-                        {Part::expert_gate_up,
+                        {Part::experts_gate_up,
                          "model.language_model.layers.{l}.mlp.experts.gate_up_proj"}})
                : known(model_type, architecture, {"num_experts", "num_local_experts"},
-                       {{Part::expert_gate_up, "model.layers.{l}.mlp.experts.gate_up_proj"}}));
+                       {{Part::experts_gate_up, "model.layers.{l}.mlp.experts.gate_up_proj"}}));
     qwen.mtp_prefixes = {"mtp."};
     if (nested) qwen.top_k_keys = {"text_config.num_experts_per_tok"};
   }
@@ -80,14 +80,14 @@ inline std::vector<Family> known_families() {
                        {{Part::router, "model.language_model.layers.{l}.router.proj.weight"},
                         {Part::selection_bias,
                          "model.language_model.layers.{l}.router.per_expert_scale"},
-                        {Part::expert_gate_up,
+                        {Part::experts_gate_up,
                          "model.language_model.layers.{l}.experts.gate_up_proj"},
-                        {Part::expert_down, "model.language_model.layers.{l}.experts.down_proj"}})
+                        {Part::experts_down, "model.language_model.layers.{l}.experts.down_proj"}})
                : known(model_type, "Gemma4ForCausalLM", {"num_experts"},
                        {{Part::router, "model.layers.{l}.router.proj.weight"},
                         {Part::selection_bias, "model.layers.{l}.router.per_expert_scale"},
-                        {Part::expert_gate_up, "model.layers.{l}.experts.gate_up_proj"},
-                        {Part::expert_down, "model.layers.{l}.experts.down_proj"}}));
+                        {Part::experts_gate_up, "model.layers.{l}.experts.gate_up_proj"},
+                        {Part::experts_down, "model.layers.{l}.experts.down_proj"}}));
     gemma.top_k_keys = {nested ? "text_config.top_k_experts" : "top_k_experts"};
   }
   Family& nemotron =
@@ -106,20 +106,19 @@ inline std::vector<Family> known_families() {
         nested
             ? known(model_type, "Llama4ForConditionalGeneration", {"text_config.num_local_experts"},
                     {{Part::router, "language_model.model.layers.{l}.feed_forward.router.weight"},
-                     {Part::expert_gate_up,
+                     {Part::experts_gate_up,
                       "language_model.model.layers.{l}.feed_forward.experts.gate_up_proj"},
-                     {Part::expert_down,
-                      "language_model.model.layers.{l}.feed_forward.experts.down_proj"}})
+                     {Part::experts_down, "language_model.model.layers.{l}.feed_forward.experts.down_proj"}})
             : known(model_type, "Llama4ForCausalLM", {"num_local_experts"},
                     {{Part::router, "model.layers.{l}.feed_forward.router.weight"},
-                     {Part::expert_gate_up, "model.layers.{l}.feed_forward.experts.gate_up_proj"},
-                     {Part::expert_down, "model.layers.{l}.feed_forward.experts.down_proj"}}));
+                     {Part::experts_gate_up, "model.layers.{l}.feed_forward.experts.gate_up_proj"},
+                     {Part::experts_down, "model.layers.{l}.feed_forward.experts.down_proj"}}));
     if (nested) llama.top_k_keys = {"text_config.num_experts_per_tok"};
   }
   add(known("granitemoeshared", "GraniteMoeSharedForCausalLM", {"num_local_experts"},
             {{Part::router, "model.layers.{l}.block_sparse_moe.router.layer.weight"},
-             {Part::expert_gate_up, "model.layers.{l}.block_sparse_moe.input_linear.weight"},
-             {Part::expert_down, "model.layers.{l}.block_sparse_moe.output_linear.weight"}}));
+             {Part::experts_gate_up, "model.layers.{l}.block_sparse_moe.input_linear.weight"},
+             {Part::experts_down, "model.layers.{l}.block_sparse_moe.output_linear.weight"}}));
 
   add(refused("deepseek_v4",
               "its first layers route by a table from tokens to experts, which pruning would break"));

@@ -30,17 +30,7 @@ inline DecoderConfig read_qwen3_moe(const ConfigReader& json) {
 inline void write_qwen3_moe(const DecoderConfig& c, std::string_view dtype, ConfigWriter& to) {
   write_common(c, qwen3_moe(), dtype, to);
   to.set_truth("attention_bias", c.attention.o_bias);
-  to.set_integer("num_experts", c.mixture.experts);
-  to.set_integer("num_experts_per_tok", c.mixture.router.top_k);
-  to.set_integer("moe_intermediate_size", c.mixture.width);
-  to.set_truth("norm_topk_prob", c.mixture.router.renormalize);
-  to.set_integer("decoder_sparse_step", 1);
-  std::vector<std::int64_t> dense;
-  for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
-    if (!c.has_mixture(l)) dense.push_back(l);
-  }
-  to.set_integers("mlp_only_layers", dense);
-  to.set_number("router_aux_loss_coef", c.router_aux_loss_coef);
+  write_qwen_mixture(c, to);
 }
 
 }  // namespace detail

@@ -4,11 +4,17 @@
 
 #include <algorithm>
 
+#include <espalier/models/families/deepseek_v2.hpp>
+#include <espalier/models/families/deepseek_v3.hpp>
+#include <espalier/models/families/glm4_moe.hpp>
+#include <espalier/models/families/gpt_oss.hpp>
+#include <espalier/models/families/granitemoe.hpp>
 #include <espalier/models/families/known.hpp>
 #include <espalier/models/families/llama.hpp>
 #include <espalier/models/families/mistral.hpp>
 #include <espalier/models/families/mixtral.hpp>
 #include <espalier/models/families/qwen2.hpp>
+#include <espalier/models/families/qwen2_moe.hpp>
 #include <espalier/models/families/qwen3.hpp>
 #include <espalier/models/families/qwen3_moe.hpp>
 

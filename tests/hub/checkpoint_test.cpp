@@ -13,8 +13,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-MixtralConfig tiny() {
-  MixtralConfig c;
+DecoderConfig tiny() {
+  DecoderConfig c;
   c.hidden_size = 8;
   c.mixture.width = 6;
   c.num_hidden_layers = 2;
@@ -27,10 +27,10 @@ MixtralConfig tiny() {
 }
 
 /// Every element of tensor number i is i.
-void write_checkpoint(const fs::path& folder, const MixtralConfig& c, std::size_t max_shard_bytes) {
+void write_checkpoint(const fs::path& folder, const DecoderConfig& c, std::size_t max_shard_bytes) {
   fs::create_directories(folder);
-  write_text(folder / "config.json", dump(mixtral_config_json(c, DType::f32), 2));
-  const std::vector<TensorSpec> tensors = checkpoint_tensors(c, DType::f32);
+  write_text(folder / "config.json", dump(hub::config_json(c, DType::f32), 2));
+  const std::vector<TensorSpec> tensors = hub::tensor_specs(c, DType::f32);
   CheckpointWriter out(folder, tensors, max_shard_bytes);
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     out.write(tensors[i].name, Tensor<float>(shape_of(tensors[i], "test"), static_cast<float>(i)));
@@ -39,7 +39,7 @@ void write_checkpoint(const fs::path& folder, const MixtralConfig& c, std::size_
 }
 
 std::string refusal(const fs::path& folder) {
-  return message_of<Error>([&] { Checkpoint checkpoint(folder); }, folder);
+  return message_of<Error>([&] { hub::Checkpoint checkpoint(folder); }, folder);
 }
 void change_json(const fs::path& path, void (*change)(Json&)) {
   Json j = read_json(path);
@@ -50,7 +50,7 @@ void change_json(const fs::path& path, void (*change)(Json&)) {
 }  // namespace
 
 TEST_CASE("Mixtral 8x7B falls into the 19 shards that its authors published") {
-  const std::vector<TensorSpec> tensors = checkpoint_tensors(MixtralConfig(), DType::bf16);
+  const std::vector<TensorSpec> tensors = hub::tensor_specs(DecoderConfig(), DType::bf16);
   CHECK(tensors.size() == 995);
   const std::vector<ShardPlan> shards = plan_shards(tensors, parse_bytes("5GB"));
   REQUIRE(shards.size() == 19);
@@ -97,8 +97,8 @@ TEST_CASE("Sizes are read with decimal and binary units") {
 
 TEST_CASE("Sharded or not, through links or not, a checkpoint gives its tensors back") {
   test::TemporaryFolder folder;
-  const MixtralConfig c = tiny();
-  const std::vector<TensorSpec> tensors = checkpoint_tensors(c, DType::f32);
+  const DecoderConfig c = tiny();
+  const std::vector<TensorSpec> tensors = hub::tensor_specs(c, DType::f32);
   write_checkpoint(folder / "one", c, kDefaultShardBytes);
   write_checkpoint(folder / "many", c, 1000);
   fs::create_directory(folder / "links");
@@ -106,7 +106,7 @@ TEST_CASE("Sharded or not, through links or not, a checkpoint gives its tensors 
     fs::create_symlink(entry.path(), folder / "links" / entry.path().filename());
   }
   for (const char* name : {"one", "many", "links"}) {
-    const Checkpoint k(folder / name);
+    const hub::Checkpoint k(folder / name);
     CHECK(k.sharded() == (std::string(name) != "one"));
     CHECK(k.names().size() == tensors.size());
     CHECK(k.config().mixture.experts == 3);
@@ -131,7 +131,7 @@ TEST_CASE("A checkpoint whose parts disagree is refused by name") {
   test::TemporaryFolder folder;
   const fs::path dir = folder / "k";
   write_checkpoint(dir, tiny(), 1000);
-  const std::string first = Checkpoint(dir).shards()[0].file;
+  const std::string first = hub::Checkpoint(dir).shards()[0].file;
   const auto broken = [&](const char* file, void (*change)(Json&)) {
     const std::string before = test::read_bytes(dir / file);
     change_json(dir / file, change);
@@ -170,7 +170,7 @@ TEST_CASE("A checkpoint whose parts disagree is refused by name") {
   CHECK_THAT(refusal(dir), Catch::Contains("neither model.safetensors nor"));
   fs::remove(dir / "config.json");
   CHECK(refusal(dir) == "config.json: cannot open: No such file or directory");
-  CHECK_THAT(message_of<IoError>([&] { Checkpoint k(folder / "none"); }),
+  CHECK_THAT(message_of<IoError>([&] { hub::Checkpoint k(folder / "none"); }),
              Catch::Contains("is not a folder"));
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// config.json to MixtralConfig: both generations of transformers, and what is refused.
+// config.json to DecoderConfig: both generations of transformers, and what is refused.
 #include <espalier/hub/json_config.hpp>
 
 #include "support/catch.hpp"
@@ -27,8 +27,8 @@ std::string with(const char* key, const char* value) {
   j[key] = parse_json(value, "value");
   return dump(j);
 }
-MixtralConfig config(const std::string& text) {
-  return parse_config(parse_json(text, "config.json"));
+DecoderConfig config(const std::string& text) {
+  return hub::parse_config(parse_json(text, "config.json"));
 }
 std::string refusal(const char* key, const char* value) {
   return message_of<FormatError>([&] { (void)config(with(key, value)); });
@@ -37,7 +37,7 @@ std::string refusal(const char* key, const char* value) {
 }  // namespace
 
 TEST_CASE("Mixtral's own config is read in full") {
-  const MixtralConfig c = config(kMixtral);
+  const DecoderConfig c = config(kMixtral);
   CHECK(c.model_type == "mixtral");
   CHECK(c.hidden_size == 4096);
   CHECK(c.mixture.width == 14336);
@@ -66,7 +66,7 @@ TEST_CASE("Other spellings mean the same") {
   j["head_dim"] = nullptr;
   j["eos_token_id"] = Json::array(std::vector<int>{2, 7});
   j["sliding_window"] = 4096;
-  const MixtralConfig c = config(dump(j));
+  const DecoderConfig c = config(dump(j));
   CHECK(c.attention.rope.theta == 5000.0);
   CHECK(c.attention.head_dim == 128);
   CHECK(c.eos_token_ids == std::vector<std::int32_t>{2, 7});
@@ -75,7 +75,7 @@ TEST_CASE("Other spellings mean the same") {
 }
 
 TEST_CASE("A dense Llama config has no experts, and its own defaults") {
-  const MixtralConfig c = config(R"({"model_type": "llama", "hidden_size": 576,
+  const DecoderConfig c = config(R"({"model_type": "llama", "hidden_size": 576,
       "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
       "vocab_size": 49152, "rope_scaling": null, "mlp_bias": false, "tie_word_embeddings": true})");
   CHECK(c.mixture.experts == 0);
@@ -124,13 +124,13 @@ TEST_CASE("What cannot be computed is refused by name") {
 }
 
 TEST_CASE("What is written as config.json reads back the same") {
-  MixtralConfig c = config(kMixtral);
+  DecoderConfig c = config(kMixtral);
   c.eos_token_ids = {2, 9};
   c.attention.head_dim = 96;
   c.attention.window = 77;
   c.tie_word_embeddings = true;
   c.bos_token_id = -1;
-  const MixtralConfig again = config(dump(mixtral_config_json(c, DType::bf16), 2));
+  const DecoderConfig again = config(dump(hub::config_json(c, DType::bf16), 2));
   CHECK(again.eos_token_ids == c.eos_token_ids);
   CHECK(again.attention.head_dim == 96);
   CHECK(again.attention.window == 77);
@@ -143,7 +143,7 @@ TEST_CASE("What is written as config.json reads back the same") {
 TEST_CASE("Ends of text that generation_config.json names are added") {
   test::TemporaryFolder folder;
   test::write_bytes(folder / "config.json", kMixtral);
-  CHECK(load_config(folder.path()).eos_token_ids == std::vector<std::int32_t>{2});
+  CHECK(hub::load_config(folder.path()).eos_token_ids == std::vector<std::int32_t>{2});
   test::write_bytes(folder / "generation_config.json", R"({"eos_token_id": [5, 2]})");
-  CHECK(load_config(folder.path()).eos_token_ids == std::vector<std::int32_t>{2, 5});
+  CHECK(hub::load_config(folder.path()).eos_token_ids == std::vector<std::int32_t>{2, 5});
 }
