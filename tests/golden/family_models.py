@@ -34,10 +34,10 @@ BASE = dict(vocab_size=64, hidden_size=24, num_hidden_layers=2, num_attention_he
             num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-4,
             tie_word_embeddings=False, rope_parameters=ROPE, pad_token_id=None, bos_token_id=1,
             eos_token_id=2)
-MLA = dict(num_key_value_heads=4, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8,
-           v_head_dim=12, intermediate_size=28, moe_intermediate_size=12, n_routed_experts=8,
+MLA = dict(num_key_value_heads=4, kv_lora_rank=14, qk_nope_head_dim=12, qk_rope_head_dim=8,
+           v_head_dim=10, intermediate_size=28, moe_intermediate_size=10, n_routed_experts=8,
            first_k_dense_replace=1)
-QWEN_MOE = dict(intermediate_size=28, moe_intermediate_size=12, num_experts=8, num_experts_per_tok=3)
+QWEN_MOE = dict(intermediate_size=28, moe_intermediate_size=10, num_experts=8, num_experts_per_tok=3)
 
 
 def family(kind, count=None, top_k=None, base=BASE, **options):
@@ -48,13 +48,13 @@ def without(*names):
     return {k: v for k, v in BASE.items() if k not in names}
 
 
-GLM = dict(head_dim=8, intermediate_size=28, moe_intermediate_size=12, n_routed_experts=8,
+GLM = dict(head_dim=8, intermediate_size=28, moe_intermediate_size=10, n_routed_experts=8,
            num_experts_per_tok=3, first_k_dense_replace=1, n_shared_experts=1, num_mtp_layers=0,
            rope_parameters={**ROPE, "partial_rotary_factor": 0.5})
 GATED_DELTA = dict(head_dim=8, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
                    linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8,
-                   linear_value_head_dim=6, moe_intermediate_size=12,
-                   shared_expert_intermediate_size=20, num_experts=8, num_experts_per_tok=3)
+                   linear_value_head_dim=6, moe_intermediate_size=10,
+                   shared_expert_intermediate_size=18, num_experts=8, num_experts_per_tok=3)
 LOCAL = ("num_local_experts", "num_experts_per_tok")
 PLAIN = ("num_experts", "num_experts_per_tok")
 ROUTED = ("n_routed_experts", "num_experts_per_tok")
@@ -69,31 +69,31 @@ FAMILIES = {
     "qwen2": family("qwen2", intermediate_size=28, tie_word_embeddings=True),
     "qwen3": family("qwen3", intermediate_size=28, head_dim=8),
     # Mixtures with a forward pass of ours.
-    "mixtral_window": family("mixtral", *LOCAL, intermediate_size=12, head_dim=8, sliding_window=4,
+    "mixtral_window": family("mixtral", *LOCAL, intermediate_size=10, head_dim=8, sliding_window=4,
                              num_local_experts=8, num_experts_per_tok=2),
     "qwen3_moe": family("qwen3_moe", *LOCAL, **QWEN_MOE, num_hidden_layers=3, head_dim=8,
                         norm_topk_prob=True, mlp_only_layers=[1]),
     "qwen3_moe_plain": family("qwen3_moe", *LOCAL, **QWEN_MOE, head_dim=8, norm_topk_prob=False),
-    "olmoe": family("olmoe", *PLAIN, intermediate_size=12, num_experts=8, num_experts_per_tok=3,
+    "olmoe": family("olmoe", *PLAIN, intermediate_size=10, num_experts=8, num_experts_per_tok=3,
                     norm_topk_prob=False),
-    "olmoe_clip": family("olmoe", *PLAIN, intermediate_size=12, num_experts=8, num_experts_per_tok=3,
+    "olmoe_clip": family("olmoe", *PLAIN, intermediate_size=10, num_experts=8, num_experts_per_tok=3,
                          norm_topk_prob=False, clip_qkv=0.7),
     "qwen2_moe": family("qwen2_moe", *PLAIN, **QWEN_MOE, num_hidden_layers=3, norm_topk_prob=False,
-                        shared_expert_intermediate_size=20, mlp_only_layers=[1]),
-    "granitemoe": family("granitemoe", *LOCAL, intermediate_size=12, num_local_experts=8,
+                        shared_expert_intermediate_size=18, mlp_only_layers=[1]),
+    "granitemoe": family("granitemoe", *LOCAL, intermediate_size=10, num_local_experts=8,
                          num_experts_per_tok=3, embedding_multiplier=3.0, attention_multiplier=0.3,
                          residual_multiplier=0.6, logits_scaling=2.5, tie_word_embeddings=True),
-    "gpt_oss": family("gpt_oss", *LOCAL, intermediate_size=12, head_dim=8, num_local_experts=8,
-                      num_experts_per_tok=3, sliding_window=4,
+    "gpt_oss": family("gpt_oss", *LOCAL, intermediate_size=10, head_dim=8, num_local_experts=8,
+                      num_experts_per_tok=3, sliding_window=4, swiglu_limit=1.0,
                       rope_parameters={**YARN, "truncate": False}),
     "deepseek_v2": family("deepseek_v2", *ROUTED, **{**BASE, **MLA}, base={}, n_shared_experts=2,
-                          q_lora_rank=20, num_experts_per_tok=3, topk_method="group_limited_greedy",
+                          q_lora_rank=18, num_experts_per_tok=3, topk_method="group_limited_greedy",
                           n_group=4, topk_group=2, norm_topk_prob=False, routed_scaling_factor=1.7),
     "deepseek_v2_lite": family("deepseek_v2", *ROUTED, **{**BASE, **MLA}, base={}, n_shared_experts=2,
                                q_lora_rank=None, num_experts_per_tok=3, topk_method="greedy",
                                norm_topk_prob=False, routed_scaling_factor=1.0),
-    "deepseek_v3": family("deepseek_v3", *ROUTED, **{**BASE, **MLA}, base={}, n_shared_experts=1,
-                          q_lora_rank=20, num_experts_per_tok=3, n_group=4, topk_group=2,
+    "deepseek_v3": family("deepseek_v3", *ROUTED, **{**BASE, **MLA, "n_routed_experts": 12}, base={},
+                          n_shared_experts=1, q_lora_rank=18, num_experts_per_tok=3, n_group=4, topk_group=2,
                           norm_topk_prob=True, routed_scaling_factor=2.5, num_mtp_layers=0),
     "deepseek_v3_plain": family("deepseek_v3", *ROUTED, **{**BASE, **MLA}, base={}, n_shared_experts=2,
                                 q_lora_rank=None, num_experts_per_tok=3, n_group=1, topk_group=1,
@@ -103,38 +103,38 @@ FAMILIES = {
     "glm4_moe_plain": family("glm4_moe", *ROUTED, **{**BASE, **GLM}, base={}, attention_bias=False,
                              use_qk_norm=False, norm_topk_prob=False, routed_scaling_factor=1.0),
     # Mixtures that are only pruned.
-    "phimoe": family("phimoe", *LOCAL, intermediate_size=12, num_local_experts=8,
+    "phimoe": family("phimoe", *LOCAL, intermediate_size=10, num_local_experts=8,
                      num_experts_per_tok=2, attention_bias=True, lm_head_bias=True),
     "lfm2_moe": family("lfm2_moe", *PLAIN, base=without("rms_norm_eps"), norm_eps=1e-4,
-                       intermediate_size=28, moe_intermediate_size=12, num_hidden_layers=3,
+                       intermediate_size=28, moe_intermediate_size=10, num_hidden_layers=3,
                        num_dense_layers=1, num_experts=8, num_experts_per_tok=3,
                        layer_types=["conv", "full_attention", "conv"], use_expert_bias=True),
-    "minimax_m2": family("minimax_m2", *LOCAL, intermediate_size=12, head_dim=8, num_local_experts=8,
+    "minimax_m2": family("minimax_m2", *LOCAL, intermediate_size=10, head_dim=8, num_local_experts=8,
                          num_experts_per_tok=3,
                          rope_parameters={**ROPE, "partial_rotary_factor": 0.5}),
     "ernie4_5_moe": family("ernie4_5_moe", "moe_num_experts", "moe_k", intermediate_size=28,
-                           moe_intermediate_size=12, moe_num_experts=8, moe_k=3,
+                           moe_intermediate_size=10, moe_num_experts=8, moe_k=3,
                            moe_num_shared_experts=2, moe_layer_start_index=1),
     "qwen3_next": family("qwen3_next", *PLAIN, **{**BASE, **GATED_DELTA}, base={},
                          intermediate_size=28),
     "qwen3_5_moe": family("qwen3_5_moe_text", *PLAIN, **{**BASE, **GATED_DELTA}, base={}),
     "gemma4": family("gemma4_text", "num_experts", "top_k_experts", base=without("rope_parameters"),
-                     intermediate_size=28, moe_intermediate_size=12, head_dim=8, global_head_dim=12,
+                     intermediate_size=28, moe_intermediate_size=10, head_dim=8, global_head_dim=12,
                      sliding_window=4, layer_types=["sliding_attention", "full_attention"],
                      enable_moe_block=True, num_experts=8, top_k_experts=3,
                      hidden_size_per_layer_input=0, final_logit_softcapping=30.0, pad_token_id=0),
     "nemotron_h": family("nemotron_h", *ROUTED, intermediate_size=28, head_dim=8,
                          base=without("rms_norm_eps", "num_hidden_layers", "rope_parameters"),
                          layer_norm_epsilon=1e-4, mamba_num_heads=6, mamba_head_dim=8,
-                         ssm_state_size=8, n_groups=2, chunk_size=8, moe_intermediate_size=12,
-                         moe_shared_expert_intermediate_size=20, n_routed_experts=8,
+                         ssm_state_size=8, n_groups=2, chunk_size=8, moe_intermediate_size=10,
+                         moe_shared_expert_intermediate_size=18, n_routed_experts=8,
                          num_experts_per_tok=3, n_group=1, topk_group=1, routed_scaling_factor=1.5,
                          layers_block_type=["linear_attention", "moe", "full_attention", "moe"]),
-    "llama4_text": family("llama4_text", *LOCAL, intermediate_size=12, intermediate_size_mlp=28,
+    "llama4_text": family("llama4_text", *LOCAL, intermediate_size=10, intermediate_size_mlp=28,
                           head_dim=8, num_local_experts=8, num_experts_per_tok=1,
                           interleave_moe_layer_step=1, num_hidden_layers=2),
-    "granitemoeshared": family("granitemoeshared", *LOCAL, intermediate_size=12,
-                               shared_intermediate_size=20, num_local_experts=8,
+    "granitemoeshared": family("granitemoeshared", *LOCAL, intermediate_size=10,
+                               shared_intermediate_size=18, num_local_experts=8,
                                num_experts_per_tok=3, embedding_multiplier=3.0,
                                attention_multiplier=0.3, residual_multiplier=0.6, logits_scaling=2.5),
 }
@@ -245,6 +245,7 @@ class RouterGap:
             self.note(best[..., -2:].sum(-1))
 
     def note(self, scores):
+        scores = scores.detach()
         self.smallest = min(self.smallest, float(scores.sort(dim=-1).values.diff(dim=-1).min()))
 
     def close(self):
