@@ -6,10 +6,10 @@ only built live, by tests/interop/families.py, for pruning. Every dimension that
 mistake for another differs from it, and every weight is far from its default: norms 1 +- 0.2, biases,
 sinks and selection biases clearly nonzero, so that leaving one out shows in the logits.
 
-    python tests/golden/family_models.py make-quantized --kind fp8_block --output DIR
+    python tests/golden/family_models.py make-quantized --kind fp8_block --output DIR [--no-exceptions]
 
 writes a checkpoint whose files are laid out as those of a quantised release (names, dtypes, shapes,
-quantization_config); its numbers are random bytes. Kinds: see `QUANTIZED`.
+quantization_config); but for fp8_block, its numbers are random bits. Kinds: see `QUANTIZED`.
 """
 import argparse
 import json
@@ -93,8 +93,9 @@ FAMILIES = {
                                q_lora_rank=None, num_experts_per_tok=3, topk_method="greedy",
                                norm_topk_prob=False, routed_scaling_factor=1.0),
     "deepseek_v3": family("deepseek_v3", *ROUTED, **{**BASE, **MLA, "n_routed_experts": 12}, base={},
-                          n_shared_experts=1, q_lora_rank=18, num_experts_per_tok=3, n_group=4, topk_group=2,
-                          norm_topk_prob=True, routed_scaling_factor=2.5, num_mtp_layers=0),
+                          n_shared_experts=1, q_lora_rank=18, num_experts_per_tok=3, n_group=4,
+                          topk_group=2, norm_topk_prob=True, routed_scaling_factor=2.5,
+                          num_mtp_layers=0),
     "deepseek_v3_plain": family("deepseek_v3", *ROUTED, **{**BASE, **MLA}, base={}, n_shared_experts=2,
                                 q_lora_rank=None, num_experts_per_tok=3, n_group=1, topk_group=1,
                                 norm_topk_prob=False, routed_scaling_factor=1.0, num_mtp_layers=0),
@@ -175,16 +176,13 @@ def stored(model):
     return [(name, t) for name, t in everything if name in kept]
 
 
-def config_of(name):
+def build(name, seed=1, dtype=torch.float32, **changed):
+    """The model of `name`, with the options `changed` in place of its own."""
     entry = FAMILIES[name]
-    config = AutoConfig.for_model(entry["kind"], **entry["options"])
+    config = AutoConfig.for_model(entry["kind"], **{**entry["options"], **changed})
     config.dtype = torch.float32
-    return config
-
-
-def build(name, seed=1, dtype=torch.float32):
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config_of(name), **EAGER).eval()
+    model = AutoModelForCausalLM.from_config(config, **EAGER).eval()
     with torch.no_grad():
         for key, t in stored(model):
             t.copy_(value(key, t))
@@ -350,6 +348,8 @@ def opened(folder, **options):
     wrong = {k: sorted(map(str, v)) for k, v in info.items() if v}
     if wrong:
         raise SystemExit(f"{folder}: transformers reports {wrong}")
+    for _, t in stored(model):  # a quantised one is decoded to bf16, whatever dtype was asked for
+        t.data = t.data.float()
     return model.eval()
 
 
@@ -358,3 +358,126 @@ def tensors_of(folder):
     for shard in sorted(pathlib.Path(folder).glob("*.safetensors")):
         state.update(load_file(shard))
     return state
+
+
+# Quantised checkpoints: kind -> (the family it is made of, the options that make whole blocks).
+QUANTIZED = {
+    "fp8_block": ("qwen3_moe", dict(hidden_size=160, moe_intermediate_size=136, intermediate_size=264)),
+    "fp8_block_v3": ("deepseek_v3", dict(hidden_size=160, moe_intermediate_size=136,
+                                         intermediate_size=264)),
+    "mxfp4": ("gpt_oss", dict(hidden_size=64, intermediate_size=32)),
+    "packed4": ("qwen3_moe", dict(hidden_size=64, moe_intermediate_size=32, intermediate_size=96)),
+    "gptq": ("mixtral_window", dict(hidden_size=64, intermediate_size=32)),
+}
+GROUP = 32  # columns per scale of the 4-bit kinds
+
+
+def fp8_block(name, w):
+    """E4M3 with one f32 scale per block of 128 x 128 (the weight is the product)."""
+    rows, columns = -(-w.shape[0] // 128), -(-w.shape[1] // 128)
+    whole = F.pad(w.float(), (0, columns * 128 - w.shape[1], 0, rows * 128 - w.shape[0]))
+    blocks = whole.view(rows, 128, columns, 128)
+    scale = blocks.abs().amax(dim=(1, 3)) / 448
+    cast = (blocks / scale[:, None, :, None]).view(whole.shape)[: w.shape[0], : w.shape[1]]
+    return {f"{name}.weight": cast.to(torch.float8_e4m3fn), f"{name}.weight_scale_inv": scale}
+
+
+def random_words(*shape):
+    return torch.randint(-2**31, 2**31 - 1, shape).to(torch.int32)
+
+
+def packed4(name, w):
+    """compressed-tensors, pack-quantized: eight 4-bit numbers per word along the row."""
+    rows, columns = w.shape
+    return {f"{name}.weight_packed": random_words(rows, columns // 8),
+            f"{name}.weight_scale": torch.rand(rows, columns // GROUP).bfloat16(),
+            f"{name}.weight_shape": torch.tensor([rows, columns])}
+
+
+def gptq(name, w):
+    rows, columns = w.shape
+    return {f"{name}.qweight": random_words(columns // 8, rows),
+            f"{name}.qzeros": random_words(columns // GROUP, rows // 8),
+            f"{name}.scales": torch.rand(columns // GROUP, rows).half(),
+            f"{name}.g_idx": (torch.arange(columns) // GROUP).to(torch.int32)}
+
+
+def mxfp4(name, t):
+    """Fused experts [E, in, out] -> 16 bytes and one exponent per 32 inputs of an output."""
+    experts, width, out = t.shape
+    return {f"{name}_blocks": torch.randint(0, 256, (experts, out, width // 32, 16)).to(torch.uint8),
+            f"{name}_scales": torch.randint(118, 125, (experts, out, width // 32)).to(torch.uint8)}
+
+
+def quantization_config(kind, state, excepted):
+    layers = sorted({int(k.split(".")[2]) for k in state if k.startswith("model.layers.")})
+    routers_ = sorted({k.removesuffix(".weight") for k in state if k.endswith(".gate.weight")})
+    if kind.startswith("fp8_block"):
+        return dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
+                    weight_block_size=[128, 128],
+                    modules_to_not_convert=["lm_head", *routers_, *excepted])
+    if kind == "mxfp4":
+        return dict(quant_method="mxfp4", modules_to_not_convert=[
+            "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"])
+    if kind == "packed4":
+        weights = dict(actorder=None, block_structure=None, dynamic=False, group_size=GROUP,
+                       num_bits=4, observer="minmax", observer_kwargs={}, strategy="group",
+                       symmetric=True, type="int")
+        group = dict(input_activations=None, output_activations=None, targets=["Linear"],
+                     weights=weights)
+        return dict(config_groups={"group_0": group}, format="pack-quantized",
+                    global_compression_ratio=None, ignore=[r"re:.*mlp\.gate$", *excepted, "lm_head"],
+                    kv_cache_scheme=None, quant_method="compressed-tensors",
+                    quantization_status="compressed")
+    inside = sorted({k.split(".", 3)[3].rsplit(".", 1)[0] for k in state
+                     if k.startswith(f"model.layers.{layers[0]}.") and k.endswith(".qweight")})
+    by_kind = [[m for m in inside if m.rsplit(".", 1)[1] == last]
+               for last in dict.fromkeys(m.rsplit(".", 1)[1] for m in inside)]
+    return dict(bits=4, checkpoint_format="gptq", damp_percent=0.1, desc_act=False, group_size=GROUP,
+                modules_in_block_to_quantize=by_kind, quant_method="gptq", sym=True,
+                true_sequential=True)
+
+
+def make_quantized(kind, folder, seed=1, exceptions=True):
+    """Every matrix of the decoder layers but the routers and, where a list of the config can say so
+    and `exceptions` asks for it, `down_proj` of expert 3 and all of expert 5 in one layer, which stay
+    bf16. Without exceptions transformers opens fp8_block*, and mxfp4 either way, as bf16 on a CPU;
+    packed4 and gptq need packages of their own."""
+    name, options = QUANTIZED[kind]
+    model = build(name, seed, torch.bfloat16, **options)
+    write(model, folder)
+    folder = pathlib.Path(folder)
+    state, out = tensors_of(folder), {}
+    excepted = []
+    if exceptions and kind in ("fp8_block", "fp8_block_v3", "packed4"):
+        first = next(k for k in sorted(state) if ".experts.0." in k).split(".0.down_proj")[0]
+        excepted = [f"{first}.3.down_proj"] + [f"{first}.5.{m}_proj" for m in ("down", "gate", "up")]
+    for key, t in state.items():
+        module = key.removesuffix(".weight")
+        matrix = key.startswith("model.layers.") and key.endswith(".weight") and t.dim() == 2
+        if kind == "mxfp4":
+            out.update(mxfp4(key, t) if t.dim() == 3 else {key: t})
+        elif matrix and not module.endswith(".gate") and module not in excepted:
+            out.update({"packed4": packed4, "gptq": gptq}.get(kind, fp8_block)(module, t))
+        else:
+            out[key] = t
+    save_file(out, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = quantization_config(kind, out, excepted)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["make-quantized"])
+    parser.add_argument("--kind", choices=sorted(QUANTIZED), required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-exceptions", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    make_quantized(args.kind, args.output, args.seed, not args.no_exceptions)
+
+
+if __name__ == "__main__":
+    main()
