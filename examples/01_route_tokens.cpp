@@ -34,7 +34,7 @@ void route() {
                            AnyVar(normal_weight<float>("router", {4, hidden}, 0.2f, kSeed)));
   const Experts<float> experts(matrices("w1.", width, hidden), matrices("w2.", hidden, width),
                                matrices("w3.", width, hidden));
-  const MoeBlock<float> moe(Router<float>(gate, /*top_k=*/2), experts);
+  const MoeBlock<float> moe(Router<float>(gate, {.top_k = 2}), experts);
 
   const MoeObserver<float> print = [](const MoeObservation<float>& seen) {
     for (std::int64_t t = 0; t < seen.routing.tokens; ++t) {

@@ -148,9 +148,8 @@ const GroupedShape kGroupedShapes[] = {
     {{7, 32, 6}, 8, 3},  {{9, 60, 6}, 6, 3},     {{5, 128, 8}, 1, 1}, {{5, 160, 6}, 8, 3},
     {{9, 256, 8}, 8, 4}, {{2, 512, 16}, 256, 16}};
 
-TEMPLATE_TEST_CASE(
-    "router_top_k: experts, weights and gradient are those of the reference by each rule",
-    "[kernels][router_top_k]", float, __nv_bfloat16, __half) {
+TEMPLATE_TEST_CASE("router_top_k: experts, weights and gradient by each rule",
+                   "[kernels][router_top_k]", float, __nv_bfloat16, __half) {
   using T = TestType;
   for (const auto& [s, groups, kept] : kGroupedShapes) {
     if (!std::is_same_v<T, float> && s.n * s.e > 1000) continue;

@@ -15,8 +15,7 @@ struct RouterCase {
   bool bias = false;
 };
 
-/// Those with groups only where there are some that `groups` divides E into, `kept` of which hold
-/// k.
+/// With groups only where there are equal ones and K experts fit into the `kept` best.
 inline std::vector<RouterCase> router_cases(std::int64_t e, std::int64_t k, std::int64_t groups = 1,
                                             std::int64_t kept = 1) {
   using enum RouterRule::Score;
