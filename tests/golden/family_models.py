@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny checkpoints of every model family the project reads or prunes, built by transformers itself.
 
-`FAMILIES` names them: those of `FORWARD` have golden files (make_families_golden.py), the others are
-only built live, by tests/interop/families.py, for pruning. Every dimension that a reader might
-mistake for another differs from it, and every weight is far from its default: norms 1 +- 0.2, biases,
-sinks and selection biases clearly nonzero, so that leaving one out shows in the logits.
+`FAMILIES` names them: those of `FORWARD` have golden files (make_families_golden.py), the others
+are only built live, by tests/interop/families.py, for pruning. Every dimension that a reader might
+mistake for another differs from it, and every weight is far from its default: norms 1 +- 0.2,
+biases, sinks and selection biases clearly nonzero, so that leaving one out shows in the logits.
 
-    python tests/golden/family_models.py make-quantized --kind fp8_block --output DIR [--no-exceptions]
+    python tests/golden/family_models.py make-quantized --kind fp8_block --output DIR
 
 writes a checkpoint whose files are laid out as those of a quantised release (names, dtypes, shapes,
 quantization_config); but for fp8_block, its numbers are random bits. Kinds: see `QUANTIZED`.
@@ -37,7 +37,8 @@ BASE = dict(vocab_size=64, hidden_size=24, num_hidden_layers=2, num_attention_he
 MLA = dict(num_key_value_heads=4, kv_lora_rank=14, qk_nope_head_dim=12, qk_rope_head_dim=8,
            v_head_dim=10, intermediate_size=28, moe_intermediate_size=10, n_routed_experts=8,
            first_k_dense_replace=1)
-QWEN_MOE = dict(intermediate_size=28, moe_intermediate_size=10, num_experts=8, num_experts_per_tok=3)
+QWEN_MOE = dict(intermediate_size=28, moe_intermediate_size=10, num_experts=8,
+                num_experts_per_tok=3)
 
 
 def family(kind, count=None, top_k=None, base=BASE, **options):
@@ -51,7 +52,8 @@ def without(*names):
 GLM = dict(head_dim=8, intermediate_size=28, moe_intermediate_size=10, n_routed_experts=8,
            num_experts_per_tok=3, first_k_dense_replace=1, n_shared_experts=1, num_mtp_layers=0,
            rope_parameters={**ROPE, "partial_rotary_factor": 0.5})
-GATED_DELTA = dict(head_dim=8, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"],
+GATED_DELTA = dict(head_dim=8, num_hidden_layers=2,
+                   layer_types=["linear_attention", "full_attention"],
                    linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8,
                    linear_value_head_dim=6, moe_intermediate_size=10,
                    shared_expert_intermediate_size=18, num_experts=8, num_experts_per_tok=3)
@@ -76,8 +78,8 @@ FAMILIES = {
     "qwen3_moe_plain": family("qwen3_moe", *LOCAL, **QWEN_MOE, head_dim=8, norm_topk_prob=False),
     "olmoe": family("olmoe", *PLAIN, intermediate_size=10, num_experts=8, num_experts_per_tok=3,
                     norm_topk_prob=False),
-    "olmoe_clip": family("olmoe", *PLAIN, intermediate_size=10, num_experts=8, num_experts_per_tok=3,
-                         norm_topk_prob=False, clip_qkv=0.7),
+    "olmoe_clip": family("olmoe", *PLAIN, intermediate_size=10, num_experts=8,
+                         num_experts_per_tok=3, norm_topk_prob=False, clip_qkv=0.7),
     "qwen2_moe": family("qwen2_moe", *PLAIN, **QWEN_MOE, num_hidden_layers=3, norm_topk_prob=False,
                         shared_expert_intermediate_size=18, mlp_only_layers=[1]),
     "granitemoe": family("granitemoe", *LOCAL, intermediate_size=10, num_local_experts=8,
@@ -141,8 +143,8 @@ FAMILIES = {
 }
 # The factor of the frequencies, 0.1 mscale ln(factor) + 1 over the same of mscale_all_dim, differs
 # from 1 in V2; in V3, as released, only the softmax scale does.
-FAMILIES["deepseek_v2"]["options"]["rope_parameters"] = {**YARN, "mscale": 1.0, "mscale_all_dim": 0.707}
-FAMILIES["deepseek_v3"]["options"]["rope_parameters"] = {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0}
+for name_, all_dim in (("deepseek_v2", 0.707), ("deepseek_v3", 1.0)):
+    FAMILIES[name_]["options"]["rope_parameters"] = {**YARN, "mscale": 1.0, "mscale_all_dim": all_dim}
 
 FORWARD = ["llama", "llama_plain", "mistral", "qwen2", "qwen3", "mixtral_window", "qwen3_moe",
            "qwen3_moe_plain", "olmoe", "olmoe_clip", "qwen2_moe", "granitemoe", "gpt_oss",
@@ -207,9 +209,8 @@ def write(model, folder):
 
 
 def on_disk(model, tensors):
-    """Tensors by their names in memory -> by the names of the checkpoint, experts apart if so there.
-
-    transformers' own way back. A name that its file does not have stops the golden script.
+    """Tensors by their names in memory -> by the names of the checkpoint, experts apart if so there:
+    transformers' own way back.
     """
     return {k: v.detach().clone().contiguous()
             for k, v in revert_weight_conversion(model, dict(tensors)).items()}
@@ -220,8 +221,8 @@ def routers(model):
 
 
 class RouterGap:
-    """The closest two scores of any token, while the model runs: logits, what the choice is made of, and
-    the scores of groups."""
+    """The closest two scores of any token, while the model runs: logits, what the choice is made of,
+    and the scores of groups."""
 
     def __init__(self, model):
         self.smallest = float("inf")
@@ -252,7 +253,7 @@ class RouterGap:
 
 
 def matrices(name, shape, kind):
-    """The module(s) of one tensor of a checkpoint: [(module, view)], view: tensor -> [out, in] matrix.
+    """The modules of one tensor of a checkpoint: [(module, view)], view: tensor -> [out, in] matrix.
 
     Fused experts are taken apart: `...experts.E.gate_proj`, `up_proj`, `down_proj`.
     """
@@ -342,7 +343,7 @@ def reopened(folder, state, scratch):
 
 
 def opened(folder, **options):
-    """A checkpoint in f32; stops unless every tensor of the file and of the model found the other."""
+    """A checkpoint in f32; stops if transformers misses a tensor or has one left over."""
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True, **EAGER, **options)
     wrong = {k: sorted(map(str, v)) for k, v in info.items() if v}
@@ -440,8 +441,8 @@ def quantization_config(kind, state, excepted):
 
 def make_quantized(kind, folder, seed=1, exceptions=True):
     """Every matrix of the decoder layers but the routers and, where a list of the config can say so
-    and `exceptions` asks for it, `down_proj` of expert 3 and all of expert 5 in one layer, which stay
-    bf16. Without exceptions transformers opens fp8_block*, and mxfp4 either way, as bf16 on a CPU;
+    and `exceptions` asks for it, `down_proj` of expert 3 and all of expert 5 in one layer, which
+    stay bf16. Without exceptions transformers opens fp8_block*, and mxfp4 either way, as bf16 on a CPU;
     packed4 and gptq need packages of their own."""
     name, options = QUANTIZED[kind]
     model = build(name, seed, torch.bfloat16, **options)
@@ -451,7 +452,7 @@ def make_quantized(kind, folder, seed=1, exceptions=True):
     excepted = []
     if exceptions and kind in ("fp8_block", "fp8_block_v3", "packed4"):
         first = next(k for k in sorted(state) if ".experts.0." in k).split(".0.down_proj")[0]
-        excepted = [f"{first}.3.down_proj"] + [f"{first}.5.{m}_proj" for m in ("down", "gate", "up")]
+        excepted = [f"{first}.{m}_proj" for m in ("3.down", "5.down", "5.gate", "5.up")]
     for key, t in state.items():
         module = key.removesuffix(".weight")
         matrix = key.startswith("model.layers.") and key.endswith(".weight") and t.dim() == 2

@@ -7,12 +7,11 @@
     families.py adapter-gradients --model DIR --adapter DIR --batch FILE --ours FILE [--tolerance T]
 
 NAME is one of tests/golden/family_models.py. A line of `--tokens` is {"ids": [...]}; `--ours` of
-`logits` holds `logits.0`, `logits.1` ...; a plan is {"keep": [[...], [], ...]}, one list per layer, []
-where a layer has no mixture (or all of it stays); `--batch` holds `ids.S` and `labels.S` as
-forward.safetensors of tests/golden/families does, and `--ours` of `adapter-gradients` the gradients by
-the names of the adapter file, and `loss` if it likes. Differences are relative to the largest value of
-a tensor. Prints one line and exits 1 where they differ.
-"""
+`logits` holds `logits.0`, `logits.1` ...; a plan is {"keep": [[...], [], ...]}, one list per layer,
+[] where a layer has no mixture (or all of it stays); `--batch` holds `ids.S` and `labels.S` as
+forward.safetensors of tests/golden/families does, and `--ours` of `adapter-gradients` the gradients
+by the names of the adapter file, and `loss` if it likes. Differences are relative to the largest
+value of a tensor. Prints one line and exits 1 where they differ."""
 import argparse
 import copy
 import json
@@ -69,7 +68,8 @@ def with_adapter(model_folder, adapter, scale):
     state = {k: v.float() if v.is_floating_point() else v
              for k, v in fm.tensors_of(model_folder).items()}
     kind = AutoConfig.from_pretrained(model_folder).model_type
-    known = {f"base_model.model.{m}.lora_{f}.weight" for m in fm.lora_targets(state, kind) for f in "AB"}
+    known = {f"base_model.model.{m}.lora_{f}.weight" for m in fm.lora_targets(state, kind)
+             for f in "AB"}
     if strange := sorted(adapter.keys() - known):
         raise Differs(f"the adapter has {strange[0]} (and {len(strange) - 1} more), which is no matrix "
                       "of the model")
@@ -79,8 +79,8 @@ def with_adapter(model_folder, adapter, scale):
 
 
 def make(args):
-    model = fm.build(args.family, args.seed, torch.bfloat16 if args.dtype == "bf16" else torch.float32)
-    fm.write(model, args.output)
+    dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
+    fm.write(fm.build(args.family, args.seed, dtype), args.output)
     return f"{args.family} in {args.output}"
 
 
@@ -104,7 +104,7 @@ def layer_of(name):
 
 
 def sliced(base, keep, pruned_config):
-    """A model with the reduced count whose tensors are those of `base`, cut along their expert axis.
+    """A model with the reduced count; its tensors are those of `base`, cut along their expert axis.
 
     The axis is the one whose length differs; what has none is copied.
     """
