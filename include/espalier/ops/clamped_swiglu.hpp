@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = (u + 1) · g · sigmoid(alpha · g)  with  g = min(gate, limit),  u = clamp(up, -limit, limit),
 // elementwise.                                                          gate, up, y [R, F]
-// The activation of gpt-oss's experts (OpenAI 2025, arXiv:2508.10925, section 2.2). The limit is
+// The activation of gpt-oss's experts (OpenAI 2025, arXiv:2508.10925). The limit is
 // rounded to T, alpha to acc_t; computed in acc_t, each result rounded to T once. Gradients pass
 // the bounds as in ops/clamp.hpp. Saves gate and up; backward recomputes the sigmoid.
 #pragma once

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = [a | b] per head.              a [N, A, P1]   b [N, A, P2] or [N, 1, P2]   y [N, A, P1 + P2]
 // One head in b is shared by all heads: the rotary part of the keys of multi-head latent attention
-// (DeepSeek-AI 2024, arXiv:2405.04434, eq. 16). Exact. The gradient of a shared b is the sum over
+// (DeepSeek-AI 2024, arXiv:2405.04434). Exact. The gradient of a shared b is the sum over
 // the heads in their order, in acc_t, rounded once. Nothing is saved but shapes.
 #pragma once
 
