@@ -3,6 +3,9 @@
 #pragma once
 
 #include <espalier/cuda/attention.hpp>
+#include <espalier/cuda/bias.hpp>
+#include <espalier/cuda/clamped_swiglu.hpp>
+#include <espalier/cuda/column_blocks.hpp>
 #include <espalier/cuda/device.hpp>
 #include <espalier/cuda/elementwise.hpp>
 #include <espalier/cuda/embedding.hpp>
@@ -15,4 +18,5 @@
 #include <espalier/cuda/rope.hpp>
 #include <espalier/cuda/router_rule.hpp>
 #include <espalier/cuda/runtime.hpp>
+#include <espalier/cuda/sigmoid_gate.hpp>
 #include <espalier/cuda/swiglu.hpp>

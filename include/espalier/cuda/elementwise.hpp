@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// add, mul, scale, cast and mask_columns on the device Cuda.
+// add, mul, scale, clamp, cast and mask_columns on the device Cuda.
 #pragma once
 
 #include <limits>
@@ -9,6 +9,7 @@
 #include <espalier/kernels/elementwise.hpp>
 #include <espalier/ops/add.hpp>
 #include <espalier/ops/cast.hpp>
+#include <espalier/ops/clamp.hpp>
 #include <espalier/ops/mask_columns.hpp>
 #include <espalier/ops/mul.hpp>
 #include <espalier/ops/scale.hpp>
@@ -77,6 +78,24 @@ template <FloatElement T>
 std::array<AnyTensor, 1> launch_backward(Cuda, const Scale& op, const Saved&,
                                          const Tensor<T, Cuda>& dy) {
   return {detail::scaled(dy, op.factor)};
+}
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const Clamp& op, Saved& saved, const Tensor<T, Cuda>& x) {
+  Tensor<T, Cuda> y(x.shape());
+  ESP_CUDA(kernels::clamp(ptr(y), ptr(x), cpu::bound_of<T>(op.low), cpu::bound_of<T>(op.high),
+                          y.numel(), stream()));
+  saved.tensors = {x};
+  return y;
+}
+template <FloatElement T>
+std::array<AnyTensor, 1> launch_backward(Cuda, const Clamp& op, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+  const auto x = saved.get<T, Cuda>(0);
+  const Tensor<T, Cuda> dx(x.shape());
+  ESP_CUDA(kernels::clamp_backward(ptr(dx), ptr(dy), ptr(x), cpu::bound_of<T>(op.low),
+                                   cpu::bound_of<T>(op.high), dx.numel(), stream()));
+  return {dx};
 }
 
 template <FloatElement To, FloatElement From>

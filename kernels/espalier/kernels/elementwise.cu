@@ -7,6 +7,9 @@ namespace espalier::kernels {
   template cudaError_t add(T*, const T*, const T*, std::int64_t, cudaStream_t);             \
   template cudaError_t scale(T*, const T*, float, std::int64_t, cudaStream_t);              \
   template cudaError_t multiply(T*, const T*, const T*, std::int64_t, cudaStream_t);        \
+  template cudaError_t clamp(T*, const T*, float, float, std::int64_t, cudaStream_t);       \
+  template cudaError_t clamp_backward(T*, const T*, const T*, float, float, std::int64_t,   \
+                                      cudaStream_t);                                        \
   template cudaError_t cast(float*, const T*, std::int64_t, cudaStream_t);                  \
   template cudaError_t cast(__nv_bfloat16*, const T*, std::int64_t, cudaStream_t);          \
   template cudaError_t cast(__half*, const T*, std::int64_t, cudaStream_t);                 \

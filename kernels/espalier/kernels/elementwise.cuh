@@ -16,6 +16,14 @@ struct ScaleFunction {
   float factor;
   __device__ float operator()(float x) const { return factor * x; }
 };
+struct ClampFunction {
+  float low, high;
+  __device__ float operator()(float x) const { return x < low ? low : x > high ? high : x; }
+};
+struct ClampGradient {
+  float low, high;
+  __device__ float operator()(float dy, float x) const { return low <= x && x <= high ? dy : 0.0f; }
+};
 struct CastFunction {
   __device__ float operator()(float x) const { return x; }
 };
@@ -31,6 +39,15 @@ cudaError_t scale(T* y, const T* x, float factor, std::int64_t n, cudaStream_t s
 template <class T>
 cudaError_t multiply(T* y, const T* a, const T* b, std::int64_t n, cudaStream_t stream) {
   return map(MultiplyFunction{}, n, stream, y, a, b);
+}
+template <class T>
+cudaError_t clamp(T* y, const T* x, float low, float high, std::int64_t n, cudaStream_t stream) {
+  return map(ClampFunction{low, high}, n, stream, y, x);
+}
+template <class T>
+cudaError_t clamp_backward(T* dx, const T* dy, const T* x, float low, float high, std::int64_t n,
+                           cudaStream_t stream) {
+  return map(ClampGradient{low, high}, n, stream, dx, dy, x);
 }
 template <class To, class From>
 cudaError_t cast(To* y, const From* x, std::int64_t n, cudaStream_t stream) {

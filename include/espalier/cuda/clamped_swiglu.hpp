@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// clamped_swiglu on the device Cuda.
+#pragma once
+
+#include <espalier/cuda/device.hpp>
+#include <espalier/kernels/clamped_swiglu.hpp>
+#include <espalier/ops/clamped_swiglu.hpp>
+
+namespace espalier::cuda {
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const ClampedSwiGlu& op, Saved& saved,
+                               const Tensor<T, Cuda>& gate, const Tensor<T, Cuda>& up) {
+  ClampedSwiGlu::check(gate.shape(), up.shape());
+  Tensor<T, Cuda> y(gate.shape());
+  ESP_CUDA(kernels::clamped_swiglu_forward(ptr(y), ptr(gate), ptr(up), static_cast<float>(op.alpha),
+                                           cpu::bound_of<T>(op.limit), y.numel(), stream()));
+  saved.tensors = {gate, up};
+  return y;
+}
+
+template <FloatElement T>
+std::array<AnyTensor, 2> launch_backward(Cuda, const ClampedSwiGlu& op, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+  const auto gate = saved.get<T, Cuda>(0), up = saved.get<T, Cuda>(1);
+  const Tensor<T, Cuda> dgate(dy.shape()), dup(dy.shape());
+  ESP_CUDA(kernels::clamped_swiglu_backward(ptr(dgate), ptr(dup), ptr(dy), ptr(gate), ptr(up),
+                                            static_cast<float>(op.alpha),
+                                            cpu::bound_of<T>(op.limit), dy.numel(), stream()));
+  return {dgate, dup};
+}
+
+}  // namespace espalier::cuda

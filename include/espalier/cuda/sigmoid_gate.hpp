@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// sigmoid_gate on the device Cuda.
+#pragma once
+
+#include <espalier/cuda/device.hpp>
+#include <espalier/kernels/sigmoid_gate.hpp>
+#include <espalier/ops/sigmoid_gate.hpp>
+
+namespace espalier::cuda {
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const SigmoidGate&, Saved& saved, const Tensor<T, Cuda>& x,
+                               const Tensor<T, Cuda>& gate) {
+  SigmoidGate::check(x.shape(), gate.shape());
+  Tensor<T, Cuda> y(x.shape());
+  ESP_CUDA(
+      kernels::sigmoid_gate_forward(ptr(y), ptr(x), ptr(gate), x.shape(0), x.shape(1), stream()));
+  saved.tensors = {saved.needs[1] ? x : Tensor<T, Cuda>(), gate};
+  return y;
+}
+
+template <FloatElement T>
+std::array<AnyTensor, 2> launch_backward(Cuda, const SigmoidGate&, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+  const auto x = saved.get<T, Cuda>(0), gate = saved.get<T, Cuda>(1);
+  Tensor<T, Cuda> dx, dgate;
+  if (saved.needs[0]) dx = Tensor<T, Cuda>(dy.shape());
+  if (saved.needs[1]) dgate = Tensor<T, Cuda>(gate.shape());
+  ESP_CUDA(kernels::sigmoid_gate_backward(ptr(dx), ptr(dgate), ptr(dy), ptr(x), ptr(gate),
+                                          dy.shape(0), dy.shape(1), stream()));
+  return {dx, dgate};
+}
+
+}  // namespace espalier::cuda
