@@ -31,7 +31,7 @@ class Rows {
 
   void run() {
     norm();
-    turn();
+    rotate();
     gate();
     drop();
     embed();
@@ -98,25 +98,26 @@ class Rows {
         {dw});
   }
 
-  void turn() {
+  void rotate() {
     const std::int64_t p = m_.head_dim, heads = m_.heads;
     const auto x = random_on_device<T>({n_, heads * p}, 1);
     const Tensor<T, Cuda> y(x.shape());
-    std::vector<float> turns;
+    std::vector<float> cos_sin;
     for (std::int64_t i = 0; i < n_; ++i) {
       const auto angle = [&](std::int64_t c) {
         const float exponent = static_cast<float>(2 * c) / static_cast<float>(p);
         const float a = 1.0f / std::pow(10000.0f, exponent) * static_cast<float>(i);
         return static_cast<double>(a);
       };
-      for (std::int64_t c = 0; c < p / 2; ++c) turns.push_back(float(std::cos(angle(c))));
-      for (std::int64_t c = 0; c < p / 2; ++c) turns.push_back(float(std::sin(angle(c))));
+      for (std::int64_t c = 0; c < p / 2; ++c) cos_sin.push_back(float(std::cos(angle(c))));
+      for (std::int64_t c = 0; c < p / 2; ++c) cos_sin.push_back(float(std::sin(angle(c))));
     }
-    const DeviceArray<float> table(turns);
+    const DeviceArray<float> table(cos_sin);
+    const kernels::RopeSizes sizes{n_, heads, p, p};
     time(
-        "rope", kernels::rope_bytes(n_, heads, p, 2),
+        "rope", kernels::rope_bytes(sizes, 2),
         [&] {
-          return kernels::rope(cuda::ptr(y), cuda::ptr(x), table.data(), n_, heads, p, 1.0f,
+          return kernels::rope(cuda::ptr(y), cuda::ptr(x), table.data(), sizes, 1.0f,
                                cuda::stream());
         },
         [&] {

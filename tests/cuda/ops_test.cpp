@@ -31,6 +31,15 @@ TEMPLATE_TEST_CASE("device Cuda: rms_norm as on the CPU", "[cuda]", DEVICE_TYPES
 TEMPLATE_TEST_CASE("device Cuda: rope as on the CPU", "[cuda]", DEVICE_TYPES) {
   const Tensor<std::int32_t> positions({4}, std::vector<std::int32_t>{0, 5, 1, 300});
   on_both_devices<TestType>({{4, 3, 8}}, [&](auto x) { return rope(x, positions, 10000.0); });
+  RopeConfig config{.dims = 6};
+  config.interleaved = GENERATE(false, true);
+  config.scaling = RopeConfig::Scaling::yarn;
+  config.factor = 4;
+  config.original_positions = 64;
+  config.attention_factor = 1.2;
+  on_both_devices<TestType>({{4, 3, 9}}, [&](auto x) { return rope(x, positions, config); });
+  CHECK_THROWS_WITH(rope(Var<float, Cuda>(Tensor<float, Cuda>({4, 1, 4})), positions, config),
+                    Catch::Contains("rope: dims is 6, x is [4, 1, 4]"));
 }
 
 TEMPLATE_TEST_CASE("device Cuda: mask_columns as on the CPU", "[cuda]", DEVICE_TYPES) {
@@ -163,6 +172,42 @@ TEMPLATE_TEST_CASE("device Cuda: attention of packed segments as on the CPU", "[
   on_both_devices<TestType>({{9, 4, 8}, {9, 2, 8}, {9, 2, 8}}, [](auto q, auto k, auto v) {
     return attention(q, k, v, {0, 5, 5, 9}, 3);
   });
+}
+
+TEMPLATE_TEST_CASE("device Cuda: attention with sinks as on the CPU, with their gradient", "[cuda]",
+                   DEVICE_TYPES) {
+  on_both_devices<TestType>({{9, 4, 8}, {9, 2, 8}, {4}}, [](auto q, auto kv, auto sinks) {
+    return attention(q, kv, kv, {0, 5, 5, 9}, 3, sinks);
+  });
+  on_both_devices<TestType>({{9, 4, 8}, {9, 2, 8}}, [](auto q, auto kv) {
+    using D = typename decltype(q.value())::device_type;
+    const AnyVar frozen(to<D>(make_tensor<float>({4}, normal(4, 9))));
+    return attention(q, kv, kv, {0, 9}, 0, frozen);
+  });
+  const Var<float, Cuda> x(Tensor<float, Cuda>({4, 2, 8}, 1.0f));
+  CHECK_THROWS_WITH(attention(x, x, x, {0, 4}, 0, AnyVar(Tensor<float, Cuda>({3}, 1.0f))),
+                    Catch::Contains("attention: sinks is [3], expected [2]"));
+}
+
+TEMPLATE_TEST_CASE("device Cuda: attention with sinks of segments that continue caches", "[cuda]",
+                   DEVICE_TYPES) {
+  using T = TestType;
+  const cpu::AttentionHeads heads{4, 2, 8, 0};
+  const auto q = make_tensor<T>({5, 4, 8}, normal_of<T>(160, 1));
+  const auto k = make_tensor<T>({9, 2, 8}, normal_of<T>(144, 2));
+  const auto v = make_tensor<T>({9, 2, 8}, normal_of<T>(144, 3));
+  const auto sinks = make_tensor<T>({4}, normal_of<T>(4, 4));
+  const auto work = [&](const T* qs, const T* ks, const T* vs, T* ys) {
+    return std::vector<cpu::AttentionSegment<T>>{{qs, ks, vs, ys, 3, 5},
+                                                 {qs + 96, ks, vs, ys + 96, 2, 9}};
+  };
+  const Tensor<T> want(q.shape());
+  cpu::attention_forward<T>(work(q.data(), k.data(), v.data(), want.data()), heads, sinks);
+  const auto on_q = to<Cuda>(q), on_k = to<Cuda>(k), on_v = to<Cuda>(v);
+  const Tensor<T, Cuda> got(q.shape());
+  launch_attention(Cuda{}, work(on_q.data(), on_k.data(), on_v.data(), got.data()), heads,
+                   to<Cuda>(sinks));
+  require_close_runs(to_vector(to<Cpu>(got)), to_vector(want), dtype_of<T>::value);
 }
 
 TEST_CASE("device Cuda: cross entropy with a trained head, log-probabilities", "[cuda]") {

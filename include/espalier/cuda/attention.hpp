@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention on the device Cuda, of packed segments and of continuations of caches.
+// Attention on the device Cuda, of packed segments and of continuations of caches, with sinks or
+// without.
 #pragma once
 
 #include <vector>
 
 #include <espalier/cuda/device.hpp>
 #include <espalier/kernels/attention.hpp>
+#include <espalier/kernels/attention_sinks.hpp>
+#include <espalier/kernels/elementwise.hpp>
 #include <espalier/ops/attention.hpp>
 
 namespace espalier::cuda {
@@ -70,26 +73,85 @@ Tensor<T, Cuda> launch_forward(Cuda, const CausalAttention& op, Saved& saved,
   return y;
 }
 
+namespace detail {
+
+struct AttentionGradients {
+  AnyTensor dq, dk, dv;
+  Tensor<float, Cuda> dot;  // [N, A], <dy, y> of each row and head
+};
+
 template <FloatElement T>
-std::array<AnyTensor, 3> launch_backward(Cuda, const CausalAttention& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
+AttentionGradients attention_gradients(const CausalAttention& op, const Saved& saved,
+                                       const Tensor<T, Cuda>& dy) {
   const auto q = saved.get<T, Cuda>(0), k = saved.get<T, Cuda>(1), v = saved.get<T, Cuda>(2),
              y = saved.get<T, Cuda>(3);
   const auto log_sum = saved.get<float, Cuda>(4);
-  auto segments = detail::packed_segments(op, k, v);
+  auto segments = packed_segments(op, k, v);
   const Tensor<T, Cuda> dq(q.shape()), dk(k.shape()), dv(v.shape());
-  const Tensor<float, Cuda> dots(log_sum.shape());
+  const Tensor<float, Cuda> dot(log_sum.shape());
   ESP_CUDA(kernels::attention_backward(
-      ptr(dq), ptr(dk), ptr(dv), ptr(dots), ptr(dy), ptr(y), ptr(log_sum), ptr(q),
-      segments.upload(), detail::attention_sizes(q.shape(), k.shape(), segments.size(), op.window),
-      stream()));
-  return {dq, dk, dv};
+      ptr(dq), ptr(dk), ptr(dv), ptr(dot), ptr(dy), ptr(y), ptr(log_sum), ptr(q), segments.upload(),
+      attention_sizes(q.shape(), k.shape(), segments.size(), op.window), stream()));
+  return {dq, dk, dv, dot};
+}
+
+/// The sinks of `heads` query heads in f32.
+inline Tensor<float, Cuda> widened_sinks(const AnyTensor& sinks, std::int64_t heads) {
+  ESP_REQUIRE(sinks.shape() == Shape{heads}, ShapeError, CausalAttention::kName, ": sinks is ",
+              sinks.shape(), ", expected [", heads, "], one for each query head");
+  if (sinks.dtype() == DType::f32) return Tensor<float, Cuda>(sinks);
+  const Tensor<float, Cuda> wide(sinks.shape());
+  visit_dtype<bf16, f16>(CausalAttention::kName, sinks.dtype(), [&]<class S>() {
+    ESP_CUDA(kernels::cast(ptr(wide), ptr(Tensor<S, Cuda>(sinks)), heads, stream()));
+  });
+  return wide;
+}
+
+}  // namespace detail
+
+template <FloatElement T>
+std::array<AnyTensor, 3> launch_backward(Cuda, const CausalAttention& op, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+  auto grads = detail::attention_gradients(op, saved, dy);
+  return {std::move(grads.dq), std::move(grads.dk), std::move(grads.dv)};
+}
+
+template <FloatElement T>
+Tensor<T, Cuda> launch_forward(Cuda, const AttentionWithSinks& op, Saved& saved,
+                               const std::vector<AnyTensor>& in) {
+  const Tensor<T, Cuda> q(in[0]), k(in[1]), v(in[2]);
+  op.causal.check(q.shape(), k.shape(), v.shape());
+  const auto sinks = detail::widened_sinks(in[3], q.shape(1));
+  Tensor<T, Cuda> y = launch_forward(Cuda{}, op.causal, saved, q, k, v);
+  ESP_CUDA(kernels::attention_sinks(ptr(y), ptr(saved.get<float, Cuda>(4)), ptr(sinks),
+                                    {q.shape(0), q.shape(1), q.shape(2)}, stream()));
+  saved.tensors.push_back(in[3]);
+  return y;
+}
+
+template <FloatElement T>
+std::vector<AnyTensor> launch_backward(Cuda, const AttentionWithSinks& op, const Saved& saved,
+                                       const Tensor<T, Cuda>& dy) {
+  auto grads = detail::attention_gradients(op.causal, saved, dy);
+  std::vector<AnyTensor> all = {grads.dq, grads.dk, grads.dv, AnyTensor()};
+  if (!saved.needs[3]) return all;
+  const AnyTensor& stored = saved.tensors[5];
+  const auto sinks = detail::widened_sinks(stored, grads.dot.shape(1));
+  visit_dtype<float, bf16, f16>(AttentionWithSinks::kName, stored.dtype(), [&]<class S>() {
+    const Tensor<S, Cuda> d(stored.shape());
+    ESP_CUDA(kernels::attention_sinks_backward(ptr(d), ptr(grads.dot),
+                                               ptr(saved.get<float, Cuda>(4)), ptr(sinks),
+                                               grads.dot.shape(0), grads.dot.shape(1), stream()));
+    all[3] = d;
+  });
+  return all;
 }
 
 /// Segments whose queries and results lie one after another, each with the cache that it continues.
+/// `sinks`: empty, or [A] on the device, of f32, bf16 or f16.
 template <FloatElement T>
 void launch_attention(Cuda, const std::vector<cpu::AttentionSegment<T>>& work,
-                      const cpu::AttentionHeads& heads) {
+                      const cpu::AttentionHeads& heads, const AnyTensor& sinks = {}) {
   if (work.empty()) return;
   detail::DeviceSegments<T> segments;
   std::int64_t rows = 0;
@@ -97,12 +159,19 @@ void launch_attention(Cuda, const std::vector<cpu::AttentionSegment<T>>& work,
     segments.add(s.k, s.v, rows, s.q_rows, s.kv_rows);
     rows += s.q_rows;
   }
-  ESP_CUDA(kernels::attention_forward(
-      reinterpret_cast<kernel_t<T>*>(work[0].y), static_cast<float*>(nullptr),
-      reinterpret_cast<const kernel_t<T>*>(work[0].q), segments.upload(),
-      {rows, segments.size(), int(heads.heads), int(heads.kv_heads), int(heads.head_dim),
-       heads.window},
-      stream()));
+  auto* const y = reinterpret_cast<kernel_t<T>*>(work[0].y);
+  Tensor<float, Cuda> log_sum;
+  if (sinks) log_sum = Tensor<float, Cuda>(Shape{rows, heads.heads});
+  ESP_CUDA(kernels::attention_forward(y, sinks ? ptr(log_sum) : nullptr,
+                                      reinterpret_cast<const kernel_t<T>*>(work[0].q),
+                                      segments.upload(),
+                                      {rows, segments.size(), int(heads.heads), int(heads.kv_heads),
+                                       int(heads.head_dim), heads.window},
+                                      stream()));
+  if (!sinks) return;
+  const auto wide = detail::widened_sinks(sinks, heads.heads);
+  ESP_CUDA(kernels::attention_sinks(y, ptr(log_sum), ptr(wide), {rows, heads.heads, heads.head_dim},
+                                    stream()));
 }
 
 }  // namespace espalier::cuda

@@ -3,12 +3,14 @@
 //   q, y [N, A, P]   k, v [N, G, P]   query head a reads kv head a / (A / G)   scale P^-1/2
 // Each segment is causal on its own; with a window a row sees its last `window` keys. Saves q, k,
 // v, y and the log of each softmax sum; backward recomputes the weights (Dao et al. 2022,
-// arXiv:2205.14135).
+// arXiv:2205.14135). With sinks [A], each query head has a learned logit that joins the sum in the
+// softmax's denominator and has no value (gpt-oss); see ops/cpu/attention_sinks.hpp.
 #pragma once
 
 #include <espalier/autograd/var.hpp>
 #include <espalier/ops/cpu/attention.hpp>
 #include <espalier/ops/cpu/attention_backward.hpp>
+#include <espalier/ops/cpu/attention_sinks.hpp>
 
 namespace espalier {
 
@@ -73,18 +75,55 @@ struct CausalAttention {
     ESP_REQUIRE(window >= 0, ShapeError, kName, ": window is ", window, ", expected at least 0");
   }
 
- private:
   cpu::AttentionHeads heads(const Shape& q, const Shape& k) const {
     return {q[1], k[1], q[2], window};
   }
 };
 
-/// @throws ShapeError when heads, rows or segments do not fit.
+/// Inputs: q, k, v and the sinks [A] of any float type. Saves what CausalAttention does, y and
+/// log-sums with the sinks in them, and the sinks.
+struct AttentionWithSinks {
+  static constexpr const char* kName = "attention";
+  CausalAttention causal;
+
+  template <FloatElement T, Device D>
+  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
+    static_assert(!D::is_cuda, "attention: no CUDA path");
+    const Tensor<T, D> q(in[0]), k(in[1]), v(in[2]);
+    const Tensor<T, D> y = causal.forward(saved, q, k, v);
+    cpu::apply_sinks(y.data(), saved.get<acc_t<T>, D>(4).data(), q.shape(0),
+                     causal.heads(q.shape(), k.shape()), in[3]);
+    saved.tensors.push_back(in[3]);
+    return y;
+  }
+
+  template <FloatElement T, Device D>
+  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+    const auto grads = causal.backward(saved, dy);
+    std::vector<AnyTensor> all(grads.begin(), grads.end());
+    all.emplace_back();
+    if (!saved.needs[3]) return all;
+    const auto q = saved.get<T, D>(0), y = saved.get<T, D>(3);
+    const AnyTensor& sinks = saved.tensors[5];
+    const AnyTensor d =
+        cpu::sinks_gradient(dy.data(), y.data(), saved.get<acc_t<T>, D>(4).data(), q.shape(0),
+                            causal.heads(q.shape(), saved.tensors[1].shape()), sinks);
+    visit_dtype<float, double, bf16, f16>(kName, sinks.dtype(), [&]<class S>() {
+      all[3] = d.dtype() == sinks.dtype() ? d : AnyTensor(converted<S>(d));
+    });
+    return all;
+  }
+};
+
+/// `sinks`: empty, or [A] of any float type.
+/// @throws ShapeError when heads, rows, segments or sinks do not fit.
 template <FloatElement T, Device D>
 [[nodiscard]] Var<T, D> attention(const Var<T, D>& q, const Var<T, D>& k, const Var<T, D>& v,
                                   const std::vector<std::int64_t>& segments,
-                                  std::int64_t window = 0) {
-  return apply(CausalAttention{segments, window}, q, k, v);
+                                  std::int64_t window = 0, const AnyVar& sinks = {}) {
+  const CausalAttention causal{segments, window};
+  if (!sinks) return apply(causal, q, k, v);
+  return apply_list<T, D>(AttentionWithSinks{causal}, {q, k, v, sinks});
 }
 
 }  // namespace espalier

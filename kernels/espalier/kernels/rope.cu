@@ -3,9 +3,8 @@
 
 namespace espalier::kernels {
 
-#define ESP_INSTANTIATE(T)                                                                        \
-  template cudaError_t rope(T*, const T*, const float*, std::int64_t, std::int64_t, std::int64_t, \
-                            float, cudaStream_t);
+#define ESP_INSTANTIATE(T) \
+  template cudaError_t rope(T*, const T*, const float*, const RopeSizes&, float, cudaStream_t);
 ESP_INSTANTIATE(float)
 ESP_INSTANTIATE(__nv_bfloat16)
 ESP_INSTANTIATE(__half)
