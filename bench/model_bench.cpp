@@ -5,11 +5,11 @@
 #include <chrono>
 #include <functional>
 
+#include <espalier/hub/load_model.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/ops/cpu/ceilings.hpp>
 #include <espalier/ops/scale.hpp>
 #include <espalier/train/adamw.hpp>
-#include <espalier/hub/load_model.hpp>
 
 #include "cli/program.hpp"
 #include "cli/progress.hpp"

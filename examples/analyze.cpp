@@ -4,6 +4,7 @@
 //   analyze --model mixtral --adapter run --criteria router_delta,expert_delta --output scores
 // Writes scores.json, scores.csv, and one heatmap per criterion as PNG and SVG. Criteria without
 // data say little on their own; frequency, ean, reap and man come from one pass over the texts.
+#include <espalier/hub/load_model.hpp>
 #include <espalier/io/sha256.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/heatmap.hpp>
@@ -11,7 +12,6 @@
 #include <espalier/prune/criteria.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
-#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"
@@ -117,8 +117,8 @@ prune::WeightNorms measure_weights(const Options& o, const prune::ModelPair& mod
 }
 
 prune::ActivationScores measure_activations(const Options& o, const std::string& device,
-                                            const hub::Checkpoint& base, const hub::Checkpoint* tuned,
-                                            io::Json& provenance) {
+                                            const hub::Checkpoint& base,
+                                            const hub::Checkpoint* tuned, io::Json& provenance) {
   const hub::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
   const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
   std::optional<text::ChatTemplate> chat;  // only where a line needs it

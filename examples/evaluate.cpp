@@ -17,11 +17,11 @@
 #include <espalier/eval/mmlu_pro.hpp>
 #include <espalier/eval/replay.hpp>
 #include <espalier/eval/requests.hpp>
+#include <espalier/hub/load_model.hpp>
 #include <espalier/ops/cpu/isa.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/train/dataset.hpp>
-#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"

@@ -9,14 +9,14 @@
 #include <filesystem>
 #include <memory>
 
+#include <espalier/hub/load_model.hpp>
+#include <espalier/models/forecast.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/checkpoints.hpp>
 #include <espalier/train/dataset.hpp>
-#include <espalier/models/forecast.hpp>
-#include <espalier/hub/load_model.hpp>
 #include <espalier/train/packing.hpp>
 #include <espalier/train/run_state.hpp>
 #include <espalier/train/train_log.hpp>
@@ -63,7 +63,9 @@ void declare(CLI::App& app, Options& o) {
             ->check(CLI::PositiveNumber),
         static_cast<CLI::Option*>(
             app.add_flag("--rslora", o.lora.rslora, "Scale is alpha / sqrt(r)")),
-        app.add_option("--target", o.lora.targets, "Comma list of q,k,v,o,gate,up,down,router; of Mixtral gate (its router) and w1,w2,w3; "
+        app.add_option("--target", o.lora.targets,
+                       "Comma list of q,k,v,o,gate,up,down,router; of Mixtral gate (its router) "
+                       "and w1,w2,w3; "
                        "all (every linear layer but head and router) or all+router")
             ->delimiter(',')}) {
     option->excludes(adapter)->group(lora);
@@ -272,7 +274,9 @@ class TrainingData {
 /// f32 multiply-adds per second of a matrix product of the model's kind, for the forecast.
 double measured_flops_per_second(const DecoderConfig& c) {
   const std::int64_t in = std::min<std::int64_t>(c.hidden_size, 1024);
-  const std::int64_t out = std::min<std::int64_t>(c.has_mixture() ? c.mixture.width : c.intermediate_size, 2048), rows = 128;
+  const std::int64_t out = std::min<std::int64_t>(
+                         c.has_mixture() ? c.mixture.width : c.intermediate_size, 2048),
+                     rows = 128;
   const NoGrad no_grad;
   const Var<float> x(Tensor<float>(Shape{rows, in}, 0.5f));
   const AnyVar w(Tensor<float>(Shape{out, in}, 0.5f));
@@ -450,7 +454,7 @@ class FineTune {
     const DecoderConfig& c = base_.config();
     const std::int64_t largest = data_.largest_batch(o_.batch_size);
     const auto memory = forecast_fine_tuning(c, static_cast<double>(base_.total_bytes()), lora_,
-                                               trainable(), largest);
+                                             trainable(), largest);
     const double examples = static_cast<double>(data_.examples().examples.size());
     const double tokens = static_cast<double>(data_.examples().tokens);
     const double rest = static_cast<double>(state_.max_steps - state_.step);

@@ -7,11 +7,11 @@
 #include <chrono>
 #include <numeric>
 
+#include <espalier/hub/load_model.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/decode_stream.hpp>
-#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"

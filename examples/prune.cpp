@@ -57,8 +57,8 @@ std::pair<prune::Plan, std::string> make_plan(const Options& o, const hub::Mixtu
   prune::check_scores_fit(o.criterion, layers, mixture, o.scores);
   ESP_REQUIRE(o.keep <= mixture.experts, UsageError, "--keep ", o.keep, ": the model has ",
               mixture.experts, " experts per layer");
-  ESP_REQUIRE(o.keep >= mixture.top_k, UsageError, "--keep ", o.keep,
-              ": num_experts_per_tok is ", mixture.top_k, ", keep at least as many");
+  ESP_REQUIRE(o.keep >= mixture.top_k, UsageError, "--keep ", o.keep, ": num_experts_per_tok is ",
+              mixture.top_k, ", keep at least as many");
   prune::Plan plan = prune::plan_from_scores(layers, o.keep);
   plan.provenance["criterion"] = o.criterion;
   plan.provenance["keep"] = o.keep;
@@ -125,8 +125,7 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
   table.print();
   const double left = static_cast<double>(what.bytes) / static_cast<double>(what.base_bytes);
   fmt::print("\n{} layers, {} of {} experts in each: {} of {} ({:.2f}% less), {} parameters\n",
-             mixture.layers, kept, mixture.experts,
-             format_bytes(static_cast<double>(what.bytes)),
+             mixture.layers, kept, mixture.experts, format_bytes(static_cast<double>(what.bytes)),
              format_bytes(static_cast<double>(what.base_bytes)), 100 * (1 - left),
              parameters(what.shards));
   fmt::print("{}: {}\n", o.output, o.dry_run ? "not written (dry run)" : "written");
@@ -173,7 +172,8 @@ void run(const Options& o, const CommonOptions& common) {
     fmt::print(stderr, "prune: {:.2f} GB/s, at most {} of memory\n",
                static_cast<double>(what.bytes) / 1e9 / seconds.count(),
                format_bytes(static_cast<double>(peak_memory_bytes())));
-    if (adapter) prune::write_pruned_adapter(o.adapter, *adapter, base.expert_names(), plan, o.adapter_output);
+    if (adapter)
+      prune::write_pruned_adapter(o.adapter, *adapter, base.expert_names(), plan, o.adapter_output);
   }
   report(o, common, base, plan, what);
 }

@@ -92,25 +92,25 @@ std::vector<Forecast> forecast(const hub::Checkpoint& k, const Options& o) {
   lora.r = static_cast<int>(o.lora_r);
   lora.targets = resolve_targets(c, {"all+router"});
   const std::int64_t trainable = lora_parameters(c, o.lora_r, lora.targets);
-  const Term weights{"weights", "mapped as they are stored; the system may drop and read them again",
-                     stored};
+  const Term weights{"weights",
+                     "mapped as they are stored; the system may drop and read them again", stored};
   const auto tune = forecast_fine_tuning(c, stored, lora, trainable, o.tokens);
   const auto pass = forecast_inference(c, stored, o.tokens, false);
   const auto scores = forecast_inference(c, stored, o.tokens, true);
-  return {
-      {"fine_tune",
-       {weights,
-        {"adapter",
-         fmt::format("LoRA matrices of rank {} on every linear layer, and their gradients", o.lora_r),
-         tune.adapter_bytes},
-        {"optimizer", "AdamW's two moments per adapter parameter", tune.optimizer_bytes},
-        {"activations", "kept for the backward pass, and the work of one layer",
-         tune.activation_bytes}}},
-      {"analyze", {weights, {"activations", "of the layer at work", pass.activation_bytes}}},
-      {"evaluate",
-       {weights,
-        {"activations", "of the layer at work, and a score for every token of the vocabulary",
-         scores.activation_bytes}}}};
+  return {{"fine_tune",
+           {weights,
+            {"adapter",
+             fmt::format("LoRA matrices of rank {} on every linear layer, and their gradients",
+                         o.lora_r),
+             tune.adapter_bytes},
+            {"optimizer", "AdamW's two moments per adapter parameter", tune.optimizer_bytes},
+            {"activations", "kept for the backward pass, and the work of one layer",
+             tune.activation_bytes}}},
+          {"analyze", {weights, {"activations", "of the layer at work", pass.activation_bytes}}},
+          {"evaluate",
+           {weights,
+            {"activations", "of the layer at work, and a score for every token of the vocabulary",
+             scores.activation_bytes}}}};
 }
 
 /// What there is to say of a model's shape, whether or not it can be computed.
@@ -258,8 +258,9 @@ void print_unused(const hub::Checkpoint& k) {
 }
 
 void run(const Options& o, const CommonOptions& common) {
-  ESP_REQUIRE(o.lora_r >= 0 && o.lora_r <= 1 << 20 && o.tokens > 0, UsageError, "--lora-r ", o.lora_r, " and --tokens ",
-              o.tokens, " cannot be; expected 0 or more, and 1 or more");
+  ESP_REQUIRE(o.lora_r >= 0 && o.lora_r <= 1 << 20 && o.tokens > 0, UsageError, "--lora-r ",
+              o.lora_r, " and --tokens ", o.tokens,
+              " cannot be; expected 0 or more, and 1 or more");
   const hub::Checkpoint checkpoint(o.folder);
   const std::vector<Group> groups = groups_of(checkpoint);
   double parameters = 0;

@@ -3,10 +3,10 @@
 //   logits --model mixtral --tokens ids.jsonl --output logits.safetensors [--adapter DIR]
 //          [--mask-experts pruning_plan.json]
 // Lines {"ids": [...]} in; tensors logits.0, logits.1, ... [length, vocabulary] out.
+#include <espalier/hub/load_model.hpp>
 #include <espalier/io/jsonl.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/prune/plan.hpp>
-#include <espalier/hub/load_model.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"

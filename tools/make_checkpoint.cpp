@@ -44,7 +44,8 @@ void declare(CLI::App& app, Options& o) {
   o.vocab = app.add_option("--vocab", c.vocab_size, "Tokens in the vocabulary")->check(size);
   app.add_option("--max-positions", c.max_position_embeddings, "Longest sequence")->check(size);
   app.add_option("--rope-theta", c.attention.rope.theta, "Base of the rotary embedding");
-  app.add_option("--sliding-window", c.attention.window, "Attention window; 0: every earlier token");
+  app.add_option("--sliding-window", c.attention.window,
+                 "Attention window; 0: every earlier token");
   app.add_option("--initializer-range", c.initializer_range, "Standard deviation of the weights");
   app.add_flag("--tie-embeddings", c.tie_word_embeddings, "Output head shares the embedding");
   app.add_option("--dtype", o.dtype, "Type of the stored weights")

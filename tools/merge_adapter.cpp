@@ -3,8 +3,8 @@
 //   merge_adapter --model mixtral --adapter run --output merged
 // One tensor at a time, in the shards of the base. The sum is formed in f32 and rounded once to the
 // stored type; tensors that the adapter leaves alone are copied byte for byte.
-#include <espalier/io/adapter.hpp>
 #include <espalier/hub/checkpoint.hpp>
+#include <espalier/io/adapter.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
 

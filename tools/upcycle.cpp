@@ -36,7 +36,7 @@ void declare(CLI::App& app, Options& o) {
 }
 
 struct Target {
-  std::string source;  // the dense tensor that it comes from; empty for routers
+  std::string source;    // the dense tensor that it comes from; empty for routers
   std::uint64_t number;  // its stream of random numbers
   bool of_expert;
 };
@@ -66,7 +66,8 @@ UpcyclePlan plan(const hub::Checkpoint& dense, const DecoderConfig& config) {
   const TensorNames& names = dense.family().names;
   for (const TensorPlace& place : stored_tensors(config)) {
     const Part part = dense_part(place.part);
-    const std::string source = place.bias ? names.bias(part, place.layer) : names.of(part, place.layer);
+    const std::string source =
+        place.bias ? names.bias(part, place.layer) : names.of(part, place.layer);
     io::TensorSpec spec = io::make_spec(place.name, DType::f32, place.shape);
     spec.type = dense.at(source).type;
     spec.bytes = io::checked_bytes(spec, dense.folder().string());
@@ -108,9 +109,10 @@ void append_tensor(io::CheckpointWriter& out, const io::TensorSpec& t, const hub
   } else if (target.of_expert && o.noise > 0) {
     append_noisy(out, t, dense.tensor(target.source), Philox(seed, target.number), o.noise);
   } else {
-    dense.shard_of(target.source).content.for_each_piece(
-        dense.at(target.source),
-        [&](const void* data, std::size_t bytes) { out.append(t.name, data, bytes); });
+    dense.shard_of(target.source)
+        .content.for_each_piece(dense.at(target.source), [&](const void* data, std::size_t bytes) {
+          out.append(t.name, data, bytes);
+        });
   }
 }
 
@@ -184,7 +186,8 @@ int main(int argc, char** argv) {
   Options o;
   return espalier::run_program(
       argc, argv, "upcycle",
-      "Turns a dense checkpoint into a mixture of experts: llama and mistral into Mixtral's layout, "
+      "Turns a dense checkpoint into a mixture of experts: llama and mistral into Mixtral's "
+      "layout, "
       "qwen3 into Qwen3-MoE's.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const espalier::CommonOptions& common) { run(o, common); });

@@ -4,10 +4,10 @@
 //   verify --base mixtral --pruned pruned --other pruned-consolidated --text sample.txt
 // With --text also by what it computes: its logits are those of the base whose router gives the
 // dropped experts minus infinity.
+#include <espalier/hub/load_model.hpp>
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/verify.hpp>
 #include <espalier/text/tokenizer.hpp>
-#include <espalier/hub/load_model.hpp>
 
 #include "cli/program.hpp"
 #include "cli/progress.hpp"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // PEFT adapters: what PEFT wrote is read, what is written is read back, what cannot be honoured is
 // refused by key or tensor.
-#include <espalier/io/adapter.hpp>
 #include <espalier/hub/adapter.hpp>
 #include <espalier/hub/json_config.hpp>
+#include <espalier/io/adapter.hpp>
 #include <espalier/io/sha256.hpp>
 
 #include "support/catch.hpp"

@@ -235,9 +235,10 @@ TEST_CASE("criteria: a tuned checkpoint of another size is refused by key") {
   test::write_synthetic(folder / "base", test::synthetic_config());
   test::write_synthetic(folder / "tuned", other);
   const hub::Checkpoint base(folder / "base"), tuned(folder / "tuned");
-  CHECK(message_of<FormatError>([&] { check_same_model(base, tuned); }, folder.path()) ==
-        "tuned: the number of experts is 4, but 6 in base; expected a fine-tuned version of the same "
-        "model");
+  CHECK(
+      message_of<FormatError>([&] { check_same_model(base, tuned); }, folder.path()) ==
+      "tuned: the number of experts is 4, but 6 in base; expected a fine-tuned version of the same "
+      "model");
 }
 
 TEMPLATE_TEST_CASE("activation scores: every criterion against its definition", "", float, double) {

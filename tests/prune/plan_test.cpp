@@ -171,7 +171,8 @@ TEST_CASE("plan and scores: no damage to their text does more than throw an Erro
     try {
       const io::Json json = io::parse_json(text, "damaged");
       if (round % 2 == 0) {
-        check_plan_fits(parse_plan(json, "damaged"), hub::mixture_of(test::synthetic_config()), "damaged");
+        check_plan_fits(parse_plan(json, "damaged"), hub::mixture_of(test::synthetic_config()),
+                        "damaged");
       } else {
         (void)plan_from_scores(parse_scores(json, "damaged").criteria[0].second, 2);
       }

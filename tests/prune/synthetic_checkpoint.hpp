@@ -37,8 +37,7 @@ inline void write_synthetic(const std::filesystem::path& folder, const DecoderCo
                             DType dtype = DType::bf16, std::size_t max_shard_bytes = 7000,
                             std::uint64_t seed = 0) {
   std::filesystem::create_directories(folder);
-  io::write_text(folder / "config.json",
-                 io::dump(hub::config_json(config, dtype), 2) + "\n");
+  io::write_text(folder / "config.json", io::dump(hub::config_json(config, dtype), 2) + "\n");
   io::CheckpointWriter out(folder, hub::tensor_specs(config, dtype), max_shard_bytes);
   for (const io::ShardPlan& shard : out.shards()) {
     for (const io::TensorSpec& spec : shard.tensors) {

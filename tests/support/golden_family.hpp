@@ -42,8 +42,7 @@ class GoldenFamily {
 
   /// Everything that is recorded of the model.
   void check() const {
-    check_logits(hub::load_model<float>(checkpoint_), forward_, 1e-5);
-    check_logits(hub::load_model<double>(checkpoint_), forward_, 2e-5);  // the golden run is f32
+    check_logits(hub::load_model<float>(checkpoint_), forward_);
     check_gradients();
     check_cache();
     check_threads();
@@ -61,7 +60,7 @@ class GoldenFamily {
     load_parameters<float>(model.parameters(), [&](const std::string& name) {
       return golden.tensor("base_model.model." + name);
     });
-    check_logits(model, golden, 1e-5);
+    check_logits(model, golden);
     backward_of_loss(model, golden);
     std::size_t checked = 0;
     for (const NamedParameter& p : model.parameters()) {
@@ -91,35 +90,33 @@ class GoldenFamily {
     REQUIRE(m.count == 0);
   }
 
-  template <class T>
-  void check_logits(const Decoder<T>& model, const io::SafetensorsFile& golden,
-                    double tolerance) const {
+  void check_logits(const Decoder<float>& model, const io::SafetensorsFile& golden) const {
     const NoGrad no_grad;
     for (int s = 0; s < 2; ++s) {
       const auto hidden = model.hidden(PackedTokens(sequences_[static_cast<std::size_t>(s)]));
-      require_near(model.logits(hidden.value()), golden.tensor("logits." + std::to_string(s)),
-                   tolerance, "logits " + std::to_string(s));
+      require_near(model.logits(hidden.value()), golden.tensor("logits." + std::to_string(s)), 1e-5,
+                   "logits " + std::to_string(s));
     }
   }
 
   void backward_of_loss(const Decoder<float>& model, const io::SafetensorsFile& golden) const {
     const Tensor<std::int32_t> targets(Shape{static_cast<std::int64_t>(targets_.size())}, targets_);
-    const auto count = std::count_if(targets_.begin(), targets_.end(), [](int t) { return t >= 0; });
-    const auto loss = scale(model.loss(packed_, targets).loss_sum, 1.0 / static_cast<double>(count));
+    const auto count =
+        std::count_if(targets_.begin(), targets_.end(), [](int t) { return t >= 0; });
+    const auto loss =
+        scale(model.loss(packed_, targets).loss_sum, 1.0 / static_cast<double>(count));
     require_near(loss.value().reshaped({}), golden.tensor("loss").reshaped({}), 1e-5, "loss");
     backward(loss);
   }
 
   void check_gradients() const {
     const Decoder<float> model(
-        checkpoint_.config(),
-        [&](const std::string& name) { return checkpoint_.tensor(name); },
+        checkpoint_.config(), [&](const std::string& name) { return checkpoint_.tensor(name); },
         Decoder<float>::Base::trainable);
     backward_of_loss(model, forward_);
     // Gradients lie as the weights do, so they are found in the same way.
-    const Weights wanted(checkpoint_.config(), [&](const std::string& name) {
-      return forward_.tensor("grad." + name);
-    });
+    const Weights wanted(checkpoint_.config(),
+                         [&](const std::string& name) { return forward_.tensor("grad." + name); });
     const auto parameters = model.parameters();
     for (const LinearModule& m : linear_modules(checkpoint_.config())) {
       const auto p = std::find_if(parameters.begin(), parameters.end(),
@@ -141,7 +138,8 @@ class GoldenFamily {
     auto cache = model.new_cache(2);
     KvCache<float>* caches[] = {&cache};
     const auto part = [&](std::int64_t begin, std::int64_t end) {
-      const auto rows = model.hidden(PackedTokens({ids.begin() + begin, ids.begin() + end}), caches);
+      const auto rows =
+          model.hidden(PackedTokens({ids.begin() + begin, ids.begin() + end}), caches);
       REQUIRE(same_bits(rows, whole.rows(begin, end)));
     };
     part(0, 4);

@@ -40,7 +40,8 @@ namespace detail {
 inline std::string last_component(const std::string& module) {
   return module.substr(module.rfind('.') + 1);
 }
-inline std::map<std::string, LinearModule, std::less<>> modules_by_name(const DecoderConfig& model) {
+inline std::map<std::string, LinearModule, std::less<>> modules_by_name(
+    const DecoderConfig& model) {
   std::map<std::string, LinearModule, std::less<>> modules;
   for (LinearModule& m : linear_modules(model)) modules.emplace(m.name, m);
   return modules;

@@ -25,9 +25,9 @@ struct Mixture {
   std::int64_t experts = 0;  // per layer that has any; 0: a dense model
   std::int64_t top_k = 0;
   std::int64_t groups = 1, top_groups = 1;
-  std::vector<bool> sparse;      // [layers] has the layer experts?
-  std::vector<int> mtp_layers;   // numbers behind the last layer that hold experts too
-  bool mtp_tensors = false;      // or they stand under a prefix of their own
+  std::vector<bool> sparse;     // [layers] has the layer experts?
+  std::vector<int> mtp_layers;  // numbers behind the last layer that hold experts too
+  bool mtp_tensors = false;     // or they stand under a prefix of their own
 
   bool has(std::size_t layer) const { return layer < sparse.size() && sparse[layer]; }
 };
@@ -148,21 +148,21 @@ ESP_INLINE void Checkpoint::find_experts() {
     const auto count = static_cast<std::size_t>(mixture_.experts);
     experts.resize(count);
     if (t->expert >= 0) {
-      ESP_REQUIRE(t->expert < mixture_.experts, FormatError,
-                  shard_of(name).content.path().string(), ": tensor \"", name,
-                  "\" belongs to an expert beyond the ", mixture_.experts, " of config.json");
+      ESP_REQUIRE(t->expert < mixture_.experts, FormatError, shard_of(name).content.path().string(),
+                  ": tensor \"", name, "\" belongs to an expert beyond the ", mixture_.experts,
+                  " of config.json");
       experts[static_cast<std::size_t>(t->expert)] = true;
       continue;
     }
     const bool fits = std::cmp_less(t->axis, info.shape.size()) &&
                       info.shape[static_cast<std::size_t>(t->axis)] == mixture_.experts;
-    const bool scalar = std::all_of(info.shape.begin(), info.shape.end(),
-                                    [](std::int64_t n) { return n == 1; });
+    const bool scalar =
+        std::all_of(info.shape.begin(), info.shape.end(), [](std::int64_t n) { return n == 1; });
     ESP_REQUIRE(fits || scalar, FormatError, shard_of(name).content.path().string(), ": tensor \"",
                 name, "\" is ", io::shape_text(info), ", expected ", mixture_.experts,
                 " along axis ", t->axis, ", the experts of config.json");
-    const bool of_router = name.find("experts") == std::string::npos &&
-                           name.find("_linear") == std::string::npos;
+    const bool of_router =
+        name.find("experts") == std::string::npos && name.find("_linear") == std::string::npos;
     if (fits && !of_router) experts.assign(count, true);
   }
   for (const auto& [place, experts] : found) {
@@ -208,10 +208,10 @@ ESP_INLINE void Checkpoint::check_layout() {
     ESP_REQUIRE(found != nullptr, FormatError, folder().string(), ": tensor \"", want.name,
                 "\" is missing; config.json (", c.model_type, ", ", c.num_hidden_layers,
                 " layers, ", c.mixture.experts, " experts) calls for it");
-    ESP_REQUIRE(std::equal(found->shape.begin(), found->shape.end(), want.shape.begin(),
-                           want.shape.end()),
-                FormatError, shard_of(want.name).content.path().string(), ": tensor \"", want.name,
-                "\" is ", io::shape_text(*found), ", expected ", want.shape, " by config.json");
+    ESP_REQUIRE(
+        std::equal(found->shape.begin(), found->shape.end(), want.shape.begin(), want.shape.end()),
+        FormatError, shard_of(want.name).content.path().string(), ": tensor \"", want.name,
+        "\" is ", io::shape_text(*found), ", expected ", want.shape, " by config.json");
   }
   for (const std::string& name : names()) {
     if (known.count(name) == 1) continue;

@@ -179,8 +179,8 @@ ESP_INLINE DecoderConfig load_config(const std::filesystem::path& folder) {
 
 ESP_INLINE io::Json config_json(const DecoderConfig& c, DType dtype) {
   const Family* family = find_family(c.model_type);
-  ESP_REQUIRE(family != nullptr && family->write != nullptr, UsageError,
-              "config.json of a ", c.model_type, " cannot be written");
+  ESP_REQUIRE(family != nullptr && family->write != nullptr, UsageError, "config.json of a ",
+              c.model_type, " cannot be written");
   detail::JsonConfigWriter writer;
   family->write(c,
                 dtype == DType::bf16  ? "bfloat16"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of a Hugging Face checkpoint folder: config.json and either model.safetensors or shards
-// that model.safetensors.index.json lists. Opening maps every shard (nothing is read yet) and checks
-// that files and index tell the same story. Shards may be symbolic links. What the tensors mean is
-// the matter of hub/checkpoint.hpp.
+// that model.safetensors.index.json lists. Opening maps every shard (nothing is read yet) and
+// checks that files and index tell the same story. Shards may be symbolic links. What the tensors
+// mean is the matter of hub/checkpoint.hpp.
 #pragma once
 
 #ifdef __CUDACC__

@@ -18,9 +18,9 @@ namespace espalier {
 /// Where a tensor stands in a mixture.
 struct ExpertTensor {
   int layer = 0;
-  int expert = -1;     // -1: it holds a part of every expert
-  int axis = 0;        // along which, then
-  bool mtp = false;    // named as a part of multi-token prediction, with layers of its own count
+  int expert = -1;   // -1: it holds a part of every expert
+  int axis = 0;      // along which, then
+  bool mtp = false;  // named as a part of multi-token prediction, with layers of its own count
   std::size_t id_begin = 0, id_end = 0;  // where the expert's number stands in the name
 };
 

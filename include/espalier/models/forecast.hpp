@@ -111,8 +111,8 @@ ESP_INLINE MemoryForecast forecast_fine_tuning(const DecoderConfig& c, double we
     passing = std::max(passing, w.passing());
   }
   const double n = static_cast<double>(tokens);
-  const double logits =
-      std::min(n * static_cast<double>(c.vocab_size), 0x1p23) + n * static_cast<double>(c.hidden_size);
+  const double logits = std::min(n * static_cast<double>(c.vocab_size), 0x1p23) +
+                        n * static_cast<double>(c.hidden_size);
   MemoryForecast m;
   m.weights_bytes = weights_bytes;
   m.adapter_bytes = 2 * 4 * static_cast<double>(trainable);
@@ -140,9 +140,9 @@ ESP_INLINE double forecast_flops_per_token(const DecoderConfig& c, std::int64_t 
   const MixtureConfig& m = c.mixture;
   double met = static_cast<double>(c.hidden_size) * static_cast<double>(c.vocab_size);
   for (const LinearModule& matrix : linear_modules(c)) {
-    const double share = matrix.expert < 0 ? 1.0
-                                           : static_cast<double>(m.router.top_k) /
-                                                 static_cast<double>(m.experts);
+    const double share = matrix.expert < 0
+                             ? 1.0
+                             : static_cast<double>(m.router.top_k) / static_cast<double>(m.experts);
     met += share * static_cast<double>(matrix.out) * static_cast<double>(matrix.in);
   }
   const double q = static_cast<double>(c.attention.heads * c.attention.head_dim);

@@ -66,15 +66,16 @@ class Layout {
   ESP_INLINE const TensorPlace* find(Part part, int layer = -1, int expert = -1,
                                      bool bias = false) const {
     const std::uint64_t wanted = key(part, layer, expert, bias);
-    const auto it = std::lower_bound(index_.begin(), index_.end(), std::pair(wanted, std::size_t{0}));
+    const auto it =
+        std::lower_bound(index_.begin(), index_.end(), std::pair(wanted, std::size_t{0}));
     return it == index_.end() || it->first != wanted ? nullptr : &places_[it->second];
   }
 
  private:
   static std::uint64_t key(Part part, int layer, int expert, bool bias) {
     return std::uint64_t{static_cast<std::uint8_t>(part)} << 48 |
-           static_cast<std::uint64_t>(layer + 1) << 24 | static_cast<std::uint64_t>(expert + 1) << 1 |
-           std::uint64_t{bias};
+           static_cast<std::uint64_t>(layer + 1) << 24 |
+           static_cast<std::uint64_t>(expert + 1) << 1 | std::uint64_t{bias};
   }
 
   std::vector<TensorPlace> places_;
@@ -102,8 +103,8 @@ inline Extents feed_forward_extents(const DecoderConfig& c, Part part, std::int6
 inline std::vector<Part> expert_parts(const TensorNames& names) {
   std::vector<Part> parts;
   for (const NamePattern& p : names.patterns) {
-    const bool matrix = p.part == Part::expert_gate || p.part == Part::expert_up ||
-                        p.part == Part::expert_down;
+    const bool matrix =
+        p.part == Part::expert_gate || p.part == Part::expert_up || p.part == Part::expert_down;
     if (matrix) parts.push_back(p.part);
   }
   return parts;
@@ -121,7 +122,8 @@ inline std::vector<AttentionMatrix> attention_matrices(const DecoderConfig& c) {
   const std::int64_t h = c.hidden_size, q = a.heads * a.head_dim, kv = a.kv_heads * a.head_dim;
   std::vector<AttentionMatrix> list;
   if (m.kv_rank == 0) {
-    list = {{Part::q, {q, h}, a.qkv_bias}, {Part::k, {kv, h}, a.qkv_bias},
+    list = {{Part::q, {q, h}, a.qkv_bias},
+            {Part::k, {kv, h}, a.qkv_bias},
             {Part::v, {kv, h}, a.qkv_bias}};
   } else {
     if (m.q_rank == 0) {
@@ -326,12 +328,13 @@ ESP_INLINE std::vector<std::string> resolve_targets(const DecoderConfig& c,
     }
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       std::string list;
-      for (const std::string_view t : known) list += std::string(list.empty() ? "" : ",") + std::string(t);
+      for (const std::string_view t : known)
+        list += std::string(list.empty() ? "" : ",") + std::string(t);
       for (const auto& [alias, meaning] : c.names.target_aliases) {
         if (alias != "gate") list += "," + std::string(alias);
       }
-      throw UsageError(detail::concat({"lora: unknown target '", target, "', expected some of ", list,
-                                       ", or all, or all+router"}));
+      throw UsageError(detail::concat({"lora: unknown target '", target, "', expected some of ",
+                                       list, ", or all, or all+router"}));
     }
     add(name);
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The weights of a model by what they are for, whatever a checkpoint calls them and however it
-// stores its experts. Matrices [out, in] come in their stored type. Those of fused experts are views
-// into the fused tensor; only gpt-oss, which stores them transposed, makes copies.
+// stores its experts. Matrices [out, in] come in their stored type. Those of fused experts are
+// views into the fused tensor; only gpt-oss, which stores them transposed, makes copies.
 #pragma once
 
 #include <cstring>
@@ -56,9 +56,9 @@ inline AnyTensor transposed_columns(const AnyTensor& matrix, std::int64_t first,
   parallel_for(out.shape(0), 8, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t c = begin; c < end; ++c) {
-        std::memcpy(out.bytes() + static_cast<std::size_t>(c * rows + r) * size,
-                    matrix.bytes() + static_cast<std::size_t>(r * columns + first + c * step) * size,
-                    size);
+        std::memcpy(
+            out.bytes() + static_cast<std::size_t>(c * rows + r) * size,
+            matrix.bytes() + static_cast<std::size_t>(r * columns + first + c * step) * size, size);
       }
     }
   });
@@ -96,7 +96,9 @@ ESP_INLINE AnyTensor Weights::fused(Part part, int layer, int expert, bool bias)
   const std::int64_t extent = row.shape(1), f = config_.mixture.width;
   const std::int64_t first = part == Part::expert_up ? 1 : 0;
   if (config_.mixture.storage == ExpertStorage::fused) {
-    if (bias) return down ? row.reshaped({extent}) : row.reshaped({2, f}).rows(first, first + 1).reshaped({f});
+    if (bias)
+      return down ? row.reshaped({extent})
+                  : row.reshaped({2, f}).rows(first, first + 1).reshaped({f});
     const AnyTensor matrix = row.reshaped({extent, row.shape(2)});
     return down ? matrix : matrix.rows(first * f, (first + 1) * f);
   }

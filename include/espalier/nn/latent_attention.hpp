@@ -47,9 +47,9 @@ struct LatentProjection {
                 Shape{n, heads, shape.head_dim});
     const auto compressed = kv_a(x, training);
     const auto latent = kv_a_norm(narrow(compressed, 0, shape.kv_rank));
-    const auto shared_key = reshape(narrow(compressed, shape.kv_rank, rotated), Shape{n, 1, rotated});
-    const auto expanded =
-        reshape(kv_b(latent, training), Shape{n, heads, nope + shape.v_dim});
+    const auto shared_key =
+        reshape(narrow(compressed, shape.kv_rank, rotated), Shape{n, 1, rotated});
+    const auto expanded = reshape(kv_b(latent, training), Shape{n, heads, nope + shape.v_dim});
     return {concat_heads(narrow(queries, 0, nope),
                          rope(narrow(queries, nope, rotated), positions, rope_config)),
             concat_heads(narrow(expanded, 0, nope), rope(shared_key, positions, rope_config)),

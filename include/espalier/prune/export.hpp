@@ -36,10 +36,9 @@ struct Export {
 namespace detail {
 
 /// New shards, in the order of a state dict; what the model does not know comes last.
-inline std::vector<io::ShardPlan> consolidated_shards(const hub::Checkpoint& base,
-                                                      std::map<std::string, io::TensorSpec> specs,
-                                                      const std::map<std::string, std::string>& sources,
-                                                      std::size_t max_shard_bytes) {
+inline std::vector<io::ShardPlan> consolidated_shards(
+    const hub::Checkpoint& base, std::map<std::string, io::TensorSpec> specs,
+    const std::map<std::string, std::string>& sources, std::size_t max_shard_bytes) {
   std::vector<io::TensorSpec> ordered;
   const auto take = [&](const std::string& name) {
     const auto it = specs.find(name);
@@ -64,8 +63,8 @@ inline std::vector<io::ShardPlan> consolidated_shards(const hub::Checkpoint& bas
 }  // namespace detail
 
 /// @throws FormatError when the plan does not fit the checkpoint
-[[nodiscard]] inline Export plan_export(const hub::Checkpoint& base, const Plan& plan, Layout layout,
-                                        std::size_t max_shard_bytes,
+[[nodiscard]] inline Export plan_export(const hub::Checkpoint& base, const Plan& plan,
+                                        Layout layout, std::size_t max_shard_bytes,
                                         const std::string& plan_source) {
   check_plan_fits(plan, base.mixture(), plan_source);
   check_exportable(plan, base.mixture(), plan_source);
@@ -89,8 +88,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(const hub::Checkpoint& bas
     if (!target.tensors.empty()) out.shards.push_back(std::move(target));
   }
   if (layout == Layout::consolidated) {
-    out.shards =
-        detail::consolidated_shards(base, std::move(specs), out.sources, max_shard_bytes);
+    out.shards = detail::consolidated_shards(base, std::move(specs), out.sources, max_shard_bytes);
   }
   return out;
 }

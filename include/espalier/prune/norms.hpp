@@ -40,16 +40,16 @@ struct StoredMatrix {
   const TensorNames& names = checkpoint.family().names;
   std::vector<StoredMatrix> list;
   for (const NamePattern& p : names.patterns) {
-    const bool matrix = p.part == Part::expert_gate || p.part == Part::expert_up ||
-                        p.part == Part::expert_down;
+    const bool matrix =
+        p.part == Part::expert_gate || p.part == Part::expert_up || p.part == Part::expert_down;
     if (!matrix || p.text.find("{e}") == std::string_view::npos) continue;
     const std::string name = names.of(p.part, layer, expert);
     if (checkpoint.find(name) == nullptr) continue;
     list.push_back({name, names.module(p.part, layer, expert)});
   }
   if (!list.empty()) return list;
-  const bool by_rows = checkpoint.computable() &&
-                       checkpoint.config().mixture.storage == ExpertStorage::fused;
+  const bool by_rows =
+      checkpoint.computable() && checkpoint.config().mixture.storage == ExpertStorage::fused;
   if (by_rows) {
     const std::int64_t f = checkpoint.config().mixture.width, h = checkpoint.config().hidden_size;
     const std::string both = names.of(Part::experts_gate_up, layer);

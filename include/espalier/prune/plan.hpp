@@ -149,9 +149,9 @@ ESP_INLINE void check_plan_fits(const Plan& plan, const hub::Mixture& model,
     }
     ESP_REQUIRE(!plan.keep[l].empty(), FormatError, source, ": layer ", l, ": keeps no expert");
     for (const int id : plan.keep[l]) {
-      ESP_REQUIRE(id >= 0 && id < model.experts, FormatError, source, ": layer ", l,
-                  ": expert id ", id, " is out of range, the model has ", model.experts,
-                  " experts (0 to ", model.experts - 1, ")");
+      ESP_REQUIRE(id >= 0 && id < model.experts, FormatError, source, ": layer ", l, ": expert id ",
+                  id, " is out of range, the model has ", model.experts, " experts (0 to ",
+                  model.experts - 1, ")");
     }
     ESP_REQUIRE(std::cmp_greater_equal(plan.keep[l].size(), model.top_k), FormatError, source,
                 ": layer ", l, " keeps ", plan.keep[l].size(),
@@ -174,7 +174,8 @@ ESP_INLINE void check_exportable(const Plan& plan, const hub::Mixture& model,
     if (model.groups <= 1) continue;
     // Fewer in one group than in another, and loaders take an expert for one of another group.
     std::vector<std::int64_t> of_group(static_cast<std::size_t>(model.groups));
-    for (const int id : kept) ++of_group[static_cast<std::size_t>(id / (model.experts / model.groups))];
+    for (const int id : kept)
+      ++of_group[static_cast<std::size_t>(id / (model.experts / model.groups))];
     for (std::size_t g = 0; g < of_group.size(); ++g) {
       ESP_REQUIRE(of_group[g] == of_group[0], FormatError, source, ": layer ", l, " keeps ",
                   of_group[g], " experts of group ", g, " and ", of_group[0],

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a plan makes of one tensor of a checkpoint, or of one module of an adapter: it stays, it goes
-// with its expert, it is renamed, or it keeps the kept experts' part of it.
+// What a plan makes of one tensor of a checkpoint, or of one module of an adapter: it stays, it
+// goes with its expert, it is renamed, or it keeps the kept experts' part of it.
 //   model.layers.3.mlp.experts.5.up_proj.weight  -> ...experts.2.up_proj.weight, or dropped
 //   model.layers.3.mlp.gate.weight               -> the rows of the kept experts
 #pragma once
@@ -69,7 +69,8 @@ void for_each_kept_piece(const hub::Checkpoint& base, const Plan& plan, const st
   // [before, E, after]: per index before the axis, a run of bytes per expert.
   const auto layer = static_cast<std::size_t>(base.expert_names().find(source)->layer);
   std::size_t before = 1;
-  for (int i = 0; i < axis; ++i) before *= static_cast<std::size_t>(info.shape[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < axis; ++i)
+    before *= static_cast<std::size_t>(info.shape[static_cast<std::size_t>(i)]);
   const auto experts = static_cast<std::size_t>(info.shape[static_cast<std::size_t>(axis)]);
   const std::size_t run = info.bytes / before / experts;
   constexpr std::size_t kPiece = std::size_t{16} << 20;

@@ -10,8 +10,8 @@
 
 #include <cmath>
 
-#include <espalier/io/json.hpp>
 #include <espalier/hub/checkpoint.hpp>
+#include <espalier/io/json.hpp>
 
 namespace espalier::prune {
 

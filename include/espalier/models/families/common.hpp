@@ -134,8 +134,8 @@ inline void read_rope(const ConfigReader& json, double theta, DecoderConfig& c) 
   }
   if (rope.scaling != Scaling::none) {
     const double positions = static_cast<double>(c.max_position_embeddings);
-    rope.original_positions = json.positive_or(in + "original_max_position_embeddings",
-                                               c.max_position_embeddings);
+    rope.original_positions =
+        json.positive_or(in + "original_max_position_embeddings", c.max_position_embeddings);
     rope.factor = json.number_or(in + "factor", 1);
     if (rope.scaling == Scaling::yarn) read_yarn(json, in, positions, rope);
     rope.low_freq_factor = json.number_or(in + "low_freq_factor", 1);
@@ -201,8 +201,7 @@ ESP_INLINE DecoderConfig read_common(const ConfigReader& json, const TensorNames
   c.tie_word_embeddings = json.truth_or("tie_word_embeddings", false);
   c.bos_token_id =
       json.present("bos_token_id") ? detail::token_id(json, "bos_token_id") : defaults.bos;
-  c.pad_token_id =
-      json.present("pad_token_id") ? detail::token_id(json, "pad_token_id") : -1;
+  c.pad_token_id = json.present("pad_token_id") ? detail::token_id(json, "pad_token_id") : -1;
   c.eos_token_ids =
       json.present("eos_token_id") ? detail::token_ids(json, "eos_token_id") : defaults.eos;
   const double theta = c.attention.rope.theta;
@@ -289,8 +288,8 @@ ESP_INLINE void read_first_dense(const ConfigReader& json, std::int64_t fallback
 ESP_INLINE void refuse_true(const ConfigReader& json, const std::vector<std::string>& keys,
                             const char* why) {
   for (const std::string& key : keys) {
-    ESP_REQUIRE(!json.truth_or(key, false), UnsupportedError, json.where(), ": \"", key, "\" is true; ",
-                why);
+    ESP_REQUIRE(!json.truth_or(key, false), UnsupportedError, json.where(), ": \"", key,
+                "\" is true; ", why);
   }
 }
 
@@ -366,8 +365,7 @@ ESP_INLINE void read_latent_attention(const ConfigReader& json, DecoderConfig& c
   c.attention.qkv_bias = c.attention.o_bias = json.truth_or("attention_bias", false);
   c.attention.rope.dims = 0;
   c.attention.rope.interleaved = json.truth_or("rope_interleave", true);
-  c.attention.scale =
-      yarn_softmax_scale(json) / math::sqrt(static_cast<double>(latent.head_dim));
+  c.attention.scale = yarn_softmax_scale(json) / math::sqrt(static_cast<double>(latent.head_dim));
 }
 
 ESP_INLINE void write_latent_attention(const DecoderConfig& c, ConfigWriter& to) {

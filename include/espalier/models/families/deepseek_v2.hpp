@@ -41,14 +41,15 @@ inline void write_deepseek_v2(const DecoderConfig& c, std::string_view dtype, Co
 }  // namespace detail
 
 ESP_INLINE const Family& deepseek_v2() {
-  static const auto* family = new Family{.model_type = "deepseek_v2",
-                                         .architecture = "DeepseekV2ForCausalLM",
-                                         .names = deepseek_names(),
-                                         .expert_keys = {"n_routed_experts", "num_local_experts", "num_experts"},
-                                         .groups_key = "n_group",
-                                         .top_groups_key = "topk_group",
-                                         .read = detail::read_deepseek_v2,
-                                         .write = detail::write_deepseek_v2};
+  static const auto* family =
+      new Family{.model_type = "deepseek_v2",
+                 .architecture = "DeepseekV2ForCausalLM",
+                 .names = deepseek_names(),
+                 .expert_keys = {"n_routed_experts", "num_local_experts", "num_experts"},
+                 .groups_key = "n_group",
+                 .top_groups_key = "topk_group",
+                 .read = detail::read_deepseek_v2,
+                 .write = detail::write_deepseek_v2};
   return *family;
 }
 

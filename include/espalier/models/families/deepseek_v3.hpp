@@ -40,15 +40,16 @@ inline void write_deepseek_v3(const DecoderConfig& c, std::string_view dtype, Co
 }  // namespace detail
 
 ESP_INLINE const Family& deepseek_v3() {
-  static const auto* family = new Family{.model_type = "deepseek_v3",
-                                         .architecture = "DeepseekV3ForCausalLM",
-                                         .names = deepseek_names(),
-                                         .expert_keys = {"n_routed_experts", "num_local_experts", "num_experts"},
-                                         .groups_key = "n_group",
-                                         .top_groups_key = "topk_group",
-                                         .mtp_key = "num_nextn_predict_layers",
-                                         .read = detail::read_deepseek_v3,
-                                         .write = detail::write_deepseek_v3};
+  static const auto* family =
+      new Family{.model_type = "deepseek_v3",
+                 .architecture = "DeepseekV3ForCausalLM",
+                 .names = deepseek_names(),
+                 .expert_keys = {"n_routed_experts", "num_local_experts", "num_experts"},
+                 .groups_key = "n_group",
+                 .top_groups_key = "topk_group",
+                 .mtp_key = "num_nextn_predict_layers",
+                 .read = detail::read_deepseek_v3,
+                 .write = detail::write_deepseek_v3};
   return *family;
 }
 

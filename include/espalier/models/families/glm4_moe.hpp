@@ -17,7 +17,8 @@ namespace espalier::families {
 namespace detail {
 
 inline DecoderConfig read_glm4_moe(const ConfigReader& json) {
-  DecoderConfig c = read_common(json, glm4_moe().names, {.rms_norm_eps = 1e-5, .max_positions = 131072, .kv_heads = 8});
+  DecoderConfig c = read_common(json, glm4_moe().names,
+                                {.rms_norm_eps = 1e-5, .max_positions = 131072, .kv_heads = 8});
   c.attention.qkv_bias = json.truth_or("attention_bias", false);
   c.attention.q_k_norm = json.truth_or("use_qk_norm", false);
   read_deepseek_mixture(json, glm4_moe(), c);
@@ -41,15 +42,16 @@ inline void write_glm4_moe(const DecoderConfig& c, std::string_view dtype, Confi
 }  // namespace detail
 
 ESP_INLINE const Family& glm4_moe() {
-  static const auto* family = new Family{.model_type = "glm4_moe",
-                                         .architecture = "Glm4MoeForCausalLM",
-                                         .names = deepseek_names(),
-                                         .expert_keys = {"n_routed_experts", "num_local_experts", "num_experts"},
-                                         .groups_key = "n_group",
-                                         .top_groups_key = "topk_group",
-                                         .mtp_key = "num_nextn_predict_layers",
-                                         .read = detail::read_glm4_moe,
-                                         .write = detail::write_glm4_moe};
+  static const auto* family =
+      new Family{.model_type = "glm4_moe",
+                 .architecture = "Glm4MoeForCausalLM",
+                 .names = deepseek_names(),
+                 .expert_keys = {"n_routed_experts", "num_local_experts", "num_experts"},
+                 .groups_key = "n_group",
+                 .top_groups_key = "topk_group",
+                 .mtp_key = "num_nextn_predict_layers",
+                 .read = detail::read_glm4_moe,
+                 .write = detail::write_glm4_moe};
   return *family;
 }
 

@@ -18,15 +18,14 @@ namespace espalier::families {
 namespace detail {
 
 inline TensorNames gpt_oss_names() {
-  return dense_names().with(
-      {{Part::sinks, "model.layers.{l}.self_attn.sinks"},
-       {Part::router, "model.layers.{l}.mlp.router.weight"},
-       {Part::experts_gate_up, "model.layers.{l}.mlp.experts.gate_up_proj"},
-       {Part::experts_down, "model.layers.{l}.mlp.experts.down_proj"},
-       // Modules of adapters; on disk the two above hold all experts.
-       {Part::expert_gate, "model.layers.{l}.mlp.experts.{e}.gate_proj"},
-       {Part::expert_up, "model.layers.{l}.mlp.experts.{e}.up_proj"},
-       {Part::expert_down, "model.layers.{l}.mlp.experts.{e}.down_proj"}});
+  return dense_names().with({{Part::sinks, "model.layers.{l}.self_attn.sinks"},
+                             {Part::router, "model.layers.{l}.mlp.router.weight"},
+                             {Part::experts_gate_up, "model.layers.{l}.mlp.experts.gate_up_proj"},
+                             {Part::experts_down, "model.layers.{l}.mlp.experts.down_proj"},
+                             // Modules of adapters; on disk the two above hold all experts.
+                             {Part::expert_gate, "model.layers.{l}.mlp.experts.{e}.gate_proj"},
+                             {Part::expert_up, "model.layers.{l}.mlp.experts.{e}.up_proj"},
+                             {Part::expert_down, "model.layers.{l}.mlp.experts.{e}.down_proj"}});
 }
 
 inline DecoderConfig read_gpt_oss(const ConfigReader& json) {

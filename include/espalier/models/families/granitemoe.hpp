@@ -44,19 +44,20 @@ inline void write_granitemoe(const DecoderConfig& c, std::string_view dtype, Con
 }  // namespace detail
 
 ESP_INLINE const Family& granitemoe() {
-  static const auto* family = new Family{.model_type = "granitemoe",
-                                         .architecture = "GraniteMoeForCausalLM",
-                                         .names = qwen_moe_names().with(
-                                             {{Part::router, "model.layers.{l}.block_sparse_moe.router.layer.weight"},
-                                              {Part::experts_gate_up, "model.layers.{l}.block_sparse_moe.input_linear.weight"},
-                                              {Part::experts_down, "model.layers.{l}.block_sparse_moe.output_linear.weight"},
-                                              // Modules of adapters; on disk the two above hold all experts.
-                                              {Part::expert_gate, "model.layers.{l}.block_sparse_moe.experts.{e}.gate_proj"},
-                                              {Part::expert_up, "model.layers.{l}.block_sparse_moe.experts.{e}.up_proj"},
-                                              {Part::expert_down, "model.layers.{l}.block_sparse_moe.experts.{e}.down_proj"}}),
-                                         .expert_keys = {"num_local_experts", "num_experts"},
-                                         .read = detail::read_granitemoe,
-                                         .write = detail::write_granitemoe};
+  static const auto* family = new Family{
+      .model_type = "granitemoe",
+      .architecture = "GraniteMoeForCausalLM",
+      .names = qwen_moe_names().with(
+          {{Part::router, "model.layers.{l}.block_sparse_moe.router.layer.weight"},
+           {Part::experts_gate_up, "model.layers.{l}.block_sparse_moe.input_linear.weight"},
+           {Part::experts_down, "model.layers.{l}.block_sparse_moe.output_linear.weight"},
+           // Modules of adapters; on disk the two above hold all experts.
+           {Part::expert_gate, "model.layers.{l}.block_sparse_moe.experts.{e}.gate_proj"},
+           {Part::expert_up, "model.layers.{l}.block_sparse_moe.experts.{e}.up_proj"},
+           {Part::expert_down, "model.layers.{l}.block_sparse_moe.experts.{e}.down_proj"}}),
+      .expert_keys = {"num_local_experts", "num_experts"},
+      .read = detail::read_granitemoe,
+      .write = detail::write_granitemoe};
   return *family;
 }
 

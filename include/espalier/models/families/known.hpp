@@ -12,8 +12,7 @@ namespace espalier::families {
 namespace detail {
 
 inline Family known(const char* model_type, const char* architecture,
-                    std::vector<std::string> expert_keys,
-                    const std::vector<NamePattern>& names) {
+                    std::vector<std::string> expert_keys, const std::vector<NamePattern>& names) {
   Family family;
   family.model_type = model_type;
   family.architecture = architecture;
@@ -46,7 +45,8 @@ inline std::vector<Family> known_families() {
              {Part::expert_up, "model.layers.{l}.feed_forward.experts.{e}.w3.weight"},
              {Part::expert_down, "model.layers.{l}.feed_forward.experts.{e}.w2.weight"}}));
   Family& ernie = add(
-      known("ernie4_5_moe", "Ernie4_5_MoeForCausalLM", {"moe_num_experts", "num_experts", "num_local_experts"},
+      known("ernie4_5_moe", "Ernie4_5_MoeForCausalLM",
+            {"moe_num_experts", "num_experts", "num_local_experts"},
             {{Part::selection_bias, "model.layers.{l}.mlp.moe_statics.e_score_correction_bias"}}));
   ernie.selection_bias_axis = 1;
   ernie.top_k_keys = {"moe_k", "num_experts_per_tok"};
@@ -56,20 +56,20 @@ inline std::vector<Family> known_families() {
     const bool nested = std::string_view(model_type) == "qwen3_5_moe";
     const char* architecture =
         nested ? "Qwen3_5MoeForConditionalGeneration" : "Qwen3_5MoeForCausalLM";
-    Family& qwen = add(
-        nested ? known(model_type, architecture,
-                       {"text_config.num_experts", "text_config.num_local_experts"},
-                       {{Part::router, "model.language_model.layers.{l}.mlp.gate.weight"},
-                        {Part::expert_gate,
-                         "model.language_model.layers.{l}.mlp.experts.{e}.gate_proj.weight"},
-                        {Part::expert_up,
-                         "model.language_model.layers.{l}.mlp.experts.{e}.up_proj.weight"},
-                        {Part::expert_down,
-                         "model.language_model.layers.{l}.mlp.experts.{e}.down_proj.weight"},
-                        {Part::experts_gate_up,
-                         "model.language_model.layers.{l}.mlp.experts.gate_up_proj"}})
-               : known(model_type, architecture, {"num_experts", "num_local_experts"},
-                       {{Part::experts_gate_up, "model.layers.{l}.mlp.experts.gate_up_proj"}}));
+    Family& qwen =
+        add(nested ? known(model_type, architecture,
+                           {"text_config.num_experts", "text_config.num_local_experts"},
+                           {{Part::router, "model.language_model.layers.{l}.mlp.gate.weight"},
+                            {Part::expert_gate,
+                             "model.language_model.layers.{l}.mlp.experts.{e}.gate_proj.weight"},
+                            {Part::expert_up,
+                             "model.language_model.layers.{l}.mlp.experts.{e}.up_proj.weight"},
+                            {Part::expert_down,
+                             "model.language_model.layers.{l}.mlp.experts.{e}.down_proj.weight"},
+                            {Part::experts_gate_up,
+                             "model.language_model.layers.{l}.mlp.experts.gate_up_proj"}})
+                   : known(model_type, architecture, {"num_experts", "num_local_experts"},
+                           {{Part::experts_gate_up, "model.layers.{l}.mlp.experts.gate_up_proj"}}));
     qwen.mtp_prefixes = {"mtp."};
     if (nested) qwen.top_k_keys = {"text_config.num_experts_per_tok"};
   }
@@ -96,7 +96,8 @@ inline std::vector<Family> known_families() {
                  {Part::selection_bias, "backbone.layers.{l}.mixer.gate.e_score_correction_bias"},
                  {Part::expert_up, "backbone.layers.{l}.mixer.experts.{e}.up_proj.weight"},
                  {Part::expert_down, "backbone.layers.{l}.mixer.experts.{e}.down_proj.weight"}}));
-  std::erase_if(nemotron.names.patterns, [](const NamePattern& p) { return p.part == Part::expert_gate; });
+  std::erase_if(nemotron.names.patterns,
+                [](const NamePattern& p) { return p.part == Part::expert_gate; });
   nemotron.groups_key = "n_group";
   nemotron.top_groups_key = "topk_group";
   nemotron.mtp_prefixes = {"mtp."};
@@ -108,7 +109,8 @@ inline std::vector<Family> known_families() {
                     {{Part::router, "language_model.model.layers.{l}.feed_forward.router.weight"},
                      {Part::experts_gate_up,
                       "language_model.model.layers.{l}.feed_forward.experts.gate_up_proj"},
-                     {Part::experts_down, "language_model.model.layers.{l}.feed_forward.experts.down_proj"}})
+                     {Part::experts_down,
+                      "language_model.model.layers.{l}.feed_forward.experts.down_proj"}})
             : known(model_type, "Llama4ForCausalLM", {"num_local_experts"},
                     {{Part::router, "model.layers.{l}.feed_forward.router.weight"},
                      {Part::experts_gate_up, "model.layers.{l}.feed_forward.experts.gate_up_proj"},
@@ -120,8 +122,9 @@ inline std::vector<Family> known_families() {
              {Part::experts_gate_up, "model.layers.{l}.block_sparse_moe.input_linear.weight"},
              {Part::experts_down, "model.layers.{l}.block_sparse_moe.output_linear.weight"}}));
 
-  add(refused("deepseek_v4",
-              "its first layers route by a table from tokens to experts, which pruning would break"));
+  add(refused(
+      "deepseek_v4",
+      "its first layers route by a table from tokens to experts, which pruning would break"));
   for (const char* model_type : {"mistral4", "kimi_linear", "hy_v3", "hy_v4"}) {
     add(refused(model_type, "its layout is not known here"));
   }

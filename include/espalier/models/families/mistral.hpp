@@ -16,8 +16,8 @@ namespace espalier::families {
 namespace detail {
 
 inline DecoderConfig read_mistral(const ConfigReader& json) {
-  DecoderConfig c = read_common(
-      json, mistral().names, {.max_positions = 131072, .kv_heads = 8, .bos = 1, .eos = {2}});
+  DecoderConfig c = read_common(json, mistral().names,
+                                {.max_positions = 131072, .kv_heads = 8, .bos = 1, .eos = {2}});
   // Absent it is 4096, null it is none.
   c.attention.window = json.present("sliding_window") ? 0 : 4096;
   if (json.has("sliding_window")) c.attention.window = json.positive("sliding_window");

@@ -16,8 +16,7 @@ namespace espalier::families {
 namespace detail {
 
 inline DecoderConfig read_qwen2(const ConfigReader& json) {
-  DecoderConfig c =
-      read_common(json, qwen2().names, {.max_positions = 32768, .kv_heads = 32});
+  DecoderConfig c = read_common(json, qwen2().names, {.max_positions = 32768, .kv_heads = 32});
   c.attention.qkv_bias = true;
   read_qwen_windows(json, c);
   return c;

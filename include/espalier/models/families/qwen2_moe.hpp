@@ -17,8 +17,7 @@ namespace espalier::families {
 namespace detail {
 
 inline DecoderConfig read_qwen2_moe(const ConfigReader& json) {
-  DecoderConfig c =
-      read_common(json, qwen2_moe().names, {.max_positions = 32768, .kv_heads = 16});
+  DecoderConfig c = read_common(json, qwen2_moe().names, {.max_positions = 32768, .kv_heads = 16});
   c.attention.qkv_bias = json.truth_or("qkv_bias", true);
   read_qwen_windows(json, c);
   read_mixture(json, qwen2_moe().expert_keys, "moe_intermediate_size", c);
@@ -39,16 +38,17 @@ inline void write_qwen2_moe(const DecoderConfig& c, std::string_view dtype, Conf
 }  // namespace detail
 
 ESP_INLINE const Family& qwen2_moe() {
-  static const auto* family = new Family{.model_type = "qwen2_moe",
-                                         .architecture = "Qwen2MoeForCausalLM",
-                                         .names = qwen_moe_names().with(
-                                             {{Part::shared_gate, "model.layers.{l}.mlp.shared_expert.gate_proj.weight"},
-                                              {Part::shared_up, "model.layers.{l}.mlp.shared_expert.up_proj.weight"},
-                                              {Part::shared_down, "model.layers.{l}.mlp.shared_expert.down_proj.weight"},
-                                              {Part::shared_router, "model.layers.{l}.mlp.shared_expert_gate.weight"}}),
-                                         .expert_keys = {"num_experts", "num_local_experts"},
-                                         .read = detail::read_qwen2_moe,
-                                         .write = detail::write_qwen2_moe};
+  static const auto* family =
+      new Family{.model_type = "qwen2_moe",
+                 .architecture = "Qwen2MoeForCausalLM",
+                 .names = qwen_moe_names().with(
+                     {{Part::shared_gate, "model.layers.{l}.mlp.shared_expert.gate_proj.weight"},
+                      {Part::shared_up, "model.layers.{l}.mlp.shared_expert.up_proj.weight"},
+                      {Part::shared_down, "model.layers.{l}.mlp.shared_expert.down_proj.weight"},
+                      {Part::shared_router, "model.layers.{l}.mlp.shared_expert_gate.weight"}}),
+                 .expert_keys = {"num_experts", "num_local_experts"},
+                 .read = detail::read_qwen2_moe,
+                 .write = detail::write_qwen2_moe};
   return *family;
 }
 

@@ -16,8 +16,8 @@ namespace espalier::families {
 namespace detail {
 
 inline DecoderConfig read_qwen3(const ConfigReader& json) {
-  DecoderConfig c = read_common(
-      json, qwen3().names, {.max_positions = 32768, .kv_heads = 32, .head_dim = 128});
+  DecoderConfig c =
+      read_common(json, qwen3().names, {.max_positions = 32768, .kv_heads = 32, .head_dim = 128});
   c.attention.qkv_bias = c.attention.o_bias = json.truth_or("attention_bias", false);
   c.attention.q_k_norm = true;
   read_qwen_windows(json, c);

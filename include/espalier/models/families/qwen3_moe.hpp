@@ -16,8 +16,7 @@ namespace espalier::families {
 namespace detail {
 
 inline DecoderConfig read_qwen3_moe(const ConfigReader& json) {
-  DecoderConfig c =
-      read_common(json, qwen3_moe().names, {.max_positions = 32768, .kv_heads = 4});
+  DecoderConfig c = read_common(json, qwen3_moe().names, {.max_positions = 32768, .kv_heads = 4});
   c.attention.qkv_bias = c.attention.o_bias = json.truth_or("attention_bias", false);
   c.attention.q_k_norm = true;
   if (json.truth_or("use_sliding_window", false)) read_windows(json, c);
