@@ -13,6 +13,7 @@
 #include <espalier/models/families/llama.hpp>
 #include <espalier/models/families/mistral.hpp>
 #include <espalier/models/families/mixtral.hpp>
+#include <espalier/models/families/olmoe.hpp>
 #include <espalier/models/families/qwen2.hpp>
 #include <espalier/models/families/qwen2_moe.hpp>
 #include <espalier/models/families/qwen3.hpp>
