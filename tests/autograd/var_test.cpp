@@ -243,6 +243,43 @@ TEST_CASE("backward: sums of gradients have the same bits for any number of thre
   }
 }
 
+namespace {
+/// An op of a user's whose backward returns what it is told to.
+struct Wrong {
+  static constexpr const char* kName = "wrong";
+  std::vector<AnyTensor> grads;
+
+  template <FloatElement T, Device D = Cpu>
+  Tensor<T, D> forward(Saved&, const std::vector<AnyTensor>& in) const {
+    return Tensor<T, D>(in[0]).clone();
+  }
+  template <FloatElement T, Device D = Cpu>
+  std::vector<AnyTensor> backward(const Saved&, const Tensor<T, D>&) const {
+    return grads;
+  }
+};
+}  // namespace
+
+TEST_CASE("backward: what an op returns is checked for count, shape and type", "[autograd][var]") {
+  const V a = leaf({1, 2, 3, 4}), b = leaf({1});
+  const auto run = [&](std::vector<AnyTensor> grads) {
+    backward(sum(apply_list<float, Cpu>(Wrong{std::move(grads)}, {a, b})));
+  };
+  const Tensor<float> right({4}, 1.0f), other({1}, 1.0f);
+  REQUIRE_THROWS_WITH(run({right}), "wrong backward: returned 1 gradients for 2 inputs");
+  REQUIRE_THROWS_WITH(run({Tensor<float>({1000000}, 1.0f), other}),
+                      "wrong backward: the gradient of input 0 is [1000000], the input is [4]");
+  REQUIRE_THROWS_WITH(run({Tensor<double>({4}, 1.0), other}),
+                      "wrong backward: the gradient of input 0 is f64, the input is f32");
+  run({right, other});
+  REQUIRE(grad_of(a) == Values{1, 1, 1, 1});
+}
+
+TEST_CASE("apply: an empty input is named", "[autograd][var]") {
+  REQUIRE_THROWS_WITH(scale(Var<float>(), 2), "scale: input 0 is empty");
+  REQUIRE_THROWS_WITH(add(leaf({1}), V()), "add: input 1 is empty");
+}
+
 TEST_CASE("backward: gradients that do not fit are refused", "[autograd][var]") {
   const V a = leaf({1, 2});
   a.node()->grad = Tensor<float>({3}, 0.f);

@@ -31,6 +31,7 @@ struct Node {
   const char* op = "leaf";
   std::uint64_t order = 0;                    // greater than that of any input; 0 for leaves
   std::vector<std::shared_ptr<Node>> inputs;  // null where an input needs no gradient
+  std::vector<AnyTensor> like;                // shape, type and device of each input, no values
   /// One gradient per input; may leave those empty that `needs` does not ask for.
   Function<std::vector<AnyTensor>(const AnyTensor& dy, const std::vector<bool>& needs)> backward;
   /// Instead of `backward`: a graph to go on with (autograd/checkpoint.hpp).

@@ -111,8 +111,30 @@ class Sweep {
       const trace::Scope scope(node->op, " backward");
       grads = backward(dy, needs);
     }
+    check_gradients(*node, grads, needs);
     for (std::size_t i = 0; i < needs.size(); ++i) {
       if (needs[i]) accept(node->inputs[i].get(), std::move(grads[i]));
+    }
+  }
+
+  /// What an op's backward returns is as wide as what it was computed from.
+  ESP_INLINE static void check_gradients(const Node& node, const std::vector<AnyTensor>& grads,
+                                         const std::vector<bool>& needs) {
+    if (node.like.empty()) return;  // not made by an op
+    ESP_REQUIRE(grads.size() == needs.size(), Error, node.op, " backward: returned ", grads.size(),
+                " gradients for ", needs.size(), " inputs");
+    for (std::size_t i = 0; i < node.like.size(); ++i) {
+      const AnyTensor &got = grads[i], &want = node.like[i];
+      if (!needs[i] || !got) continue;  // empty means zero
+      ESP_REQUIRE(got.shape() == want.shape(), ShapeError, node.op,
+                  " backward: the gradient of input ", i, " is ", got.shape(), ", the input is ",
+                  want.shape());
+      ESP_REQUIRE(got.dtype() == want.dtype(), DTypeError, node.op,
+                  " backward: the gradient of input ", i, " is ", name(got.dtype()),
+                  ", the input is ", name(want.dtype()));
+      ESP_REQUIRE(&got.memory() == &want.memory(), DeviceError, node.op,
+                  " backward: the gradient of input ", i, " is on ", got.memory().device,
+                  ", the input on ", want.memory().device);
     }
   }
 

@@ -105,14 +105,28 @@ inline double moved_bytes(const std::vector<AnyTensor>& read,
 /// Where the output of an op on `inputs` goes in the graph: nowhere when none needs a gradient.
 struct Recorded {
   std::vector<std::shared_ptr<Node>> edges;
+  std::vector<AnyTensor> inputs_like;
   bool graph = false;
 
-  explicit Recorded(const std::vector<AnyVar>& inputs) {
+  Recorded(const char* op, const std::vector<AnyVar>& inputs) {
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      ESP_REQUIRE(inputs[i], Error, op, ": input ", i, " is empty");
+    }
     if (detail::graph.recording == Recording::off) return;
     for (const AnyVar& v : inputs) {
       edges.push_back(v.requires_grad() ? v.node() : nullptr);
       graph = graph || edges.back();
     }
+    if (graph && detail::graph.recording == Recording::full) inputs_like = like(inputs);
+  }
+  /// The inputs without their values, for the check of what backward returns.
+  static std::vector<AnyTensor> like(const std::vector<AnyVar>& inputs) {
+    std::vector<AnyTensor> like;
+    like.reserve(inputs.size());
+    for (const AnyVar& v : inputs) {
+      like.emplace_back(nullptr, v.shape(), v.any().dtype(), v.any().memory());
+    }
+    return like;
   }
   bool saves() const { return graph && detail::graph.recording == Recording::full; }
   std::vector<bool> needs(std::size_t inputs) const {
@@ -128,6 +142,7 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
   if (!place.graph) return Var<T, D>(std::move(y));
   const bool saves = place.saves();
   auto node = new_node(Op::kName, std::move(place.edges));
+  node->like = std::move(place.inputs_like);
   if (saves) {
     node->backward = [op, saved = std::move(saved)](const AnyTensor& dy,
                                                     const std::vector<bool>& needs) mutable {
@@ -136,6 +151,11 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
         if constexpr (requires { launch_backward(D{}, op, saved, Tensor<T, D>(dy)); }) {
           return launch_backward(D{}, op, saved, Tensor<T, D>(dy));
         } else {
+          // A host loop on device pointers would crash, or worse.
+          static_assert(
+              !D::is_cuda || requires { Op::kAnyDevice; },
+              "the op has no launch_backward for this device, or one of other types: "
+              "include its header of espalier/cuda/");
           return op.backward(saved, Tensor<T, D>(dy));
         }
       }();
@@ -165,7 +185,7 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
 ///   std::vector<AnyTensor> backward(const Saved&, const Tensor<T, D>& dy) const;
 template <Element T, Device D, class Op>
 [[nodiscard]] Var<T, D> apply_list(const Op& op, const std::vector<AnyVar>& inputs) {
-  detail::Recorded place(inputs);
+  detail::Recorded place(Op::kName, inputs);
   Saved saved{{}, place.needs(inputs.size())};
   std::vector<AnyTensor> values;
   for (const AnyVar& v : inputs) values.push_back(v.any());
@@ -186,7 +206,7 @@ template <Element T, Device D, class Op>
 template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
 [[nodiscard]] Var<T, D> apply(const Op& op, const Var<T, D>& first, const Rest&... rest) {
   const std::vector<AnyVar> inputs = {first, rest...};
-  detail::Recorded place(inputs);
+  detail::Recorded place(Op::kName, inputs);
   Saved saved{{}, place.needs(inputs.size())};
   const trace::Scope scope(Op::kName);
   Tensor<T, D> y = [&] {

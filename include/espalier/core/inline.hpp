@@ -11,6 +11,14 @@
 // says `template void f<float>(int);`. ("class C<float>": every member defined outside of C.)
 #pragma once
 
+#if __cplusplus < 202002L
+#error "Espalier is C++20: compile with -std=c++20 (CMake: target_compile_features(... cxx_std_20))"
+#endif
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(ESPALIER_ALLOW_FAST_MATH)
+#error "-ffast-math and -Ofast take NaN and infinity away, by which Espalier masks and finds errors; \
+add -fno-finite-math-only, or define ESPALIER_ALLOW_FAST_MATH to go on without them"
+#endif
+
 #if defined(ESPALIER_COMPILED_HERE) || !defined(ESPALIER_COMPILED)
 #define ESP_BODIES
 #endif

@@ -22,6 +22,7 @@ namespace espalier::cuda {
 template <FloatElement T>
 struct RoutedWeights {
   static constexpr const char* kName = "router_top_k";
+  static constexpr bool kAnyDevice = true;  // written for this one
   Tensor<float, Cuda> weights;
   Tensor<std::int32_t, Cuda> chosen;
   kernels::RouterRule rule;

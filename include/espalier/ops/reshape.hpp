@@ -8,6 +8,7 @@ namespace espalier {
 
 struct Reshape {
   static constexpr const char* kName = "reshape";
+  static constexpr bool kAnyDevice = true;  // touches no element
   Shape shape;
 
   template <Element T, Device D>

@@ -114,8 +114,8 @@ ESP_SIMD_INLINE simd::Vec<float, W> exp2_weight(const simd::Vec<float, W>& x) {
   using Int = simd::detail::Raw<std::int32_t, W>;
   // Adding 1.5 * 2^23 + 127 leaves the exponent of 2^round(x) in the low bits.
   const V shifter(0x1.8000fep23f);
-  const V shifted = x + shifter;
-  const V r = x - (shifted - shifter);
+  const V shifted = simd::detail::rounded(x + shifter);
+  const V r = x - simd::detail::rounded(shifted - shifter);
   // Minimax on |r| <= 1/2: relative error 2e-9.
   V y = fma(r, V(0x1.41d334p-13f), V(0x1.5f456ap-10f));
   y = fma(y, r, V(0x1.3b2dbcp-7f));

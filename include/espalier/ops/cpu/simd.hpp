@@ -406,6 +406,18 @@ ESP_SIMD_INLINE Vec<double, W> exp(const Vec<double, W>& x) {
   return y;
 }
 namespace detail {
+/// `x` as it was rounded: under -ffast-math (x + c) - c would be x itself.
+template <class V>
+ESP_SIMD_INLINE V rounded(const V& x) {
+#if !defined(__clang__)
+  return V(__builtin_assoc_barrier(x.v));
+#elif __has_builtin(__arithmetic_fence)
+  return V(__arithmetic_fence(x.v));
+#else
+  return x;
+#endif
+}
+
 /// exp(x) = mantissa · 2^n for |x| < 110, the mantissa in [0.7, 1.42].
 template <int W>
 struct ExpParts {
@@ -417,8 +429,8 @@ ESP_SIMD_INLINE ExpParts<W> exp_parts(const Vec<float, W>& x) {
   using V = Vec<float, W>;
   // Adding 1.5 * 2^23 leaves round(x / ln 2) in the low bits.
   const V shifter(0x1.8p23f);
-  const V shifted = fma(x, V(0x1.715476p0f), shifter);
-  const V n = shifted - shifter;
+  const V shifted = rounded(fma(x, V(0x1.715476p0f), shifter));
+  const V n = rounded(shifted - shifter);
   // ln 2 in two parts, the first with nine trailing zero bits, so that n * part is exact.
   V r = fma(n, V(-0x1.62ep-1f), x);
   r = fma(n, V(-0x1.0bfbe8p-15f), r);
