@@ -9,8 +9,8 @@
 #include <filesystem>
 #include <memory>
 
+#include <espalier/hub/forecast.hpp>
 #include <espalier/hub/load_model.hpp>
-#include <espalier/models/forecast.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/chat_template.hpp>

@@ -6,7 +6,7 @@
 #include <map>
 
 #include <espalier/hub/checkpoint.hpp>
-#include <espalier/models/forecast.hpp>
+#include <espalier/hub/forecast.hpp>
 
 namespace {
 

@@ -2,6 +2,7 @@
 // Everything in core/.
 #pragma once
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/clock.hpp>
 #include <espalier/core/device.hpp>
 #include <espalier/core/dtype.hpp>
@@ -9,6 +10,7 @@
 #include <espalier/core/function.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/core/math.hpp>
+#include <espalier/core/mutex.hpp>
 #include <espalier/core/random.hpp>
 #include <espalier/core/shape.hpp>
 #include <espalier/core/threads.hpp>

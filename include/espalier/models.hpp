@@ -2,12 +2,8 @@
 // Everything in models/.
 #pragma once
 
-#include <espalier/models/config_io.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/models/decoder_config.hpp>
-#include <espalier/models/expert_names.hpp>
-#include <espalier/models/family.hpp>
-#include <espalier/models/forecast.hpp>
 #include <espalier/models/layout.hpp>
 #include <espalier/models/mixtral.hpp>
 #include <espalier/models/model_loss.hpp>

@@ -4,7 +4,6 @@
 #include <espalier/eval.hpp>
 #include <espalier/hub.hpp>
 #include <espalier/io.hpp>
-#include <espalier/models/forecast.hpp>
 #include <espalier/plot.hpp>
 #include <espalier/prune.hpp>
 #include <espalier/text.hpp>

@@ -5,7 +5,6 @@
 // in the same order add up their gradients in the same order, to the last bit.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -51,7 +50,7 @@ struct Node {
       const std::shared_ptr<Node> node = std::move(orphans.back());
       orphans.pop_back();
       if (!node || node.use_count() > 1) continue;
-      std::move(node->inputs.begin(), node->inputs.end(), std::back_inserter(orphans));
+      for (auto& input : node->inputs) orphans.push_back(std::move(input));
       node->inputs.clear();
     }
   }

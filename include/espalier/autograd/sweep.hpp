@@ -4,7 +4,6 @@
 // that lead to no wanted leaf are not computed. What a node saved is freed once it is swept.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -13,6 +12,7 @@
 #include <espalier/autograd/accumulate.hpp>
 #include <espalier/autograd/node.hpp>
 #include <espalier/autograd/node_map.hpp>
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/core/trace.hpp>
 
@@ -28,9 +28,7 @@ class Sweep {
     accept(root.get(), std::move(seed));
     if (root->is_leaf()) deliver(root.get());
     while (!heap_.empty()) {
-      std::pop_heap(heap_.begin(), heap_.end(), earlier);
-      Node* node = heap_.back();
-      heap_.pop_back();
+      Node* node = algo::pop_heap(heap_, earlier);
       if (node->recompute) {
         expand(node);
       } else {
@@ -64,12 +62,11 @@ class Sweep {
       stack.pop_back();
       if (std::exchange(states_[node].known, true)) continue;
       found.push_back(node);
-      std::push_heap(found.begin(), found.end(), earlier);
       for (const auto& input : node->inputs) {
         if (input) stack.push_back(input.get());
       }
     }
-    std::sort_heap(found.begin(), found.end(), earlier);  // inputs first
+    algo::stable_sort(found, earlier);  // inputs first
     for (Node* node : found) {
       State& state = states_[node];
       if (node->is_leaf()) {
@@ -88,8 +85,7 @@ class Sweep {
       for (const auto& input : node->inputs) {
         if (input) ++states_[input.get()].consumers;
       }
-      heap_.push_back(node);
-      std::push_heap(heap_.begin(), heap_.end(), earlier);
+      algo::push_heap(heap_, node, earlier);
     }
   }
 

@@ -95,8 +95,8 @@ inline double moved_bytes(const std::vector<AnyTensor>& read,
                           const std::vector<AnyTensor>& written) {
   double bytes = 0;
   for (const AnyTensor& w : written) {
-    const bool view = std::any_of(read.begin(), read.end(),
-                                  [&](const AnyTensor& r) { return w && r.bytes() == w.bytes(); });
+    bool view = false;
+    for (const AnyTensor& r : read) view = view || (w && r.bytes() == w.bytes());
     if (w && !view) bytes += static_cast<double>(w.size_bytes());
   }
   return bytes > 0 ? bytes + bytes_of(read) : 0;

@@ -15,7 +15,8 @@
 #error "Espalier is C++20: compile with -std=c++20 (CMake: target_compile_features(... cxx_std_20))"
 #endif
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(ESPALIER_ALLOW_FAST_MATH)
-#error "-ffast-math and -Ofast take NaN and infinity away, by which Espalier masks and finds errors; \
+#error \
+    "-ffast-math and -Ofast take NaN and infinity away, by which Espalier masks and finds errors; \
 add -fno-finite-math-only, or define ESPALIER_ALLOW_FAST_MATH to go on without them"
 #endif
 

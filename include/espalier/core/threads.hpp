@@ -3,7 +3,6 @@
 // threads there are: that, and fixed block sizes in reductions, is what makes results repeatable.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>

@@ -3,7 +3,6 @@
 // JSON, complete events "X", times in microseconds).
 #pragma once
 
-#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <memory>

@@ -14,7 +14,7 @@
 #include <espalier/hub/json_config.hpp>
 #include <espalier/io/checkpoint_files.hpp>
 #include <espalier/io/tensor_spec.hpp>
-#include <espalier/models/expert_names.hpp>
+#include <espalier/models/families/expert_names.hpp>
 #include <espalier/models/layout.hpp>
 
 namespace espalier::hub {

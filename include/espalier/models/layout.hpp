@@ -4,7 +4,6 @@
 // opened, no weight is held.
 #pragma once
 
-#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -54,32 +53,14 @@ struct LinearModule {
 /// Finds the tensors of a model by what they are for.
 class Layout {
  public:
-  ESP_INLINE explicit Layout(const DecoderConfig& c) : places_(stored_tensors(c)) {
-    for (std::size_t i = 0; i < places_.size(); ++i) {
-      const TensorPlace& p = places_[i];
-      index_.emplace_back(key(p.part, p.layer, p.expert, p.bias), i);
-    }
-    std::sort(index_.begin(), index_.end());
-  }
+  explicit Layout(const DecoderConfig& c);
   const std::vector<TensorPlace>& places() const { return places_; }
   /// nullptr if the model has no such tensor.
-  ESP_INLINE const TensorPlace* find(Part part, int layer = -1, int expert = -1,
-                                     bool bias = false) const {
-    const std::uint64_t wanted = key(part, layer, expert, bias);
-    const auto it =
-        std::lower_bound(index_.begin(), index_.end(), std::pair(wanted, std::size_t{0}));
-    return it == index_.end() || it->first != wanted ? nullptr : &places_[it->second];
-  }
+  const TensorPlace* find(Part part, int layer = -1, int expert = -1, bool bias = false) const;
 
  private:
-  static std::uint64_t key(Part part, int layer, int expert, bool bias) {
-    return std::uint64_t{static_cast<std::uint8_t>(part)} << 48 |
-           static_cast<std::uint64_t>(layer + 1) << 24 |
-           static_cast<std::uint64_t>(expert + 1) << 1 | std::uint64_t{bias};
-  }
-
   std::vector<TensorPlace> places_;
-  std::vector<std::pair<std::uint64_t, std::size_t>> index_;  // by key
+  std::vector<std::size_t> first_;  // place of each layer, and the end of the last
 };
 
 }  // namespace espalier
@@ -99,45 +80,32 @@ inline Extents feed_forward_extents(const DecoderConfig& c, Part part, std::int6
   return down ? Extents{c.hidden_size, width} : Extents{width, c.hidden_size};
 }
 
-/// The experts' matrices in the order of the disk.
-inline std::vector<Part> expert_parts(const TensorNames& names) {
-  std::vector<Part> parts;
-  for (const NamePattern& p : names.patterns) {
-    const bool matrix =
-        p.part == Part::expert_gate || p.part == Part::expert_up || p.part == Part::expert_down;
-    if (matrix) parts.push_back(p.part);
-  }
-  return parts;
-}
-
-struct AttentionMatrix {
-  Part part;
-  Extents extents;
-  bool bias;
-};
-
-inline std::vector<AttentionMatrix> attention_matrices(const DecoderConfig& c) {
+/// Calls f(part, extents, has it a bias?) for each matrix of an attention.
+template <class F>
+void for_each_attention_matrix(const DecoderConfig& c, F&& f) {
   const AttentionConfig& a = c.attention;
   const LatentShape& m = a.latent;
   const std::int64_t h = c.hidden_size, q = a.heads * a.head_dim, kv = a.kv_heads * a.head_dim;
-  std::vector<AttentionMatrix> list;
   if (m.kv_rank == 0) {
-    list = {{Part::q, {q, h}, a.qkv_bias},
-            {Part::k, {kv, h}, a.qkv_bias},
-            {Part::v, {kv, h}, a.qkv_bias}};
-  } else {
-    if (m.q_rank == 0) {
-      list.push_back({Part::q, {q, h}, false});
-    } else {
-      list.push_back({Part::q_a, {m.q_rank, h}, a.qkv_bias});
-      list.push_back({Part::q_b, {q, m.q_rank}, false});
-    }
-    list.push_back({Part::kv_a, {m.kv_rank + m.rope_dim, h}, a.qkv_bias});
-    list.push_back({Part::kv_b, {a.heads * (m.nope_dim() + m.v_dim), m.kv_rank}, false});
+    f(Part::q, Extents{q, h}, a.qkv_bias);
+    f(Part::k, Extents{kv, h}, a.qkv_bias);
+    f(Part::v, Extents{kv, h}, a.qkv_bias);
+    f(Part::o, Extents{h, q}, a.o_bias);
+    return;
   }
-  const std::int64_t values = m.kv_rank == 0 ? q : a.heads * m.v_dim;
-  list.push_back({Part::o, {h, values}, a.o_bias});
-  return list;
+  if (m.q_rank == 0) {
+    f(Part::q, Extents{q, h}, false);
+  } else {
+    f(Part::q_a, Extents{m.q_rank, h}, a.qkv_bias);
+    f(Part::q_b, Extents{q, m.q_rank}, false);
+  }
+  f(Part::kv_a, Extents{m.kv_rank + m.rope_dim, h}, a.qkv_bias);
+  f(Part::kv_b, Extents{a.heads * (m.nope_dim() + m.v_dim), m.kv_rank}, false);
+  f(Part::o, Extents{h, a.heads * m.v_dim}, a.o_bias);
+}
+
+inline bool is_expert_matrix(Part part) {
+  return part == Part::expert_gate || part == Part::expert_up || part == Part::expert_down;
 }
 
 class LayoutBuilder {
@@ -175,12 +143,12 @@ class LayoutBuilder {
   void attention(int l) {
     const AttentionConfig& a = c_.attention;
     if (a.sinks) add(Part::sinks, {a.heads}, l);
-    for (const AttentionMatrix& m : attention_matrices(c_)) {
-      add(m.part, {m.extents.out, m.extents.in}, l);
-      if (m.bias) add_bias(m.part, {m.extents.out}, l);
-      if (m.part == Part::q_a) add(Part::q_a_norm, {a.latent.q_rank}, l);
-      if (m.part == Part::kv_a) add(Part::kv_a_norm, {a.latent.kv_rank}, l);
-    }
+    for_each_attention_matrix(c_, [&](Part part, const Extents& x, bool bias) {
+      add(part, {x.out, x.in}, l);
+      if (bias) add_bias(part, {x.out}, l);
+      if (part == Part::q_a) add(Part::q_a_norm, {a.latent.q_rank}, l);
+      if (part == Part::kv_a) add(Part::kv_a_norm, {a.latent.kv_rank}, l);
+    });
     if (a.q_k_norm) {
       add(Part::q_norm, {a.norm_whole ? a.heads * a.head_dim : a.head_dim}, l);
       add(Part::k_norm, {a.norm_whole ? a.kv_heads * a.head_dim : a.head_dim}, l);
@@ -202,10 +170,11 @@ class LayoutBuilder {
     if (m.selection_bias) add(Part::selection_bias, {m.experts}, l, -1, 0);
     if (m.storage == ExpertStorage::separate) {
       for (int e = 0; e < static_cast<int>(m.experts); ++e) {
-        for (const Part part : expert_parts(c_.names)) {
-          const Extents x = feed_forward_extents(c_, part, m.width);
-          add(part, {x.out, x.in}, l, e);
-          if (m.expert_bias) add_bias(part, {x.out}, l, e);
+        for (const NamePattern& p : c_.names.patterns) {  // in the order of the disk
+          if (!is_expert_matrix(p.part)) continue;
+          const Extents x = feed_forward_extents(c_, p.part, m.width);
+          add(p.part, {x.out, x.in}, l, e);
+          if (m.expert_bias) add_bias(p.part, {x.out}, l, e);
         }
       }
     } else {
@@ -236,6 +205,28 @@ ESP_INLINE std::vector<TensorPlace> stored_tensors(const DecoderConfig& c) {
   return detail::LayoutBuilder(c).build();
 }
 
+ESP_INLINE Layout::Layout(const DecoderConfig& c) : places_(stored_tensors(c)) {
+  int layer = -1;
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    if (places_[i].layer == layer && i > 0) continue;
+    if (places_[i].layer >= 0 || layer >= 0) first_.push_back(i);
+    layer = places_[i].layer;
+  }
+}
+
+ESP_INLINE const TensorPlace* Layout::find(Part part, int layer, int expert, bool bias) const {
+  const auto l = static_cast<std::size_t>(layer);
+  const bool in_layer = layer >= 0;
+  if (in_layer && l + 1 >= first_.size()) return nullptr;
+  const std::size_t end = in_layer ? first_[l + 1] : places_.size();
+  for (std::size_t i = in_layer ? first_[l] : 0; i < end; ++i) {
+    const TensorPlace& p = places_[i];
+    if (p.part == part && p.layer == layer && p.expert == expert && p.bias == bias) return &p;
+    if (!in_layer && i + 1 == first_.front()) i = first_.back() - 1;  // past the layers
+  }
+  return nullptr;
+}
+
 ESP_INLINE std::vector<LinearModule> linear_modules(const DecoderConfig& c) {
   std::vector<LinearModule> list;
   const MixtureConfig& m = c.mixture;
@@ -247,7 +238,8 @@ ESP_INLINE std::vector<LinearModule> linear_modules(const DecoderConfig& c) {
     const auto feed_forward = [&](std::initializer_list<Part> parts, std::int64_t width) {
       for (const Part part : parts) add(part, detail::feed_forward_extents(c, part, width));
     };
-    for (const auto& matrix : detail::attention_matrices(c)) add(matrix.part, matrix.extents);
+    detail::for_each_attention_matrix(
+        c, [&](Part part, const detail::Extents& x, bool) { add(part, x); });
     if (!c.has_mixture(layer)) {
       feed_forward({Part::gate, Part::up, Part::down}, c.intermediate_size);
       continue;
@@ -304,21 +296,30 @@ ESP_INLINE std::string_view target_of(Part part) {
   }
 }
 
+namespace detail {
+/// A list of names without doubles.
+struct Targets {
+  std::vector<std::string> list;
+  bool has(std::string_view name) const {
+    for (const std::string& t : list) {
+      if (t == name) return true;
+    }
+    return false;
+  }
+  void add(std::string_view name) {
+    if (!has(name)) list.emplace_back(name);
+  }
+};
+}  // namespace detail
+
 ESP_INLINE std::vector<std::string> resolve_targets(const DecoderConfig& c,
                                                     const std::vector<std::string>& targets) {
-  std::vector<std::string_view> known;
-  for (const LinearModule& m : linear_modules(c)) {
-    const std::string_view t = target_of(m.part);
-    if (std::find(known.begin(), known.end(), t) == known.end()) known.push_back(t);
-  }
-  std::vector<std::string> out;
-  const auto add = [&](std::string_view t) {
-    if (std::find(out.begin(), out.end(), t) == out.end()) out.emplace_back(t);
-  };
+  detail::Targets known, out;
+  for (const LinearModule& m : linear_modules(c)) known.add(target_of(m.part));
   for (const std::string& target : targets) {
     if (target == "all" || target == "all+router") {
-      for (const std::string_view t : known) {
-        if (t != "router" || target == "all+router") add(t);
+      for (const std::string& t : known.list) {
+        if (t != "router" || target == "all+router") out.add(t);
       }
       continue;
     }
@@ -326,19 +327,17 @@ ESP_INLINE std::vector<std::string> resolve_targets(const DecoderConfig& c,
     for (const auto& [alias, meaning] : c.names.target_aliases) {
       if (target == alias) name = meaning;
     }
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
-      std::string list;
-      for (const std::string_view t : known)
-        list += std::string(list.empty() ? "" : ",") + std::string(t);
-      for (const auto& [alias, meaning] : c.names.target_aliases) {
-        if (alias != "gate") list += "," + std::string(alias);
-      }
-      throw UsageError(detail::concat({"lora: unknown target '", target, "', expected some of ",
-                                       list, ", or all, or all+router"}));
+    if (!known.has(name)) {
+      for (const auto& [alias, meaning] : c.names.target_aliases) known.add(alias);
+      std::string all;
+      for (const std::string& t : known.list) all += t + ",";
+      all.pop_back();
+      detail::throw_error<UsageError>({"lora: unknown target '", target, "', expected some of ",
+                                       all, ", or all, or all+router"});
     }
-    add(name);
+    out.add(name);
   }
-  return out;
+  return out.list;
 }
 
 }  // namespace espalier

@@ -3,7 +3,6 @@
 // Memory: layers · 2 · capacity · G · P elements; grows by doubling.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include <espalier/tensor/tensor.hpp>

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/column_blocks.hpp>
 #include <espalier/ops/cpu/simd.hpp>
@@ -33,8 +34,8 @@ struct ConcatHeads {
     parallel_for(rows, rows_per_task(p1 + p2), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         T* row = y.data() + r * (p1 + p2);
-        std::copy_n(a.data() + r * p1, p1, row);
-        std::copy_n(b.data() + r / shared_by * p2, p2, row + p1);
+        algo::copy_n(a.data() + r * p1, p1, row);
+        algo::copy_n(b.data() + r / shared_by * p2, p2, row + p1);
       }
     });
     saved.tensors = {AnyTensor(nullptr, a.shape(), a.dtype()),

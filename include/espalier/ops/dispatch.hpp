@@ -3,6 +3,7 @@
 // Backward sums a token's rows in slot order (best expert first), in acc_t, and rounds once.
 #pragma once
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/ops/router_top_k.hpp>
 
 namespace espalier {
@@ -22,7 +23,7 @@ struct Dispatch {
     parallel_for(routing.rows(), rows_per_task(h), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
         const std::int64_t token = routing.slot_of_row[r] / routing.top_k;
-        std::copy_n(x.data() + token * h, h, rows.data() + r * h);
+        algo::copy_n(x.data() + token * h, h, rows.data() + r * h);
       }
     });
     return rows;

@@ -5,9 +5,9 @@
 #pragma once
 
 #include <cstring>
-#include <numeric>
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/algorithm.hpp>
 #include <espalier/ops/cpu/map.hpp>
 
 namespace espalier {
@@ -78,9 +78,8 @@ struct Embedding {
   void add_rows(const Tensor<T>& dy, E* d) const {
     const std::int64_t h = dy.shape(1);
     std::vector<std::int32_t> order(ids.numel());  // positions by id, then as they stand
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::int32_t a, std::int32_t b) { return ids[a] < ids[b]; });
+    algo::count_up(order);
+    algo::stable_sort(order, [&](std::int32_t a, std::int32_t b) { return ids[a] < ids[b]; });
     std::vector<std::int64_t> first;  // of each id that occurs, in `order`
     for (std::int64_t i = 0; i < ids.numel(); ++i) {
       if (i == 0 || ids[order[i]] != ids[order[i - 1]]) first.push_back(i);

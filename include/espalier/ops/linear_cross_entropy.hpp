@@ -10,6 +10,7 @@
 #pragma once
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
@@ -108,7 +109,7 @@ struct LinearCrossEntropy {
     for (std::int64_t begin = 0; begin < count; begin += chunk) {
       const std::int64_t m = std::min(chunk, count - begin);
       for (std::int64_t r = 0; r < m; ++r) {
-        std::copy_n(x.data() + kept[begin + r] * h, h, rows.data() + r * h);
+        algo::copy_n(x.data() + kept[begin + r] * h, h, rows.data() + r * h);
       }
       cpu::gemm<A>(m, v, h, detail::matrix(rows), detail::matrix(w, true), z.data(), v);
       const bool narrow = std::same_as<X, bf16> && w.dtype() == DType::bf16;
@@ -118,7 +119,7 @@ struct LinearCrossEntropy {
       if (dx) {
         detail::gradient_of_rows<A>(m, dz, w, row_grads.data());
         for (std::int64_t r = 0; r < m; ++r) {
-          std::copy_n(row_grads.data() + r * h, h, dx.data() + kept[begin + r] * h);
+          algo::copy_n(row_grads.data() + r * h, h, dx.data() + kept[begin + r] * h);
         }
       }
       dz.transposed = true;

@@ -9,13 +9,13 @@
 // which all layers of one RopeConfig share; the gradient is the inverse rotation.
 #pragma once
 
-#include <algorithm>
 #include <array>
-#include <mutex>
 #include <vector>
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/math.hpp>
+#include <espalier/core/mutex.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/simd.hpp>
 
@@ -60,7 +60,7 @@ inline void scale_yarn(const RopeConfig& c, std::int64_t dims, std::vector<float
   if (low == high) high += 0.001;
   const auto first = static_cast<float>(low), width = static_cast<float>(high - low);
   for (std::size_t i = 0; i < frequencies.size(); ++i) {
-    const float ramp = std::clamp((static_cast<float>(i) - first) / width, 0.0f, 1.0f);
+    const float ramp = algo::clamp((static_cast<float>(i) - first) / width, 0.0f, 1.0f);
     const float kept = 1.0f - ramp;
     const float divided = 1.0f / (static_cast<float>(c.factor) *
                                   math::pow(static_cast<float>(c.theta),
@@ -140,11 +140,11 @@ class RopeTables {
   Tensor<A> get(const Tensor<std::int32_t>& positions, RopeConfig config, std::int64_t dims) {
     config.dims = dims;
     config.interleaved = false;  // another order of the pairs, the same table
-    const std::lock_guard lock(mutex_);
-    auto entry = std::find_if(entries_.begin(), entries_.end(),
-                              [&](const Entry& e) { return e.table && e.config == config; });
-    if (entry == entries_.end()) entry = std::prev(entries_.end());  // the one not used for longest
-    std::rotate(entries_.begin(), entry, std::next(entry));
+    const Lock lock(mutex_);
+    std::size_t at = 0;
+    while (at < entries_.size() && !(entries_[at].table && entries_[at].config == config)) ++at;
+    if (at == entries_.size()) --at;  // the one not used for longest
+    for (; at > 0; --at) std::swap(entries_[at], entries_[at - 1]);
     Entry& first = entries_.front();
     const auto now = positions.span();
     if (!first.table || first.config != config ||
@@ -167,7 +167,7 @@ class RopeTables {
     Tensor<A> table;
   };
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::array<Entry, 4> entries_;  // the one used last first
 };
 

@@ -10,11 +10,11 @@
 // experts with a logit of -inf changes no bit of weights or gradients.
 #pragma once
 
-#include <algorithm>
 #include <limits>
 #include <vector>
 
 #include <espalier/autograd/var.hpp>
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/ops/cpu/softmax.hpp>
@@ -166,7 +166,9 @@ template <FloatElement T>
       for (std::int32_t g = 0; g < rule.groups; ++g) {
         best_groups.offer(g, detail::group_score(rule.group_score, choice + g * size, size));
       }
-      std::sort(kept.begin(), kept.end());  // ties between groups, too, to the lowest expert
+      algo::stable_sort(kept, [](auto a, auto b) {
+        return a < b;
+      });  // ties between groups, too, to the lowest expert
       best.begin(chosen.data() + i * rule.top_k);
       for (const std::int64_t g : kept) {
         for (std::int64_t c = g * size; c < (g + 1) * size; ++c) {

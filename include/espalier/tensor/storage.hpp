@@ -6,20 +6,19 @@
 // layers that do not know a device need of it.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <vector>
 
 #include <espalier/core/device.hpp>
 #include <espalier/core/dtype.hpp>
 #include <espalier/core/inline.hpp>
+#include <espalier/core/mutex.hpp>
 
 namespace espalier {
 
@@ -56,7 +55,7 @@ class CpuPool {
 
   /// At least `size` bytes, a rounded number.
   ESP_INLINE Block allocate(std::size_t size) {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     Block block{nullptr, size};
     for (std::size_t held = size; held <= size + size / 2; held = rounded(held + 1)) {
       auto& bin = free_[bin_of(held)];
@@ -76,7 +75,7 @@ class CpuPool {
   }
 
   ESP_INLINE void release(const Block& block) noexcept {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     stats_.in_use_bytes -= block.size;
     try {
       free_[bin_of(block.size)].push_back(block.at);
@@ -88,7 +87,7 @@ class CpuPool {
 
   /// Gives every cached block back to the system.
   void trim() {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     for (auto& bin : free_) {
       for (void* block : bin) ::operator delete (block, std::align_val_t{kAlignment});
       bin.clear();
@@ -97,11 +96,11 @@ class CpuPool {
   }
 
   PoolStats stats() {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     return stats_;
   }
   void reset_peak() {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     stats_.peak_bytes = stats_.in_use_bytes;
   }
 
@@ -113,7 +112,7 @@ class CpuPool {
     return 8 * (power - 8) + ((size - 1) >> (power - 3)) - 8;
   }
 
-  std::mutex mutex_;
+  Mutex mutex_;
   std::array<std::vector<void*>, 8 * 54> free_;  // by size
   PoolStats stats_;
 };

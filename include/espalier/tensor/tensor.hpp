@@ -4,7 +4,6 @@
 // compiler. Both are handles: a copy shares the memory, `clone()` is deep.
 #pragma once
 
-#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <span>

@@ -3,7 +3,6 @@
 // threads, so what a step takes from the pool does not depend on which thread did what.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>

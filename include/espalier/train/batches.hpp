@@ -5,12 +5,11 @@
 // step reaches across its end, so the last of each may be smaller.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
-#include <numeric>
 #include <utility>
 #include <vector>
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/random.hpp>
 #include <espalier/nn/context.hpp>
 #include <espalier/nn/parameter.hpp>
@@ -24,7 +23,9 @@ struct Example {
   std::vector<std::uint8_t> is_target;
 
   std::int64_t targets() const {
-    return std::accumulate(is_target.begin(), is_target.end(), std::int64_t{0});
+    std::int64_t count = 0;
+    for (const std::uint8_t target : is_target) count += target;
+    return count;
   }
 };
 
@@ -108,7 +109,7 @@ class Sampler {
   const std::vector<std::int64_t>& order_of(std::int64_t epoch) {
     if (epoch == epoch_) return order_;
     order_.resize(static_cast<std::size_t>(rows_));
-    std::iota(order_.begin(), order_.end(), std::int64_t{0});
+    algo::count_up(order_);
     if (config_.shuffle) {
       const Philox random(config_.seed, stream_of("shuffle") + static_cast<std::uint64_t>(epoch));
       for (std::size_t i = order_.size() - 1; i > 0; --i) {

@@ -6,7 +6,6 @@
 // for any number of threads. A parameter without a gradient counts as zero.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include <espalier/core/math.hpp>

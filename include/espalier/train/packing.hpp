@@ -2,10 +2,8 @@
 // Which examples share a row of a batch, so that rows are full.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <map>
-#include <numeric>
 #include <vector>
 
 #include <espalier/train/batches.hpp>

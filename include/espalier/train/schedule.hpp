@@ -8,7 +8,6 @@
 // `step` counts from 0, W is the number of warmup steps, T the number of all steps.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <string_view>
 

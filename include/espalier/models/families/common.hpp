@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <espalier/core/math.hpp>
-#include <espalier/models/family.hpp>
+#include <espalier/models/families/family.hpp>
 
 namespace espalier::families {
 

@@ -6,6 +6,7 @@
 // segment's first key, and a block of which it sees nothing leaves its sums as they are.
 #pragma once
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/core/math.hpp>
 #include <espalier/ops/cpu/attention_decode.hpp>
@@ -110,7 +111,7 @@ class AttentionForward {
     const std::int64_t end = chunks_until(end_key(s, block(s, 0, count - 1)));
     const std::int64_t wanted =
         kTasksPerThread * num_threads() / ((end - begin) * std::ssize(segments_));
-    const std::int64_t heads = h_.kv_heads / std::clamp<std::int64_t>(wanted, 1, h_.kv_heads);
+    const std::int64_t heads = h_.kv_heads / algo::clamp<std::int64_t>(wanted, 1, h_.kv_heads);
     for (std::int64_t g = 0; g < h_.kv_heads; g += heads) {
       AttentionTask task{
           s, g, std::min(g + heads, h_.kv_heads), 0, count, begin, end, sums_elements_};

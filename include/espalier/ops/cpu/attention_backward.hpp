@@ -8,6 +8,7 @@
 
 #include <array>
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/core/math.hpp>
 #include <espalier/ops/cpu/attention_blocks.hpp>
@@ -122,7 +123,7 @@ class AttentionBackward {
     const std::int64_t blocks = query_blocks(h_, segments_[s].rows);
     std::int64_t all = 0, done = 0, block_done = 0;
     for (std::int64_t b = 0; b < blocks; ++b) all += pairs(block(s, g, b));
-    const std::int64_t parts = std::clamp<std::int64_t>(all / kPairsPerPart, 1, kMostParts);
+    const std::int64_t parts = algo::clamp<std::int64_t>(all / kPairsPerPart, 1, kMostParts);
     const std::size_t first = parts_.size();
     for (std::int64_t b = 0; b < blocks; ++b) {
       done += pairs(block(s, g, b));

@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/math.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/core/trace.hpp>
@@ -102,7 +103,7 @@ struct VisibleKeys {
 
  private:
   int clamped(std::int64_t key) const {
-    return static_cast<int>(std::clamp<std::int64_t>(key, 0, keys));
+    return static_cast<int>(algo::clamp<std::int64_t>(key, 0, keys));
   }
 };
 

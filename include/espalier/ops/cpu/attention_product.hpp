@@ -5,7 +5,6 @@
 // range is never touched for it, so that NaN there cannot reach the row.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstdint>
 

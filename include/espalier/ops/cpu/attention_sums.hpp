@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/ops/cpu/attention_blocks.hpp>
 
 namespace espalier::cpu::detail {
@@ -79,7 +80,7 @@ __attribute__((noinline)) void softmax_block(A* scores, A scale, const VisibleKe
         first = V::load(edges[0]), behind = V::load(edges[1]);
         begin = seen.begin[col], end = seen.end[col + V::kLanes - 1];
         inner = std::min(seen.begin[col + V::kLanes - 1], end);
-        inner_end = std::clamp(seen.end[col], inner, end);
+        inner_end = algo::clamp(seen.end[col], inner, end);
       }
       const auto visible = [&](int key, const V& x, const V& otherwise) ESP_SIMD_LAMBDA {
         const V at(static_cast<A>(key));

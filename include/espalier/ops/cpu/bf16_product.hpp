@@ -3,7 +3,6 @@
 // the work is cut into tasks, and how sums become C. A choice changes speed and memory only.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>

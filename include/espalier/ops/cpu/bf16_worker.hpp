@@ -4,7 +4,6 @@
 // other by them; a left operand whose lines lie together in memory is read where it is.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include <espalier/ops/cpu/bf16_product.hpp>

@@ -3,7 +3,6 @@
 // 0.2 s: the rate of a large matrix product, and of a copy between arrays that few caches hold.
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstring>
 

@@ -2,9 +2,9 @@
 // Blocks of neighbouring columns, copied from the rows of one array to those of another.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/core/shape.hpp>
 #include <espalier/core/threads.hpp>
 
@@ -41,7 +41,7 @@ void place_columns(std::int64_t rows, std::int64_t count, T* to, Columns at, con
     for (std::int64_t r = begin; r < end; ++r) {
       T* row = to + r * at.width;
       std::fill_n(row, at.first, T{});
-      std::copy_n(from + r * source.width + source.first, count, row + at.first);
+      algo::copy_n(from + r * source.width + source.first, count, row + at.first);
       std::fill_n(row + at.first + count, at.width - at.first - count, T{});
     }
   });

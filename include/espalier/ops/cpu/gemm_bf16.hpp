@@ -4,7 +4,6 @@
 // the column and the instruction set: see tile_product.hpp for the order of summation.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -154,8 +153,9 @@ std::span<const GemmProblem<T>> multiply_where_bf16(std::span<const GemmProblem<
   const auto both_bf16 = [](const GemmProblem<T>& p) {
     return p.a.dtype == DType::bf16 && p.b.dtype == DType::bf16;
   };
-  const auto count = std::count_if(problems.begin(), problems.end(), both_bf16);
-  if (count == static_cast<std::ptrdiff_t>(problems.size())) {
+  std::size_t count = 0;
+  for (const auto& p : problems) count += both_bf16(p) ? 1 : 0;
+  if (count == problems.size()) {
     multiply_bf16(problems);
     return {};
   }

@@ -7,7 +7,6 @@
 // on one instruction set.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>

@@ -5,7 +5,6 @@
 // blocked product, to the same bits.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>

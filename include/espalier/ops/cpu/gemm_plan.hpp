@@ -4,11 +4,11 @@
 // Nothing here changes a bit of a result but the depth of a block, which depends on k alone.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <vector>
 
+#include <espalier/core/algorithm.hpp>
 #include <espalier/ops/cpu/gemm_problem.hpp>
 
 namespace espalier::cpu::detail {
@@ -189,7 +189,7 @@ void cut(Plan<T>& plan, int threads) {
     const std::int64_t slivers = ceil_div(n, plan.sizes.cols);
     const std::int64_t widest = std::max<std::int64_t>(
         kBlockBytes / (plan.sizes.cols * c.depth * std::int64_t{sizeof(T)}), 1);
-    std::int64_t row_parts = std::clamp<std::int64_t>(c.rows / kRowsPerTask, 1, parts);
+    std::int64_t row_parts = algo::clamp<std::int64_t>(c.rows / kRowsPerTask, 1, parts);
     const std::int64_t col_parts =
         std::max(std::min(ceil_div(parts, row_parts), slivers), ceil_div(slivers, widest));
     const std::int64_t cols = ceil_div(slivers, col_parts) * plan.sizes.cols;
@@ -218,18 +218,17 @@ void assign(Plan<T>& plan, int threads) {
   std::vector<std::int64_t> load(static_cast<std::size_t>(threads));
   std::vector<std::size_t> order(tasks.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return tasks[a].cost > tasks[b].cost; });
+  algo::stable_sort(order,
+                    [&](std::size_t a, std::size_t b) { return tasks[a].cost > tasks[b].cost; });
   for (const std::size_t i : order) {
-    const auto least = std::min_element(load.begin(), load.end());
-    *least += tasks[i].cost;
-    tasks[i].thread = static_cast<int>(least - load.begin());
+    const std::size_t least = algo::min_index(load);
+    load[least] += tasks[i].cost;
+    tasks[i].thread = static_cast<int>(least);
   }
   for (int round = 1; round < threads; ++round) {
-    const auto least = std::min_element(load.begin(), load.end());
-    const auto most = std::max_element(load.begin(), load.end());
-    const std::int64_t surplus = (*most - *least) / 2;
-    const int from = static_cast<int>(most - load.begin());
+    const std::size_t least = algo::min_index(load), most = algo::max_index(load);
+    const std::int64_t surplus = (load[most] - load[least]) / 2;
+    const int from = static_cast<int>(most);
     std::size_t chosen = tasks.size();  // the smallest that is larger than the surplus
     for (std::size_t i = 0; i < tasks.size(); ++i) {
       if (tasks[i].thread == from && tasks[i].cost > surplus &&
@@ -245,17 +244,16 @@ void assign(Plan<T>& plan, int threads) {
     tasks[chosen].rows = kept;
     add_task(plan, task.chunk, task.row + kept, task.rows - kept, task.col, task.cols);
     tasks[chosen].cost -= tasks.back().cost;
-    tasks.back().thread = static_cast<int>(least - load.begin());
-    *least += tasks.back().cost;
-    *most -= tasks.back().cost;
+    tasks.back().thread = static_cast<int>(least);
+    load[least] += tasks.back().cost;
+    load[most] -= tasks.back().cost;
   }
 }
 
 template <std::floating_point T>
 void share_out(Plan<T>& plan, int threads) {
   if (threads > 1) assign(plan, threads);
-  std::stable_sort(plan.tasks.begin(), plan.tasks.end(),
-                   [](const Task& a, const Task& b) { return a.thread < b.thread; });
+  algo::stable_sort(plan.tasks, [](const Task& a, const Task& b) { return a.thread < b.thread; });
   plan.pack_queues.reset(threads);
   plan.task_queues.reset(threads);
   const auto packs = static_cast<std::int64_t>(plan.packs.size());

@@ -3,7 +3,6 @@
 // requests are refused. C of bf16 is computed in f32 and rounded once.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>

@@ -4,7 +4,6 @@
 // products with it would be subnormal numbers, which slow a matrix product down a hundredfold.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 

@@ -4,7 +4,6 @@
 // same in every batch.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 

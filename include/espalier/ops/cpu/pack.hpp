@@ -5,7 +5,6 @@
 // A matrix whose memory runs the other way is transposed in registers.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>

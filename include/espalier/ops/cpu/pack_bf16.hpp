@@ -6,7 +6,6 @@
 // is not packed at all. Needs AVX-512.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include <espalier/ops/cpu/pack.hpp>

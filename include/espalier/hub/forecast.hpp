@@ -5,6 +5,10 @@
 // one.
 #pragma once
 
+#ifdef __CUDACC__
+#error "espalier/hub/forecast.hpp is host-only; include it from a .cpp"
+#endif
+
 #include <algorithm>
 #include <cstdint>
 #include <string>

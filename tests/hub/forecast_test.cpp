@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forecast against what a step really takes from the pool.
-#include <espalier/models/forecast.hpp>
+#include <espalier/hub/forecast.hpp>
 #include <espalier/train/trainer.hpp>
 
 #include "support/catch.hpp"

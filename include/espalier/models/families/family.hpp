@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include <espalier/models/config_io.hpp>
 #include <espalier/models/decoder_config.hpp>
+#include <espalier/models/families/config_io.hpp>
 
 namespace espalier {
 

@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include <espalier/models/family.hpp>
+#include <espalier/models/families/family.hpp>
 
 namespace espalier {
 
