@@ -8,6 +8,10 @@
 #include "cuda/both_devices.hpp"
 #include "support/tiny_mixtral.hpp"
 
+// Here for families_test.cpp too: this is what takes long to compile.
+template class espalier::Decoder<float, espalier::Cuda>;
+template class espalier::Decoder<espalier::bf16, espalier::Cuda>;
+
 using namespace espalier;
 using namespace espalier::test;
 

@@ -2,23 +2,39 @@
 """Model families: makes tiny checkpoints, and compares what our programs wrote with transformers.
 
     families.py make --family NAME --output DIR [--seed N] [--dtype f32|bf16]
+                     [--vocab N --tokenizer DIR]
     families.py logits --model DIR [--adapter DIR] --tokens FILE --ours FILE [--tolerance T]
     families.py pruned --base DIR --pruned DIR --plan FILE --tokens FILE [--tolerance T]
     families.py adapter-gradients --model DIR --adapter DIR --batch FILE --ours FILE [--tolerance T]
+    families.py peft --model DIR --adapter DIR --tokens FILE [--without TEXT ...] [--tolerance T]
+    families.py training --model DIR --adapter DIR --data FILE --log FILE --lr X --batch-size N
+                         [--tolerance T]
+    families.py batch --commands FILE
 
 NAME is one of tests/golden/family_models.py. A line of `--tokens` is {"ids": [...]}; `--ours` of
 `logits` holds `logits.0`, `logits.1` ...; a plan is {"keep": [[...], [], ...]}, one list per layer,
 [] where a layer has no mixture (or all of it stays); `--batch` holds `ids.S` and `labels.S` as
 forward.safetensors of tests/golden/families does, and `--ours` of `adapter-gradients` the gradients
-by the names of the adapter file, and `loss` if it likes. Differences are relative to the largest
-value of a tensor. Prints one line and exits 1 where they differ."""
+by the names of the adapter file, and `loss` if it likes. `make` copies the tokenizer of another
+checkpoint beside the model if asked to. Differences are relative to the largest value of a tensor.
+Prints one line and exits 1 where they differ.
+
+`peft` lets PEFT itself load the adapter and compares its logits with those of the factors added to
+the weights, but for modules whose name contains one of `--without`: these PEFT leaves out.
+`training` goes on from the adapter as fine_tune --schedule constant --no-shuffle does over the
+lines {"text": ...} of `--data`, with PEFT and AdamW of torch, and compares loss and gradient norm
+of every step with those of `--log`. `batch` runs a line of the file after the other, each a command
+as above, so that torch is loaded once."""
 import argparse
 import copy
 import json
 import math
 import pathlib
+import shlex
+import shutil
 import sys
 import tempfile
+import warnings
 
 import torch
 from safetensors.torch import load_file
@@ -80,7 +96,11 @@ def with_adapter(model_folder, adapter, scale):
 
 def make(args):
     dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
-    fm.write(fm.build(args.family, args.seed, dtype), args.output)
+    changed = {"vocab_size": args.vocab} if args.vocab else {}
+    fm.write(fm.build(args.family, args.seed, dtype, **changed), args.output)
+    if args.tokenizer:
+        for file in pathlib.Path(args.tokenizer).glob("tokenizer*"):
+            shutil.copy(file, args.output)
     return f"{args.family} in {args.output}"
 
 
@@ -172,7 +192,70 @@ def adapter_gradients(args):
     return judged(f"gradients, {name}", off[name], args.tolerance)
 
 
-def main():
+def peft(args):
+    from peft import PeftModel
+    rows, (adapter, scale) = token_rows(args.tokens), read_adapter(args.adapter)
+    loaded = {k: t for k, t in adapter.items() if not any(w in k for w in args.without)}
+    if args.without and len(loaded) == len(adapter):
+        raise Differs(f"the adapter has no module with one of {args.without} in its name")
+    want = logits_of(with_adapter(args.model, loaded, scale)[0], rows)
+    base = fm.opened(args.model)
+    plain = logits_of(base, rows)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = PeftModel.from_pretrained(base, args.adapter).eval()
+    if missing := [str(w.message) for w in said if "missing adapter keys" in str(w.message)]:
+        raise Differs(f"PEFT: {missing[0][:300]}")
+    if not min(relative(a, b) for a, b in zip(plain, want)) > 1e-3:
+        raise Differs("the adapter changes nothing")
+    worst = max(relative(a, b) for a, b in zip(logits_of(model, rows), want))
+    return judged(f"PEFT with {len(loaded) // 2} of {len(adapter) // 2} modules", worst,
+                  args.tolerance)
+
+
+def training(args):
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+    log = [json.loads(line) for line in pathlib.Path(args.log).read_text().splitlines()]
+    texts = [json.loads(line)["text"] for line in pathlib.Path(args.data).read_text().splitlines()]
+    if not log or len(texts) < len(log) * args.batch_size:
+        raise Differs(f"{len(log)} steps of {args.batch_size} lines, {len(texts)} lines")
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = PeftModel.from_pretrained(fm.opened(args.model), args.adapter, is_trainable=True).eval()
+    end = model.config.eos_token_id
+    rows = [torch.tensor(tokenizer(text)["input_ids"] + [end]) for text in texts]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=args.lr, weight_decay=0.0)
+    worst = 0.0
+    for step, entry in enumerate(log):
+        batch = rows[step * args.batch_size:(step + 1) * args.batch_size]
+        count = sum(len(ids) - 1 for ids in batch)
+        optimizer.zero_grad()
+        loss = sum(torch.nn.functional.cross_entropy(
+            model(input_ids=ids[None], use_cache=False).logits[0, :-1], ids[1:], reduction="sum")
+            for ids in batch) / count
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        for key, want in (("loss", loss.detach()), ("grad_norm", norm)):
+            worst = max(worst, relative(torch.tensor(entry[key]), want.double()))
+    return judged(f"{len(log)} steps with {len(trained) // 2} modules", worst, args.tolerance)
+
+
+def batch(args):
+    lines = pathlib.Path(args.commands).read_text().splitlines()
+    failed = []
+    for line in filter(None, lines):
+        try:
+            print(run(shlex.split(line)), flush=True)
+        except (Differs, SystemExit) as error:
+            failed.append(f"{line}\n    {error}")
+    if failed:
+        raise Differs("\n".join(failed))
+    return f"{len(lines)} commands"
+
+
+def run(arguments):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True)
@@ -190,13 +273,25 @@ def main():
     made.add_argument("--family", choices=sorted(fm.FAMILIES), required=True)
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    made.add_argument("--vocab", type=int)
+    made.add_argument("--tokenizer")
     command("logits", logits, 1e-5, "model", "tokens", "ours").add_argument("--adapter")
     command("pruned", pruned, 1e-5, "base", "pruned", "plan", "tokens")
     command("adapter-gradients", adapter_gradients, 1e-4, "model", "adapter", "batch", "ours")
-    args = parser.parse_args()
+    command("peft", peft, 1e-5, "model", "adapter", "tokens").add_argument(
+        "--without", action="append", default=[])
+    trained = command("training", training, 1e-5, "model", "adapter", "data", "log")
+    trained.add_argument("--lr", type=float, required=True)
+    trained.add_argument("--batch-size", type=int, required=True)
+    command("batch", batch, None, "commands")
+    args = parser.parse_args(arguments)
+    return args.work(args)
+
+
+def main():
     torch.set_num_threads(1)
     try:
-        print(args.work(args))
+        print(run(sys.argv[1:]))
     except (Differs, SystemExit) as error:
         print(error)
         return 1

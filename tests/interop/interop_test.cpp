@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The programs' output read by transformers and PEFT, live. Each case runs our programs on the
-// golden model and lets compare.py judge.
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <string>
+// golden Mixtral and lets compare.py judge; the other families are in families_test.cpp.
+#include "interop/peers.hpp"
 
-#include "support/catch.hpp"
+using namespace espalier::test;
 
 namespace {
 
@@ -16,49 +12,8 @@ namespace fs = std::filesystem;
 const std::string kModel = std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/model";
 const std::string kAdapter = std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/adapter";
 
-/// A folder that is gone when the case ends.
-class Scratch {
- public:
-  Scratch() {
-    std::string pattern = (fs::temp_directory_path() / "espalier_interop_XXXXXX").string();
-    REQUIRE(mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  std::string operator/(const char* name) const { return path_ + "/" + name; }
-  std::string write(const char* name, const std::string& text) const {
-    std::ofstream(*this / name) << text;
-    return *this / name;
-  }
-
- private:
-  std::string path_;
-};
-
-void shell(const std::string& command, const Scratch& scratch) {
-  const std::string log = scratch / "log.txt";
-  const int status = std::system(("( " + command + " ) >'" + log + "' 2>&1").c_str());
-  std::ifstream in(log);
-  const std::string output((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  INFO(command << "\n" << output);
-  REQUIRE(status == 0);
-}
-
-void ours(const std::string& command, const Scratch& scratch) {
-  shell(std::string(ESPALIER_BIN_DIR) + "/" + command, scratch);
-}
-
 void judge(const std::string& arguments, const Scratch& scratch) {
-  const char* python = std::getenv("ESPALIER_PEERS_PYTHON");
-  REQUIRE(python != nullptr);
-  shell(std::string(python) + " " + ESPALIER_TESTS_DIR + "/interop/compare.py " + arguments,
-        scratch);
+  python("compare.py", arguments, scratch);
 }
 
 std::string token_lines(const Scratch& scratch) {

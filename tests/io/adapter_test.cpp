@@ -89,6 +89,18 @@ TEST_CASE("adapter: what is written is read back, in f32 whatever it was") {
   }
 }
 
+TEST_CASE("adapter: a matrix that PEFT finds as a parameter is written among target_parameters") {
+  AdapterConfig c = config_of(2);
+  CHECK(adapter_config_json(c).find("target_parameters") == nullptr);
+  c.target_modules = {"mlp.gate.weight", "q_proj", "mlp.up_proj.weight"};
+  const Json j = adapter_config_json(c);
+  CHECK(j.at("target_modules") == Json::array(std::vector<std::string>{"q_proj"}));
+  CHECK(j.at("target_parameters") ==
+        Json::array(std::vector<std::string>{"mlp.gate.weight", "mlp.up_proj.weight"}));
+  CHECK(parse_adapter_config(j).target_modules ==
+        std::vector<std::string>{"q_proj", "mlp.gate.weight", "mlp.up_proj.weight"});
+}
+
 TEST_CASE("adapter: patterns match whole path components, and the first that matches counts") {
   AdapterConfig c = config_of(8);
   c.rank_pattern = {{"q_proj", 2}, {"layers.1.self_attn.q_proj", 4}, {"w[13]", 16}};
@@ -111,6 +123,8 @@ TEST_CASE("adapter: settings that would change the numbers are refused by key") 
         "adapter_config.json: at \"modules_to_save\": is not supported; expected null");
   CHECK_THAT(config_refusal("target_parameters", "[\"mlp.experts.gate_up_proj\"]"),
              Catch::Contains("convert_adapter"));
+  CHECK(config_refusal("target_parameters", "[\"mlp.gate.weight\"]") == "no exception");
+  CHECK(config_refusal("target_parameters", "[]") == "no exception");
   CHECK_THAT(config_refusal("init_lora_weights", "\"pissa_niter_4\""),
              Catch::StartsWith("adapter_config.json: at \"init_lora_weights\": \"pissa_niter_4\" "
                                "alters the base weights"));

@@ -21,7 +21,9 @@ void check_adapter_fits(const io::Adapter& adapter, const DecoderConfig& model,
 [[nodiscard]] LoraConfig lora_config_of(const io::Adapter& adapter, const DecoderConfig& model,
                                         const std::string& path);
 
-/// What PEFT calls the modules of these targets: q_proj, w1, ...
+/// What PEFT calls the modules of these targets: q_proj, w1, ... A target sits on every module of
+/// its name, so the last part of the name says it. With transformers 5, PEFT reaches some modules
+/// as parameters only: these are written "mlp.gate.weight" (see AdapterConfig::target_modules).
 [[nodiscard]] std::vector<std::string> target_modules_of(const DecoderConfig& model,
                                                          const std::vector<std::string>& targets);
 
@@ -39,6 +41,37 @@ namespace detail {
 /// "model.layers.0.self_attn.q_proj" -> "q_proj"
 inline std::string last_component(const std::string& module) {
   return module.substr(module.rfind('.') + 1);
+}
+/// "model.layers.0.mlp.gate" -> "mlp.gate"
+inline std::string within_layer(const std::string& module) {
+  constexpr std::string_view kLayers = ".layers.";
+  const std::size_t at = module.find(kLayers);
+  if (at == std::string::npos) return module;
+  return module.substr(module.find('.', at + kLayers.size()) + 1);
+}
+/// Must PEFT (0.21, with transformers 5.23) be told of this module as a parameter?
+///  - It fuses the experts of some families while it loads them, and takes every target gate_proj,
+///    up_proj and down_proj to mean these: the matrices of the same name in dense layers and shared
+///    experts would be left out, and only a warning would tell.
+///  - A router is no linear layer there; it knows how to adapt it in those families and Mixtral.
+inline bool is_parameter_of_peft(const DecoderConfig& model, Part part) {
+  constexpr std::string_view kFused[] = {"qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3",
+                                         "glm4_moe"};
+  const bool fused =
+      std::find(std::begin(kFused), std::end(kFused), model.model_type) != std::end(kFused);
+  switch (part) {
+    case Part::gate:
+    case Part::up:
+    case Part::down:
+    case Part::shared_gate:
+    case Part::shared_up:
+    case Part::shared_down:
+      return fused;
+    case Part::router:
+      return model.model_type == "gpt_oss" || model.model_type == "qwen2_moe";
+    default:
+      return false;
+  }
 }
 inline std::map<std::string, LinearModule, std::less<>> modules_by_name(
     const DecoderConfig& model) {
@@ -99,7 +132,9 @@ ESP_INLINE std::vector<std::string> target_modules_of(const DecoderConfig& model
   for (const std::string& target : resolve_targets(model, targets)) {
     for (const LinearModule& m : modules) {
       if (target_of(m.part) != target) continue;
-      const std::string name = detail::last_component(m.name);
+      const std::string name = detail::is_parameter_of_peft(model, m.part)
+                                   ? detail::within_layer(m.name) + ".weight"
+                                   : detail::last_component(m.name);
       if (std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
     }
   }

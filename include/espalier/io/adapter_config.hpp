@@ -25,7 +25,9 @@ struct AdapterConfig {
   double alpha = 8;
   double dropout = 0;
   bool rslora = false;
-  std::vector<std::string> target_modules;  // "q_proj", "w1", ... or one regular expression
+  /// "q_proj", "w1", ... or one regular expression. What ends in ".weight" is a matrix that PEFT
+  /// finds as a parameter of its module; the file has it among target_parameters.
+  std::vector<std::string> target_modules;
   /// Module pattern -> value, the first that matches counts.
   std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
@@ -75,6 +77,9 @@ class AdapterConfigReader {
                 ": \"lora_dropout\" is ", c.dropout, ", expected at least 0 and less than 1");
     c.rslora = truth("use_rslora");
     if (const Json* v = json_.find_value("target_modules")) c.target_modules = texts(*v);
+    if (const Json* v = json_.find_value("target_parameters")) {
+      for (const std::string& name : parameters(*v)) c.target_modules.push_back(name);
+    }
     if (const Json* v = json_.find_value("rank_pattern")) {
       for (const Json::Member& m : v->members()) {
         c.rank_pattern.emplace_back(pattern(m), rank(m.value));
@@ -110,6 +115,18 @@ class AdapterConfigReader {
     for (const Json& item : v.items()) list.push_back(item.as_string());
     return list;
   }
+  /// A module's weight as a parameter has the factors that the module would have; other parameters
+  /// are the experts of a layer in one tensor.
+  static std::vector<std::string> parameters(const Json& v) {
+    std::vector<std::string> names = texts(v);
+    for (const std::string& name : names) {
+      ESP_REQUIRE(
+          name.ends_with(".weight"), FormatError, v.where(), ": \"", name,
+          "\" is not supported; expected null or names that end in .weight (this is the "
+          "layout of transformers 5; convert_adapter turns it into one adapter per expert)");
+    }
+    return names;
+  }
   static std::string pattern(const Json::Member& m) {
     constexpr std::size_t kLongest = 256;  // std::regex recurses: a long one could end the stack
     ESP_REQUIRE(m.key.size() <= kLongest, FormatError, m.value.where(), ": the pattern has ",
@@ -130,15 +147,11 @@ class AdapterConfigReader {
       ESP_REQUIRE(v->as_string() == "none", FormatError, v->where(), ": \"", v->as_string(),
                   "\" is not supported; expected \"none\"");
     }
-    for (const char* key : {"modules_to_save", "target_parameters", "layer_replication",
-                            "trainable_token_indices", "alora_invocation_tokens"}) {
+    for (const char* key : {"modules_to_save", "layer_replication", "trainable_token_indices",
+                            "alora_invocation_tokens"}) {
       const Json* v = json_.find_value(key);
       ESP_REQUIRE(v == nullptr || ((v->is_array() || v->is_object()) && v->size() == 0),
-                  FormatError, v->where(), ": is not supported; expected null",
-                  std::string_view(key) == "target_parameters"
-                      ? " (this is the layout of transformers 5; convert_adapter turns it into "
-                        "one adapter per expert)"
-                      : "");
+                  FormatError, v->where(), ": is not supported; expected null");
     }
     const Json* init = json_.find_value("init_lora_weights");
     if (init == nullptr || !init->is_string()) return;
@@ -160,7 +173,8 @@ class AdapterConfigReader {
   return detail::AdapterConfigReader(json).read();
 }
 
-/// The keys that every PEFT since 0.6 understands, sorted as PEFT writes them.
+/// The keys that every PEFT since 0.6 understands, sorted as PEFT writes them; target_parameters,
+/// which came with 0.17, only where there are any.
 [[nodiscard]] ESP_INLINE Json adapter_config_json(const AdapterConfig& c) {
   const auto number = [](double v) {
     const bool whole = v == std::floor(v) && std::abs(v) < 9e15;
@@ -183,7 +197,12 @@ class AdapterConfigReader {
   j["r"] = c.r;
   j["rank_pattern"] = Json::object();
   for (const auto& [pattern, rank] : c.rank_pattern) j["rank_pattern"][pattern] = rank;
-  j["target_modules"] = Json::array(c.target_modules);
+  std::vector<std::string> modules, parameters;
+  for (const std::string& name : c.target_modules) {
+    (name.ends_with(".weight") ? parameters : modules).push_back(name);
+  }
+  j["target_modules"] = Json::array(modules);
+  if (!parameters.empty()) j["target_parameters"] = Json::array(parameters);
   j["task_type"] = "CAUSAL_LM";
   j["use_rslora"] = c.rslora;
   return j;
