@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <espalier/core/error.hpp>
@@ -61,11 +61,16 @@ struct NamePattern {
   std::string_view text;
 };
 
+/// Another word for a target.
+struct TargetAlias {
+  std::string_view alias, meaning;
+};
+
 struct TensorNames {
   /// One per part. Those of the experts' matrices stand in the order in which the disk has them.
   std::vector<NamePattern> patterns;
   /// What users and adapters of this family call a target, where that differs: {"w1", "gate"}.
-  std::vector<std::pair<std::string_view, std::string_view>> target_aliases;
+  std::span<const TargetAlias> target_aliases = {};
 
   /// Empty where the family has no such part.
   ESP_INLINE std::string_view pattern(Part part) const {
@@ -122,8 +127,7 @@ struct TensorNames {
            {Part::up, "model.layers.{l}.mlp.up_proj.weight"},
            {Part::down, "model.layers.{l}.mlp.down_proj.weight"},
            {Part::final_norm, "model.norm.weight"},
-           {Part::head, "lm_head.weight"}},
-          {}};
+           {Part::head, "lm_head.weight"}}};
 }
 
 /// With a mixture as Qwen names it, and OLMoE, DeepSeek, GLM after it.
@@ -150,7 +154,9 @@ struct TensorNames {
        {Part::expert_gate, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight"},
        {Part::expert_down, "model.layers.{l}.block_sparse_moe.experts.{e}.w2.weight"},
        {Part::expert_up, "model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight"}});
-  names.target_aliases = {{"w1", "gate"}, {"w2", "down"}, {"w3", "up"}, {"gate", "router"}};
+  static constexpr TargetAlias kAliases[] = {
+      {"w1", "gate"}, {"w2", "down"}, {"w3", "up"}, {"gate", "router"}};
+  names.target_aliases = kAliases;
   return names;
 }
 
