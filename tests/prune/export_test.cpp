@@ -10,7 +10,9 @@
 
 using namespace espalier;
 using namespace espalier::prune;
+using espalier::test::expert_prefix;
 using espalier::test::message_of;
+using espalier::test::moe_prefix;
 using espalier::test::read_bytes;
 using espalier::test::write_bytes;
 namespace fs = std::filesystem;
@@ -105,8 +107,8 @@ TEST_CASE("export: both layouts hold every kept byte where it belongs, and an ex
   CHECK(read_bytes(folder / "standard/pruning_plan.json") ==
         read_bytes(folder / "consolidated/pruning_plan.json"));
   for (const std::string& name : base.names()) {
-    const auto kept = pruned_name(name, kPlan);
-    if (kept) CHECK(standard.shard_of(*kept).file == base.shard_of(name).file);
+    const auto kept = pruned_spec(base, base.at(name), kPlan);
+    if (kept) CHECK(standard.shard_of(kept->name).file == base.shard_of(name).file);
   }
 }
 
@@ -143,7 +145,7 @@ TEST_CASE("export: a shard left empty is dropped, a lone model.safetensors stays
   for (const auto& shard : base.shards()) {
     const auto& tensors = shard.content.tensors();
     empty += std::none_of(tensors.begin(), tensors.end(),
-                          [](const auto& t) { return pruned_name(t.name, kPlan).has_value(); });
+                          [&](const auto& t) { return pruned_spec(base, t, kPlan).has_value(); });
   }
   CHECK(empty >= 20);
   CHECK(out.shards().size() == base.shards().size() - empty);
