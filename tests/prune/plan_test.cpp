@@ -146,8 +146,9 @@ TEST_CASE("plan: layers of multi-token prediction are planned all or not at all"
   const std::vector<int> two = {0, 1};
   check_plan_fits({{two, two, two}, {}}, m, "p");
   check_plan_fits({{two, two, two, two, two}, {}}, m, "p");
-  CHECK(message_of<FormatError>([&] { check_plan_fits({{two, two, two, two}, {}}, m, "p"); }) ==
-        "p: has 4 layers, the model has 3 and 2 for multi-token prediction; expected 3 or 5");
+  CHECK(message_of<FormatError>([&] {
+          check_plan_fits({{two, two, two, two}, {}}, m, "p");
+        }) == "p: has 4 layers, the model has 3 and 2 for multi-token prediction; expected 3 or 5");
   CHECK(message_of<FormatError>([&] {
           check_plan_fits({{two, two, two, two, {}}, {}}, m, "p");
         }) == "p: layer 4: keeps no expert");

@@ -164,7 +164,8 @@ ESP_INLINE void Checkpoint::read_mixture() {
 
 ESP_INLINE void Checkpoint::read_groups() {
   const io::Json* method = config_json().find_value("topk_method");
-  const bool ungrouped = method != nullptr && method->is_string() && method->as_string() == "greedy";
+  const bool ungrouped =
+      method != nullptr && method->is_string() && method->as_string() == "greedy";
   if (family_->groups_key.empty() || ungrouped) return;
   mixture_.groups = std::max<std::int64_t>(count_of({family_->groups_key}), 1);
   mixture_.top_groups = std::max<std::int64_t>(count_of({family_->top_groups_key}), 1);
@@ -179,8 +180,8 @@ ESP_INLINE void Checkpoint::read_groups() {
 /// where two stand differs.
 ESP_INLINE void Checkpoint::find_count_keys() {
   std::vector<std::string> keys = family_->expert_keys;
-  for (const char* key : {"num_local_experts", "num_experts", "n_routed_experts",
-                          "moe_num_experts"}) {
+  for (const char* key :
+       {"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"}) {
     for (const char* place : {"", "text_config."}) {
       const std::string path = std::string(place) + key;
       if (std::find(keys.begin(), keys.end(), path) == keys.end()) keys.push_back(path);
@@ -197,8 +198,9 @@ ESP_INLINE void Checkpoint::find_count_keys() {
   }
 }
 
-/// Experts in one tensor where the family has a tensor each: transformers 5 keeps them so in memory,
-/// and opens a checkpoint that was written so. Bytes can be worked on, the weights are not found.
+/// Experts in one tensor where the family has a tensor each: transformers 5 keeps them so in
+/// memory, and opens a checkpoint that was written so. Bytes can be worked on, the weights are not
+/// found.
 ESP_INLINE void Checkpoint::require_apart() {
   if (config_->mixture.experts == 0 || config_->mixture.storage != ExpertStorage::separate) return;
   for (const std::string& name : names()) {
@@ -216,8 +218,8 @@ ESP_INLINE void Checkpoint::require_apart() {
 /// A head of its own beside a config that says it is the embedding: loaders use the head.
 ESP_INLINE void Checkpoint::find_own_head() {
   if (!config_->tie_word_embeddings) return;
-  const std::string head = family_->names.of(Part::head), embedding =
-                                                              family_->names.of(Part::embedding);
+  const std::string head = family_->names.of(Part::head),
+                    embedding = family_->names.of(Part::embedding);
   if (find(head) == nullptr || find(embedding) == nullptr) return;
   const io::TensorInfo &a = at(head), &b = at(embedding);
   bool same = a.type == b.type && a.shape == b.shape;

@@ -52,11 +52,6 @@ class ExpertNames {
   std::vector<std::string> mtp_prefixes_;
 };
 
-}  // namespace espalier
-
-#ifdef ESP_BODIES
-namespace espalier {
-
 namespace detail {
 
 /// Takes a number off the front of `text`; -1 if there is none.
@@ -72,6 +67,11 @@ inline int take_number(std::string_view& text) {
 }
 
 }  // namespace detail
+
+}  // namespace espalier
+
+#ifdef ESP_BODIES
+namespace espalier {
 
 ESP_INLINE ExpertNames::ExpertNames(const Family& family) : mtp_prefixes_(family.mtp_prefixes) {
   for (const NamePattern& p : family.names.patterns) {
@@ -146,10 +146,10 @@ ESP_INLINE std::optional<ExpertTensor> ExpertNames::find(std::string_view name) 
       if (found.expert >= 0 && !rest.starts_with('.')) continue;
       return found;
     }
-    const bool fits = p.kind == Pattern::Kind::module   ? rest.starts_with('.')
-                      : p.kind == Pattern::Kind::whole ? rest.empty()
-                                                       : rest.empty() || rest.starts_with('_') ||
-                                                             rest.starts_with('.');
+    const bool fits = p.kind == Pattern::Kind::module ? rest.starts_with('.')
+                      : p.kind == Pattern::Kind::whole
+                          ? rest.empty()
+                          : rest.empty() || rest.starts_with('_') || rest.starts_with('.');
     if (fits) return found;
   }
   return std::nullopt;

@@ -63,8 +63,8 @@ class JsonPatch {
     const std::size_t begin = at_;
     at_ = end_of(begin);
     if (before == want) return std::string(text_.substr(begin, at_ - begin));
-    const bool both = (before.is_object() && want.is_object()) ||
-                      (before.is_array() && want.is_array());
+    const bool both =
+        (before.is_object() && want.is_object()) || (before.is_array() && want.is_array());
     if (!both) return io::dump(want);
     const std::size_t end = at_;
     std::string text = container(begin, end, before, want);
@@ -113,9 +113,9 @@ class JsonPatch {
     }
     for (std::size_t i = 0; i < want.size(); ++i) {
       out += i == 0 ? lead : gap;
-      out += want.is_object()
-                 ? io::dump(io::Json(want.members()[i].key)) + ": " + io::dump(want.members()[i].value)
-                 : io::dump(want.items()[i]);
+      out += want.is_object() ? io::dump(io::Json(want.members()[i].key)) + ": " +
+                                    io::dump(want.members()[i].value)
+                              : io::dump(want.items()[i]);
     }
     return text_[begin] + (want.size() == 0 ? "" : out + tail) + text_[end - 1];
   }
@@ -155,7 +155,8 @@ inline io::Json& value_at(io::Json& json, std::string_view path) {
 
 /// Patterns of modules that name experts by number, as lists of quantization_config do:
 ///   model.layers.0.mlp.experts.3.down_proj, re:.*layers\.0\..*experts\.3\..*  one layer's expert 3
-///   block_sparse_moe.experts.3.w1, re:.*experts\.3\..*                        expert 3 of all layers
+///   block_sparse_moe.experts.3.w1, re:.*experts\.3\..*                        expert 3 of all
+///   layers
 /// Those of dropped experts go, the others get the new number.
 class ExpertPatterns {
  public:
@@ -215,8 +216,8 @@ class ExpertPatterns {
       n.value = espalier::detail::take_number(rest);
       n.end = text.size() - rest.size();
       if (n.value < 0) continue;
-      const bool whole = rest.empty() || std::string_view(".\\$)/:").find(rest[0]) !=
-                                             std::string_view::npos;
+      const bool whole =
+          rest.empty() || std::string_view(".\\$)/:").find(rest[0]) != std::string_view::npos;
       if (!whole) refuse(text, "names experts by the beginning of a number");
       return n;
     }
@@ -243,8 +244,8 @@ class ExpertPatterns {
       pattern.remove_prefix(pattern.starts_with("re:") ? 3 : 2);
     }
     if (pattern.starts_with('^')) pattern.remove_prefix(1);
-    return kept_of(base_.mixture(),
-                   {.layer = layer, .mtp = base_.expert_names().is_mtp(pattern)}, plan_);
+    return kept_of(base_.mixture(), {.layer = layer, .mtp = base_.expert_names().is_mtp(pattern)},
+                   plan_);
   }
 
   static std::string with_number(const std::string& text, const Number& n, int value) {
@@ -253,7 +254,8 @@ class ExpertPatterns {
 
   std::vector<std::optional<Item>> kept(const std::vector<Item>& items) const {
     std::vector<std::optional<Item>> out(items.begin(), items.end());
-    std::map<std::string, std::map<int, std::size_t>> of_all_layers;  // by what is around the number
+    std::map<std::string, std::map<int, std::size_t>>
+        of_all_layers;  // by what is around the number
     for (std::size_t i = 0; i < items.size(); ++i) {
       const std::string& pattern = items[i].pattern;
       const Number expert = number_behind(pattern, "experts");
@@ -269,8 +271,7 @@ class ExpertPatterns {
       if (it == kept->end() || *it != expert.value) {
         out[i].reset();
       } else {
-        out[i]->pattern =
-            with_number(pattern, expert, static_cast<int>(it - kept->begin()));
+        out[i]->pattern = with_number(pattern, expert, static_cast<int>(it - kept->begin()));
       }
     }
     for (const auto& [around, by_expert] : of_all_layers) renumber_group(items, by_expert, out);
@@ -292,8 +293,9 @@ class ExpertPatterns {
         if (it == by_expert.end()) continue;
         const Item& item = items[it->second];
         if (first != nullptr && !(first->value == item.value))
-          refuse(item.pattern, "stands for another value than that of another expert that gets its "
-                               "number in another layer");
+          refuse(item.pattern,
+                 "stands for another value than that of another expert that gets its "
+                 "number in another layer");
         first = &item;
         ++named;
       }
@@ -310,9 +312,8 @@ class ExpertPatterns {
         continue;
       }
       const std::string& pattern = stay[j].second->pattern;
-      out[places[j]] =
-          Item{with_number(pattern, number_behind(pattern, "experts"), stay[j].first),
-               stay[j].second->value};
+      out[places[j]] = Item{with_number(pattern, number_behind(pattern, "experts"), stay[j].first),
+                            stay[j].second->value};
     }
   }
 
@@ -361,8 +362,7 @@ class ExpertPatterns {
   const std::filesystem::path path = base.folder() / file;
   const std::string text = io::read_text(path);
   const io::Json before = io::parse_json(text, path.string());
-  return edited_json(text, before,
-                     ExpertPatterns(base, plan, path.string()).renumbered(before));
+  return edited_json(text, before, ExpertPatterns(base, plan, path.string()).renumbered(before));
 }
 
 }  // namespace espalier::prune

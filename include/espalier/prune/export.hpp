@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A checkpoint without the experts that a plan drops. Bytes are copied from file to file in pieces,
 // never a whole shard: memory stays small whatever the size of the model. Kept experts are numbered
-// 0..K-1, with all that stands beside a quantized weight; router rows and parts of tensors that hold
-// all experts go with them; every other byte is the base's. Softmax over the kept logits
+// 0..K-1, with all that stands beside a quantized weight; router rows and parts of tensors that
+// hold all experts go with them; every other byte is the base's. Softmax over the kept logits
 // equals softmax over all with the dropped ones at -inf, so routing among kept experts is
 // unchanged.
 #pragma once
@@ -20,7 +20,7 @@
 
 namespace espalier::prune {
 
-enum class Layout {
+enum class ShardLayout {
   standard,      // every tensor stays in the shard of the same name
   consolidated,  // new shards, filled as transformers' save_pretrained does
 };
@@ -66,7 +66,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(
 
 /// @throws FormatError when the plan does not fit the checkpoint
 [[nodiscard]] inline Export plan_export(const hub::Checkpoint& base, const Plan& plan,
-                                        Layout layout, std::size_t max_shard_bytes,
+                                        ShardLayout layout, std::size_t max_shard_bytes,
                                         const std::string& plan_source) {
   check_plan_fits(plan, base.mixture(), plan_source);
   check_exportable(plan, base.mixture(), plan_source);
@@ -93,7 +93,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(
     }
     if (!target.tensors.empty()) out.shards.push_back(std::move(target));
   }
-  if (layout == Layout::consolidated) {
+  if (layout == ShardLayout::consolidated) {
     out.shards = detail::consolidated_shards(base, std::move(specs), out.sources, max_shard_bytes);
   }
   return out;
@@ -136,8 +136,7 @@ inline void write_export(const hub::Checkpoint& base, const Plan& plan, const Ex
   io::copy_companions(base.folder(), folder.path(), own);
   io::write_text(folder.path() / kPlanFile, plan_json(with_base_provenance(plan, base)));
   const std::filesystem::path config = base.folder() / "config.json";
-  io::write_text(folder.path() / "config.json",
-                 pruned_config(base, plan, io::read_text(config)));
+  io::write_text(folder.path() / "config.json", pruned_config(base, plan, io::read_text(config)));
   folder.commit();
 }
 

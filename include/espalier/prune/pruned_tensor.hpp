@@ -56,9 +56,8 @@ struct ExpertSlice {
   const std::optional<ExpertTensor> t = base.expert_names().find(info.name);
   if (!t || t->expert >= 0) return {};
   const std::vector<int>* kept = kept_of(base.mixture(), *t, plan);
-  const bool has_axis =
-      std::cmp_less(t->axis, info.shape.size()) &&
-      info.shape[static_cast<std::size_t>(t->axis)] == base.mixture().experts;
+  const bool has_axis = std::cmp_less(t->axis, info.shape.size()) &&
+                        info.shape[static_cast<std::size_t>(t->axis)] == base.mixture().experts;
   if (kept == nullptr || !has_axis) return {};
   return {t->axis, kept};
 }
@@ -97,8 +96,7 @@ void for_each_kept_piece(const hub::Checkpoint& base, const Plan& plan, const st
   std::size_t before = 1;
   for (int i = 0; i < slice.axis; ++i)
     before *= static_cast<std::size_t>(info.shape[static_cast<std::size_t>(i)]);
-  const auto experts =
-      static_cast<std::size_t>(info.shape[static_cast<std::size_t>(slice.axis)]);
+  const auto experts = static_cast<std::size_t>(info.shape[static_cast<std::size_t>(slice.axis)]);
   const std::size_t run = info.bytes / before / experts;
   ESP_REQUIRE(run * before * experts == info.bytes, FormatError, file.path().string(),
               ": tensor \"", source, "\" is ", info.type, " ", io::shape_text(info),
