@@ -152,6 +152,11 @@ ESP_INLINE std::int64_t Checkpoint::count_of(const std::vector<std::string>& key
 
 ESP_INLINE void Checkpoint::read_mixture() {
   mixture_.layers = count_of({"num_hidden_layers", "text_config.num_hidden_layers"});
+  for (const char* key : {"layers_block_type", "layer_types"}) {  // as nemotron_h says it, by kind
+    const io::Json* types = config_json().find_value(key);
+    if (mixture_.layers == 0 && types != nullptr && types->is_array())
+      mixture_.layers = static_cast<std::int64_t>(types->size());
+  }
   ESP_REQUIRE(mixture_.layers > 0, FormatError, config_json().where(),
               ": \"num_hidden_layers\" is missing");
   mixture_.experts = count_of(family_->expert_keys);

@@ -25,7 +25,9 @@ class JsonPatch {
 
   std::string apply(const io::Json& before, const io::Json& want) {
     at_ = skipped(0);
-    return std::string(text_.substr(0, at_)) + value(before, want) + std::string(text_.substr(at_));
+    std::string out(text_.substr(0, at_));
+    out += value(before, want);
+    return out += text_.substr(at_);
   }
 
  private:
@@ -65,7 +67,7 @@ class JsonPatch {
     if (before == want) return std::string(text_.substr(begin, at_ - begin));
     const bool both =
         (before.is_object() && want.is_object()) || (before.is_array() && want.is_array());
-    if (!both) return io::dump(want);
+    if (!both) return io::dump_python(want);
     const std::size_t end = at_;
     std::string text = container(begin, end, before, want);
     at_ = end;
@@ -82,7 +84,7 @@ class JsonPatch {
       i = skipped(end_of(child.value));
       if (i < end - 1) i = skipped(i + 1);  // past the comma
     }
-    if (children.size() != before.size()) return io::dump(want);
+    if (children.size() != before.size()) return io::dump_python(want);
     bool same_places = before.size() == want.size();
     for (std::size_t i = 0; same_places && before.is_object() && i < children.size(); ++i) {
       same_places = before.members()[i].key == want.members()[i].key;
@@ -113,9 +115,9 @@ class JsonPatch {
     }
     for (std::size_t i = 0; i < want.size(); ++i) {
       out += i == 0 ? lead : gap;
-      out += want.is_object() ? io::dump(io::Json(want.members()[i].key)) + ": " +
-                                    io::dump(want.members()[i].value)
-                              : io::dump(want.items()[i]);
+      out += want.is_object() ? io::dump_python(io::Json(want.members()[i].key)) + ": " +
+                                    io::dump_python(want.members()[i].value)
+                              : io::dump_python(want.items()[i]);
     }
     return text_[begin] + (want.size() == 0 ? "" : out + tail) + text_[end - 1];
   }
