@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// analyze: scores the experts of a Mixtral checkpoint by one or more criteria, for prune to go by.
+// analyze: scores the experts of a checkpoint by one or more criteria, for prune to go by.
 //   analyze --model mixtral --calibration texts.jsonl --output scores
 //   analyze --model mixtral --adapter run --criteria router_delta,expert_delta --output scores
 // Writes scores.json, scores.csv, and one heatmap per criterion as PNG and SVG. Criteria without
@@ -84,6 +84,59 @@ std::vector<prune::Criterion> choose_criteria(const Options& o) {
   return chosen;
 }
 
+bool of_experts(const prune::Criterion& c) {
+  return std::string_view(c.name).starts_with("expert");
+}
+
+/// Of the default list, leaves out what this checkpoint does not allow, and says so.
+void leave_out_impossible(const hub::Checkpoint& base, std::vector<prune::Criterion>& criteria) {
+  std::string why;
+  const auto leave_out = [&](const auto& impossible) {
+    std::string names;
+    std::erase_if(criteria, [&](const prune::Criterion& c) {
+      if (!impossible(c)) return false;
+      names += std::string(names.empty() ? "" : ", ") + c.name;
+      return true;
+    });
+    if (!names.empty()) fmt::print(stderr, "analyze: left out {}: {}\n", names, why);
+  };
+  const auto& sparse = base.mixture().sparse;
+  const auto layer = std::find(sparse.begin(), sparse.end(), true) - sparse.begin();
+  try {
+    (void)prune::expert_matrices(base, static_cast<int>(layer), 0);
+  } catch (const UnsupportedError& e) {
+    why = e.what();
+    leave_out(of_experts);
+  }
+  why = base.why_not_computable();
+  if (base.computable()) return;
+  leave_out([](const prune::Criterion& c) { return c.kind == CriterionKind::activations; });
+}
+
+/// A criterion that is the same for all experts chooses nothing: an adapter that touches none of
+/// them, for one. Left out of the default list, refused where it is asked for.
+void refuse_constant(const Options& o, prune::Scores& scores,
+                     std::vector<prune::Criterion>& criteria) {
+  for (std::size_t i = 0; i < criteria.size();) {
+    const auto& [name, layers] = scores.criteria[i];
+    const bool constant = std::all_of(layers.begin(), layers.end(), [](const auto& layer) {
+      return std::all_of(layer.begin(), layer.end(), [&](double v) { return v == layer[0]; });
+    });
+    if (!constant) {
+      ++i;
+      continue;
+    }
+    const std::string what =
+        "criterion " + name + " is the same for all experts of each layer, it cannot choose" +
+        (criteria[i].kind == CriterionKind::tuning ? ": fine-tuning did not touch what it looks at"
+                                                   : "");
+    ESP_REQUIRE(o.criteria.empty(), UsageError, what);
+    fmt::print(stderr, "analyze: left out: {}\n", what);
+    scores.criteria.erase(scores.criteria.begin() + static_cast<std::ptrdiff_t>(i));
+    criteria.erase(criteria.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+}
+
 bool any_of_kind(const std::vector<prune::Criterion>& criteria, CriterionKind kind) {
   return std::any_of(criteria.begin(), criteria.end(),
                      [&](const prune::Criterion& c) { return c.kind == kind; });
@@ -143,20 +196,25 @@ prune::ActivationScores measure_activations(const Options& o, const std::string&
 }
 
 void draw_heatmaps(const Options& o, const std::vector<prune::Criterion>& criteria,
-                   const prune::Scores& scores) {
+                   const prune::Scores& scores, std::int64_t groups) {
   for (std::size_t i = 0; i < criteria.size(); ++i) {
     const auto& [name, layers] = scores.criteria[i];
     plot::Heatmap map;
     map.title = name;
     map.value_label = criteria[i].meaning;
     map.values = layers;
+    const auto widest = std::max_element(layers.begin(), layers.end(), [](auto& a, auto& b) {
+                          return a.size() < b.size();
+                        })->size();
+    for (auto& row : map.values) row.resize(widest, std::nan(""));  // grey: no mixture there
     if (o.mark_keep > 0) {
-      const prune::Plan plan = prune::plan_from_scores(layers, o.mark_keep);
+      const prune::Plan plan = prune::plan_from_scores(layers, o.mark_keep, groups);
       for (std::size_t l = 0; l < layers.size(); ++l) {
         map.dropped.emplace_back();
         for (std::size_t e = 0; e < layers[l].size(); ++e) {
           map.dropped.back().push_back(!plan.keeps(l, static_cast<int>(e)));
         }
+        map.dropped.back().resize(widest, false);
       }
     }
     for (const char* extension : {".png", ".svg"}) {
@@ -201,14 +259,19 @@ void report(const Options& o, const CommonOptions& common, const prune::Scores& 
 }
 
 void run(const Options& o, const CommonOptions& common) {
-  const std::vector<prune::Criterion> criteria = choose_criteria(o);
+  std::vector<prune::Criterion> criteria = choose_criteria(o);
   ESP_REQUIRE(!fs::exists(fs::path(o.output) / "scores.json"), IoError, o.output,
               ": has a scores.json already; remove it or choose another output folder");
   const hub::Checkpoint base(o.model);
   hub::require_mixture(base, "score");
+  for (const std::string& w : base.warnings()) fmt::print(stderr, "analyze: warning: {}\n", w);
+  if (o.criteria.empty()) leave_out_impossible(base, criteria);
+  if (any_of_kind(criteria, CriterionKind::activations)) (void)base.config();
   const hub::Mixture& mixture = base.mixture();
   ESP_REQUIRE(o.mark_keep <= mixture.experts, UsageError, "--mark-keep ", o.mark_keep,
               ": the model has ", mixture.experts, " experts per layer");
+  ESP_REQUIRE(o.mark_keep % mixture.groups == 0, UsageError, "--mark-keep ", o.mark_keep,
+              ": the router chooses from ", mixture.groups, " equal groups, mark a multiple");
   std::optional<hub::Checkpoint> tuned;
   if (!o.tuned.empty()) prune::check_same_model(base, tuned.emplace(o.tuned));
   std::optional<io::Adapter> adapter;
@@ -242,10 +305,11 @@ void run(const Options& o, const CommonOptions& common) {
     scores.criteria.emplace_back(c.name, std::move(layers));
   }
   prune::check_scores(scores, o.model);
+  if (mixture.experts > 1) refuse_constant(o, scores, criteria);
   std::error_code error;
   fs::create_directories(o.output, error);
   ESP_REQUIRE(!error, IoError, o.output, ": cannot create: ", error.message());
-  draw_heatmaps(o, criteria, scores);
+  draw_heatmaps(o, criteria, scores, mixture.groups);
   prune::write_scores(o.output, scores);
   report(o, common, scores);
 }

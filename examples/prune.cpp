@@ -3,8 +3,10 @@
 //   prune --model mixtral --scores scores/scores.json --criterion reap --keep 6 --output pruned
 //   prune --model mixtral --plan pruning_plan.json --layout consolidated --output pruned
 // Bytes are copied from file to file, so memory stays small whatever the size of the model.
+#include <algorithm>
 #include <chrono>
 
+#include <espalier/hub/adapter.hpp>
 #include <espalier/prune/adapter.hpp>
 #include <espalier/prune/export.hpp>
 
@@ -27,7 +29,9 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--model", o.model, "Checkpoint folder in Hugging Face layout")->required();
   auto* scores = app.add_option("--scores", o.scores, "scores.json, as analyze writes it");
   auto* criterion = app.add_option("--criterion", o.criterion, "Which of its scores to go by");
-  auto* keep = app.add_option("--keep", o.keep, "Experts to keep in every layer");
+  auto* keep = app.add_option("--keep", o.keep,
+                              "Experts to keep in every layer; of a model that chooses from groups "
+                              "of experts (n_group), equally many of each group, so a multiple");
   keep->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 16))->needs(scores);
   criterion->needs(scores);
   scores->needs(criterion)->needs(keep);
@@ -59,7 +63,14 @@ std::pair<prune::Plan, std::string> make_plan(const Options& o, const hub::Mixtu
               mixture.experts, " experts per layer");
   ESP_REQUIRE(o.keep >= mixture.top_k, UsageError, "--keep ", o.keep, ": num_experts_per_tok is ",
               mixture.top_k, ", keep at least as many");
-  prune::Plan plan = prune::plan_from_scores(layers, o.keep);
+  for (std::size_t l = 0; l < layers.size() && o.keep < mixture.experts; ++l) {
+    const auto [low, high] = std::minmax_element(layers[l].begin(), layers[l].end());
+    ESP_REQUIRE(low == layers[l].end() || *low < *high, FormatError, o.scores, ": criterion \"",
+                o.criterion, "\" is ", *low, " for every expert of layer ", l,
+                ": it says nothing about which to keep");
+  }
+  prune::Plan plan = prune::plan_from_scores(layers, o.keep, mixture.groups);
+  if (mixture.groups > 1) plan.provenance["equal_per_group"] = mixture.groups;
   plan.provenance["criterion"] = o.criterion;
   plan.provenance["keep"] = o.keep;
   plan.provenance["scores_sha256"] = io::sha256(io::read_text(o.scores));
@@ -104,6 +115,7 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
     j["bytes_after"] = what.bytes;
     j["parameters_after"] = parameters(what.shards);
     j["dropped_tensors"] = what.dropped_tensors;
+    j["left_out"] = io::Json::array(what.left_out);
     j["shards"] = io::Json::array();
     for (const io::ShardPlan& shard : what.shards) {
       io::Json s = io::Json::object();
@@ -123,12 +135,30 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
                    format_bytes(static_cast<double>(shard.bytes))});
   }
   table.print();
+  if (!what.left_out.empty()) {
+    fmt::print(
+        "\nmulti-token prediction is left out ({} tensors, such as {}): it has experts of its own, "
+        "and the plan says nothing of them\n",
+        what.left_out.size(), what.left_out[0]);
+  }
   const double left = static_cast<double>(what.bytes) / static_cast<double>(what.base_bytes);
-  fmt::print("\n{} layers, {} of {} experts in each: {} of {} ({:.2f}% less), {} parameters\n",
-             mixture.layers, kept, mixture.experts, format_bytes(static_cast<double>(what.bytes)),
+  const auto sparse = std::count(mixture.sparse.begin(), mixture.sparse.end(), true);
+  fmt::print("\n{} layers, {} of {} experts in {}: {} of {} ({:.2f}% less), {} parameters\n",
+             mixture.layers, kept, mixture.experts,
+             sparse == mixture.layers ? std::string("each") : fmt::format("{} of them", sparse),
+             format_bytes(static_cast<double>(what.bytes)),
              format_bytes(static_cast<double>(what.base_bytes)), 100 * (1 - left),
              parameters(what.shards));
   fmt::print("{}: {}\n", o.output, o.dry_run ? "not written (dry run)" : "written");
+}
+
+/// An output that would be copied into itself with the other files of the model.
+void refuse_inside(const std::string& output, const std::string& model) {
+  if (output.empty()) return;
+  const fs::path inner = fs::weakly_canonical(output), outer = fs::weakly_canonical(model);
+  const auto [a, b] = std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
+  ESP_REQUIRE(a != outer.end(), UsageError, output, ": lies within the model's folder ", model,
+              "; choose a place beside it");
 }
 
 void refuse_existing(const std::string& folder) {
@@ -142,8 +172,11 @@ void run(const Options& o, const CommonOptions& common) {
   const std::size_t max_shard_bytes = io::parse_bytes(o.max_shard_size);
   refuse_existing(o.output);
   refuse_existing(o.adapter_output);
+  refuse_inside(o.output, o.model);
+  refuse_inside(o.adapter_output, o.model);
   const hub::Checkpoint base(o.model);
   hub::require_mixture(base, "prune");
+  for (const std::string& w : base.warnings()) fmt::print(stderr, "prune: warning: {}\n", w);
   const auto [plan, source] = make_plan(o, base.mixture());
   if (o.plan.empty()) {
     warn_of_another_model(plan.provenance.at("scores"), "model_config_sha256", base, o.scores);
@@ -151,7 +184,7 @@ void run(const Options& o, const CommonOptions& common) {
     warn_of_another_model(plan.provenance, "base_config_sha256", base, o.plan);
   }
   const auto layout =
-      o.layout == "standard" ? prune::Layout::standard : prune::Layout::consolidated;
+      o.layout == "standard" ? prune::ShardLayout::standard : prune::ShardLayout::consolidated;
   const prune::Export what = prune::plan_export(base, plan, layout, max_shard_bytes, source);
   std::optional<io::Adapter> adapter;
   if (!o.adapter.empty()) {

@@ -122,6 +122,7 @@ io::Json architecture(const hub::Checkpoint& k) {
     a["layers"] = k.mixture().layers;
     a["experts"] = k.mixture().experts;
     a["top_k"] = k.mixture().top_k;
+    a["why_not_computable"] = k.why_not_computable();
     return a;
   }
   const DecoderConfig& c = k.config();
@@ -153,6 +154,10 @@ io::Json to_json(const hub::Checkpoint& k, const std::vector<Group>& groups, dou
   j["folder"] = o.folder;
   j["architecture"] = architecture(k);
   j["architecture"]["mixture_layers"] = sparse_layers(k.mixture());
+  j["architecture"]["groups"] = k.mixture().groups;
+  j["architecture"]["prediction_layers_with_experts"] = k.mixture().prediction.size();
+  j["unused_tensors"] = io::Json::array(k.unused_tensors());
+  j["warnings"] = io::Json::array(k.warnings());
   j["parameters"] = static_cast<std::int64_t>(parameters);
   j["bytes"] = k.total_bytes();
   j["tensors"] = k.names().size();
@@ -183,6 +188,16 @@ io::Json to_json(const hub::Checkpoint& k, const std::vector<Group>& groups, dou
   return j;
 }
 
+void print_choice(const hub::Mixture& m) {
+  if (m.groups > 1) {
+    fmt::print("  in {} groups, the best {} of which are chosen from\n", m.groups, m.top_groups);
+  }
+  if (!m.prediction.empty()) {
+    fmt::print("  and {} layer{} of multi-token prediction with experts\n", m.prediction.size(),
+               m.prediction.size() == 1 ? "" : "s");
+  }
+}
+
 void print_architecture(const hub::Checkpoint& k, double parameters) {
   fmt::print("{}: {}, {:.2f} billion parameters, {} in {} tensors and {} file{}\n",
              k.folder().string(), k.family().model_type, parameters / 1e9,
@@ -192,6 +207,7 @@ void print_architecture(const hub::Checkpoint& k, double parameters) {
   if (!k.computable()) {
     fmt::print("  {} layers, {} with a mixture of {} experts, {} of them per token\n", m.layers,
                sparse_layers(m), m.experts, m.top_k);
+    print_choice(m);
     fmt::print("  no forward pass: {}\n", k.why_not_computable());
     return;
   }
@@ -216,9 +232,7 @@ void print_architecture(const hub::Checkpoint& k, double parameters) {
   if (c.mixture.shared_width > 0) {
     fmt::print("  and an expert of width {} that sees every token\n", c.mixture.shared_width);
   }
-  if (m.groups > 1) {
-    fmt::print("  in {} groups, the best {} of which are chosen from\n", m.groups, m.top_groups);
-  }
+  print_choice(m);
 }
 
 void print_tables(const hub::Checkpoint& k, const std::vector<Group>& groups) {
@@ -262,6 +276,8 @@ void run(const Options& o, const CommonOptions& common) {
               o.lora_r, " and --tokens ", o.tokens,
               " cannot be; expected 0 or more, and 1 or more");
   const hub::Checkpoint checkpoint(o.folder);
+  for (const std::string& w : checkpoint.warnings())
+    fmt::print(stderr, "inspect: warning: {}\n", w);
   const std::vector<Group> groups = groups_of(checkpoint);
   double parameters = 0;
   for (const Group& g : groups) parameters += static_cast<double>(g.parameters);

@@ -3,6 +3,7 @@
 //   merge_adapter --model mixtral --adapter run --output merged
 // One tensor at a time, in the shards of the base. The sum is formed in f32 and rounded once to the
 // stored type; tensors that the adapter leaves alone are copied byte for byte.
+#include <espalier/hub/adapter.hpp>
 #include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/adapter.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
@@ -29,6 +30,56 @@ AnyTensor merged(const AnyTensor& weight, const io::LoraFactors& lora) {
                                        [&]<class T>() { return AnyTensor(converted<T>(sum)); });
 }
 
+/// Experts that lie in one tensor [E, ...], each matrix with factors of its own: gate rows over up
+/// rows, or transposed with gate in the even and up in the odd columns. `count` grows by the
+/// factors that were merged; none when there are none.
+std::optional<AnyTensor> merged_experts(const hub::Checkpoint& base, const std::string& name,
+                                        int layer, const io::Adapter& adapter,
+                                        std::int64_t& count) {
+  const DecoderConfig& c = base.config();
+  const bool transposed = c.mixture.storage == ExpertStorage::interleaved;
+  const bool down = name == c.names.of(Part::experts_down, layer);
+  const std::vector<Part> parts = down ? std::vector<Part>{Part::expert_down}
+                                       : std::vector<Part>{Part::expert_gate, Part::expert_up};
+  const AnyTensor weight = base.tensor(name);
+  std::optional<Tensor<float>> sum;
+  for (std::int64_t e = 0; e < c.mixture.experts; ++e) {
+    for (std::size_t p = 0; p < parts.size(); ++p) {
+      const io::LoraFactors lora = adapter.find(c.names.module(parts[p], layer, e));
+      if (!lora) continue;
+      if (!sum) sum = converted<float>(weight);
+      ++count;
+      const std::int64_t out = lora.b.shape(0), in = lora.a.shape(1), rank = lora.a.shape(0);
+      Tensor<float> delta(Shape{out, in}, 0.0f);
+      cpu::gemm<float>(out, in, rank, {lora.b.bytes(), lora.b.dtype(), rank},
+                       {lora.a.bytes(), lora.a.dtype(), in}, delta.data(), in,
+                       static_cast<float>(lora.scale), 0.0f);
+      const auto n = static_cast<std::int64_t>(parts.size()), first = static_cast<std::int64_t>(p);
+      float* expert = sum->data() + e * n * out * in;
+      for (std::int64_t i = 0; i < out; ++i) {
+        for (std::int64_t j = 0; j < in; ++j) {
+          expert[transposed ? j * n * out + n * i + first : (first * out + i) * in + j] +=
+              delta[i * in + j];
+        }
+      }
+    }
+  }
+  if (!sum) return std::nullopt;
+  return visit_dtype<float, bf16, f16>("merge_adapter", weight.dtype(),
+                                       [&]<class T>() { return AnyTensor(converted<T>(*sum)); });
+}
+
+/// The layer of a tensor that holds a matrix of every expert; -1 for another one.
+int fused_layer(const hub::Checkpoint& base, const std::string& name) {
+  const DecoderConfig& c = base.config();
+  if (!c.has_mixture() || c.mixture.storage == ExpertStorage::separate) return -1;
+  const std::optional<ExpertTensor> t = base.expert_names().find(name);
+  if (!t || t->expert >= 0 || t->mtp || t->layer >= c.num_hidden_layers) return -1;
+  const bool matrix = name == c.names.of(Part::experts_gate_up, t->layer) ||
+                      name == c.names.of(Part::experts_down, t->layer);
+  return matrix ? t->layer : -1;
+}
+
 std::vector<io::ShardPlan> shards_of(const hub::Checkpoint& base) {
   std::vector<io::ShardPlan> plan;
   for (const auto& shard : base.shards()) {
@@ -45,13 +96,20 @@ void run(const Options& o, const CommonOptions& common) {
   io::AtomicFolder folder(o.output);
   io::CheckpointWriter out(folder.path(), shards_of(base));
   Progress progress("merge_adapter", static_cast<std::int64_t>(base.names().size()), "tensors");
-  std::int64_t done = 0, changed = 0;
+  std::int64_t done = 0, changed = 0, factors = 0;
   for (const io::ShardPlan& shard : out.shards()) {
     for (const io::TensorSpec& t : shard.tensors) {
       const std::string module = t.name.substr(0, t.name.rfind(".weight"));
-      if (const io::LoraFactors lora = adapter.find(module)) {
+      const int layer = fused_layer(base, t.name);
+      const std::optional<AnyTensor> experts =
+          layer < 0 ? std::nullopt : merged_experts(base, t.name, layer, adapter, factors);
+      if (experts) {
+        out.write(t.name, *experts);
+        ++changed;
+      } else if (const io::LoraFactors lora = adapter.find(module)) {
         out.write(t.name, merged(base.tensor(t.name), lora));
         ++changed;
+        ++factors;
       } else {
         base.shard_of(t.name).content.for_each_piece(
             base.at(t.name),
@@ -60,6 +118,9 @@ void run(const Options& o, const CommonOptions& common) {
       progress.update(++done);
     }
   }
+  ESP_REQUIRE(std::cmp_equal(factors, adapter.modules.size()), FormatError, o.adapter, ": ",
+              adapter.modules.size(), " modules, of which ", factors,
+              " were found in the checkpoint");
   out.commit();
   io::copy_companions(base.folder(), folder.path(), {});
   folder.commit();

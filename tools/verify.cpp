@@ -50,7 +50,9 @@ LogitDifference compare_logits(const Options& o, const hub::Checkpoint& base,
   const auto tokenizer = text::Tokenizer::load(base.folder());
   const prune::CalibrationSet set = read_sequences(o, tokenizer);
   auto masked = hub::load_model(base);
-  masked.mask_experts(plan.keep);
+  auto keep = plan.keep;  // of the layers that compute; prediction follows them, if it is there
+  keep.resize(static_cast<std::size_t>(base.mixture().layers));
+  masked.mask_experts(keep);
   const auto small = hub::load_model(pruned);
   LogitDifference d;
   Progress progress("logits", set.tokens, "tokens");
@@ -78,8 +80,11 @@ Check tensors_check(const Options& o, const hub::Checkpoint& base, const hub::Ch
         if (interrupted()) throw Interrupted("interrupted");
       });
   return {o.pruned + " against " + o.base,
-          fmt::format("{} tensors ({}) equal their sources, {} dropped, {} other files equal",
+          fmt::format("{} tensors ({}) equal their sources, {} dropped, {}{} other files equal",
                       v.tensors, format_bytes(static_cast<double>(v.bytes)), v.dropped_tensors,
+                      v.left_out > 0
+                          ? fmt::format("{} of multi-token prediction left out, ", v.left_out)
+                          : std::string(),
                       v.files),
           v.problems};
 }
@@ -144,6 +149,7 @@ int report(const std::vector<Check>& checks, const CommonOptions& common) {
 
 int run(const Options& o, const CommonOptions& common) {
   const hub::Checkpoint base(o.base), pruned(o.pruned);
+  for (const std::string& w : base.warnings()) fmt::print(stderr, "verify: warning: {}\n", w);
   const std::string source =
       o.plan.empty() ? (fs::path(o.pruned) / prune::kPlanFile).string() : o.plan;
   const prune::Plan plan = prune::read_plan(source);

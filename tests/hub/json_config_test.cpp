@@ -87,9 +87,15 @@ TEST_CASE("A dense Llama config has no experts, and its own defaults") {
 }
 
 TEST_CASE("What cannot be computed is refused by name") {
-  CHECK(refusal("model_type", "\"qwen2_moe\"") ==
-        "config.json: at \"model_type\": \"qwen2_moe\" is not supported; expected \"mixtral\", or "
-        "\"llama\" for a dense model");
+  CHECK_THAT(refusal("model_type", "\"bert\""),
+             Catch::StartsWith(
+                 "config.json: at \"model_type\": \"bert\" is not a known family; there are "));
+  CHECK(refusal("model_type", "\"deepseek_v4\"") ==
+        "config.json: at \"model_type\": \"deepseek_v4\" is not supported: its first layers route "
+        "by a table from tokens to experts, which pruning would break");
+  CHECK_THAT(refusal("model_type", "\"phimoe\""),
+             Catch::Contains("can be inspected, pruned and verified, but its forward pass is not "
+                             "there; it is for "));
   CHECK(refusal("num_local_experts", "\"8\"") ==
         "config.json: at \"num_local_experts\": expected an integer, found a string");
   CHECK(refusal("num_experts_per_tok", "9") ==
@@ -105,21 +111,21 @@ TEST_CASE("What cannot be computed is refused by name") {
   CHECK(refusal("hidden_size", "0") ==
         "config.json: at \"hidden_size\": expected 1 to 2147483647, found 0");
   CHECK(refusal("num_hidden_layers", "2000000000") ==
-        "config.json: 2000000000 layers of 8 experts are more than any checkpoint has");
+        "config.json: 2000000000 layers are more than any checkpoint has");
   CHECK(refusal("attention_bias", "true") ==
         "config.json: \"attention_bias\" is true; biases are not supported");
   CHECK(refusal("hidden_act", "\"gelu\"") ==
         "config.json: at \"hidden_act\": \"gelu\" is not supported; expected \"silu\"");
-  CHECK(refusal("rope_scaling", R"({"rope_type": "yarn", "factor": 4})") ==
-        "config.json: at \"rope_scaling\".\"rope_type\": rope scaling \"yarn\" is not supported; "
-        "expected \"default\" or null");
-  CHECK(refusal("rope_parameters", R"({"type": "linear"})") ==
-        "config.json: at \"rope_parameters\".\"type\": rope scaling \"linear\" is not supported; "
-        "expected \"default\" or null");
+  CHECK(refusal("rope_scaling", R"({"rope_type": "longrope", "factor": 4})") ==
+        "config.json: at \"rope_scaling\".\"rope_type\": rope scaling \"longrope\" is not "
+        "supported; expected \"default\", \"linear\", \"yarn\" or \"llama3\"");
+  CHECK(refusal("rope_parameters", R"({"type": "dynamic"})") ==
+        "config.json: at \"rope_parameters\".\"type\": rope scaling \"dynamic\" is not "
+        "supported; expected \"default\", \"linear\", \"yarn\" or \"llama3\"");
   CHECK(refusal("rope_theta", "-1") ==
         "config.json: rope_theta -1 and rms_norm_eps 1e-05, expected positive numbers");
   CHECK(refusal("eos_token_id", "[1, -7]") ==
-        "config.json: at \"eos_token_id\"[1]: -7 is not a token id");
+        "config.json: at \"eos_token_id\": -7 is not a token id");
   CHECK_THAT(refusal("quantization_config", "{}"), Catch::Contains("quantized checkpoints"));
 }
 

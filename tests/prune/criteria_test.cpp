@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Criteria against dense loops in double over the same files: two checkpoints, an adapter with
 // ranks and scales of its own, and the accumulator of activations.
+#include <espalier/hub/adapter.hpp>
 #include <espalier/prune/activation_scores.hpp>
 #include <espalier/prune/adapter.hpp>
 #include <espalier/prune/criteria.hpp>
@@ -14,7 +15,9 @@
 using namespace espalier;
 using namespace espalier::prune;
 using espalier::test::compare;
+using espalier::test::expert_prefix;
 using espalier::test::message_of;
+using espalier::test::moe_prefix;
 using espalier::test::normal;
 
 namespace {

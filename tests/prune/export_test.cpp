@@ -10,7 +10,9 @@
 
 using namespace espalier;
 using namespace espalier::prune;
+using espalier::test::expert_prefix;
 using espalier::test::message_of;
+using espalier::test::moe_prefix;
 using espalier::test::read_bytes;
 using espalier::test::write_bytes;
 namespace fs = std::filesystem;
@@ -20,7 +22,7 @@ namespace {
 const Plan kPlan{{{0, 2, 5}, {1, 3, 4}, {3, 4, 5}}, io::Json::object()};
 
 Export run_export(const hub::Checkpoint& base, const Plan& plan, const fs::path& output,
-                  Layout layout = Layout::standard, std::size_t max_shard_bytes = 9000) {
+                  ShardLayout layout = ShardLayout::standard, std::size_t max_shard_bytes = 9000) {
   const Export what = plan_export(base, plan, layout, max_shard_bytes, "plan");
   write_export(base, plan, what, output, {});
   return what;
@@ -90,7 +92,7 @@ TEST_CASE("export: both layouts hold every kept byte where it belongs, and an ex
   test::write_synthetic(folder / "base", test::synthetic_config());
   const hub::Checkpoint base(folder / "base");
   run_export(base, kPlan, folder / "standard");
-  run_export(base, kPlan, folder / "consolidated", Layout::consolidated);
+  run_export(base, kPlan, folder / "consolidated", ShardLayout::consolidated);
   const hub::Checkpoint standard(folder / "standard"), consolidated(folder / "consolidated");
   for (const hub::Checkpoint* pruned : {&standard, &consolidated}) {
     require_pruned(base, *pruned, kPlan);
@@ -105,8 +107,8 @@ TEST_CASE("export: both layouts hold every kept byte where it belongs, and an ex
   CHECK(read_bytes(folder / "standard/pruning_plan.json") ==
         read_bytes(folder / "consolidated/pruning_plan.json"));
   for (const std::string& name : base.names()) {
-    const auto kept = pruned_name(name, kPlan);
-    if (kept) CHECK(standard.shard_of(*kept).file == base.shard_of(name).file);
+    const auto kept = pruned_spec(base, base.at(name), kPlan);
+    if (kept) CHECK(standard.shard_of(kept->name).file == base.shard_of(name).file);
   }
 }
 
@@ -114,7 +116,7 @@ TEST_CASE("export: consolidated shards are those of a model that was saved with 
   test::TemporaryFolder folder;
   test::write_synthetic(folder / "base", test::synthetic_config());
   const hub::Checkpoint base(folder / "base");
-  run_export(base, kPlan, folder / "out", Layout::consolidated, 9000);
+  run_export(base, kPlan, folder / "out", ShardLayout::consolidated, 9000);
   DecoderConfig small = test::synthetic_config();
   small.mixture.experts = 3;
   const auto want = io::plan_shards(hub::tensor_specs(small, DType::bf16), 9000);
@@ -127,7 +129,7 @@ TEST_CASE("export: consolidated shards are those of a model that was saved with 
       CHECK(out.shards()[i].content.tensors()[t].name == want[i].tensors[t].name);
     }
   }
-  run_export(base, kPlan, folder / "one", Layout::consolidated, 1 << 30);
+  run_export(base, kPlan, folder / "one", ShardLayout::consolidated, 1 << 30);
   CHECK(fs::exists(folder / "one/model.safetensors"));
   CHECK_FALSE(fs::exists(folder / "one/model.safetensors.index.json"));
   CHECK(verify_same(out, hub::Checkpoint(folder / "one"), {}).problems.empty());
@@ -143,7 +145,7 @@ TEST_CASE("export: a shard left empty is dropped, a lone model.safetensors stays
   for (const auto& shard : base.shards()) {
     const auto& tensors = shard.content.tensors();
     empty += std::none_of(tensors.begin(), tensors.end(),
-                          [](const auto& t) { return pruned_name(t.name, kPlan).has_value(); });
+                          [&](const auto& t) { return pruned_spec(base, t, kPlan).has_value(); });
   }
   CHECK(empty >= 20);
   CHECK(out.shards().size() == base.shards().size() - empty);
@@ -248,7 +250,7 @@ TEST_CASE("export: an existing target, a plan that does not fit, a stop half way
   const Plan uneven{{{0, 1}, {0, 1, 2}, {0, 1}}, {}};
   CHECK_THAT(message_of<FormatError>([&] { run_export(base, uneven, folder / "new"); }),
              Catch::StartsWith("plan: layer 1 keeps 3 experts, layer 0 keeps 2;"));
-  const Export what = plan_export(base, kPlan, Layout::standard, 0, "plan");
+  const Export what = plan_export(base, kPlan, ShardLayout::standard, 0, "plan");
   std::size_t pieces = 0;
   CHECK(message_of<Error>([&] {
           write_export(base, kPlan, what, folder / "new", [&](std::size_t) {
@@ -264,7 +266,7 @@ TEST_CASE("export: what is announced is what is written") {
   test::write_synthetic(folder / "base", test::synthetic_config());
   const hub::Checkpoint base(folder / "base");
   std::size_t written = 0;
-  const Export what = plan_export(base, kPlan, Layout::standard, 0, "plan");
+  const Export what = plan_export(base, kPlan, ShardLayout::standard, 0, "plan");
   write_export(base, kPlan, what, folder / "out", [&](std::size_t bytes) { written += bytes; });
   const hub::Checkpoint out(folder / "out");
   CHECK(what.bytes == out.total_bytes());

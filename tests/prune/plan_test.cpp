@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scores and plans: what is chosen, what is refused and in which words, and damaged input.
-#include <espalier/prune/expert_name.hpp>
 #include <espalier/prune/plan.hpp>
 
 #include <espalier/core/random.hpp>
@@ -84,9 +83,79 @@ TEST_CASE("plan: a bad plan is refused in one line that names key, layer and id"
   CHECK(plan_refusal("{\"keep\": [[0],[0],[0]]}") ==
         "p.json: layer 0 keeps 1 experts, but num_experts_per_tok is 2; keep at least as many");
   CHECK(plan_refusal("{\"keep\": [[0,1,2],[0,1,2],[0,1]]}") ==
-        "p.json: layer 2 keeps 2 experts, layer 0 keeps 3; config.json has one num_local_experts "
-        "for all layers, and transformers, vLLM and llama.cpp load nothing else: keep equally many "
-        "in every layer");
+        "p.json: layer 2 keeps 2 experts, layer 0 keeps 3; config.json has one number of "
+        "experts for all layers, and transformers, vLLM and llama.cpp load nothing else: keep "
+        "equally many in every layer");
+}
+
+TEST_CASE("plan: layers without a mixture keep nothing, and have no scores") {
+  hub::Mixture m = hub::mixture_of(test::synthetic_config());
+  m.sparse[1] = false;
+  const Plan plan = plan_from_scores({{1, 2, 3, 4, 5, 6}, {}, {6, 5, 4, 3, 2, 1}}, 2);
+  CHECK(plan.keep == std::vector<std::vector<int>>{{4, 5}, {}, {0, 1}});
+  check_plan_fits(plan, m, "p");
+  check_exportable(plan, m, "p");
+  CHECK(kept_count(plan) == 2);
+  check_scores_fit("x", {{1, 2, 3, 4, 5, 6}, {}, {6, 5, 4, 3, 2, 1}}, m, "s");
+  CHECK(message_of<FormatError>([&] {
+          check_plan_fits({{{0, 1}, {0, 1}, {0, 1}}, {}}, m, "p");
+        }) == "p: layer 1 keeps 2 experts, but it is dense; expected []");
+  m.sparse = {false, true, true};
+  CHECK(message_of<FormatError>([&] {
+          check_exportable({{{}, {0, 1}, {0, 1, 2}}, {}}, m, "p");
+        }).starts_with("p: layer 2 keeps 3 experts, layer 1 keeps 2;"));
+}
+
+TEST_CASE("plan: grouped experts are chosen and checked group by group") {
+  hub::Mixture m = hub::mixture_of(test::synthetic_config());
+  m.layers = 1;
+  m.sparse = {true};
+  m.experts = 12;
+  m.groups = 3;
+  m.top_groups = 2;
+  m.top_k = 3;
+  m.groups_by_best_two = true;
+  const LayerScores scores = {{9, 8, 7, 6, 5, 4, 3, 2, 1, 1, 0, 2}};
+  CHECK(plan_from_scores(scores, 6, 3).keep[0] == std::vector<int>{0, 1, 4, 5, 8, 11});
+  CHECK(plan_from_scores(scores, 12, 3).keep[0].size() == 12);
+  CHECK(message_of<UsageError>([&] { (void)plan_from_scores(scores, 7, 3); }) ==
+        "cannot keep 7 experts per layer: the router chooses from 3 groups, which must stay equal; "
+        "keep a multiple of 3");
+  const auto refusal = [&](std::vector<int> keep) {
+    return message_of<FormatError>([&] { check_exportable({{std::move(keep)}, {}}, m, "p"); });
+  };
+  CHECK(refusal({0, 1, 4, 5, 8, 11}) == "no exception");
+  // Six are left of twelve, as before, but three of the first group: loaders shift the others.
+  CHECK(refusal({0, 1, 2, 4, 8, 11}) ==
+        "p: layer 0 keeps 1 experts of group 1 and 3 of group 0; the router chooses from 3 equal "
+        "groups: keep equally many of each");
+  CHECK(refusal({0, 4, 8}) ==
+        "p: layer 0 keeps one expert of each group; the router scores a group by its best two: "
+        "keep at least two of each");
+  m.groups_by_best_two = false;
+  CHECK(refusal({0, 4, 8}) ==
+        "p: layer 0: the 2 groups that a token chooses from keep 2 experts, but 3 are chosen per "
+        "token");
+  m.top_k = 2;
+  CHECK(refusal({0, 4, 8}) == "no exception");
+}
+
+TEST_CASE("plan: layers of multi-token prediction are planned all or not at all") {
+  hub::Mixture m = hub::mixture_of(test::synthetic_config());
+  m.prediction = {{3, false}, {0, true}};
+  const std::vector<int> two = {0, 1};
+  check_plan_fits({{two, two, two}, {}}, m, "p");
+  check_plan_fits({{two, two, two, two, two}, {}}, m, "p");
+  CHECK(message_of<FormatError>([&] {
+          check_plan_fits({{two, two, two, two}, {}}, m, "p");
+        }) == "p: has 4 layers, the model has 3 and 2 for multi-token prediction; expected 3 or 5");
+  CHECK(message_of<FormatError>([&] {
+          check_plan_fits({{two, two, two, two, {}}, {}}, m, "p");
+        }) == "p: layer 4: keeps no expert");
+  CHECK(m.entry_of({.layer = 2}) == 2);
+  CHECK(m.entry_of({.layer = 3}) == 3);
+  CHECK(m.entry_of({.layer = 0, .mtp = true}) == 4);
+  CHECK(m.entry_of({.layer = 1, .mtp = true}) == 5);  // none
 }
 
 TEST_CASE("plan: a dense model has nothing to drop") {
@@ -134,7 +203,7 @@ TEST_CASE("scores: bad scores are refused in one line that names criterion and l
         "s.json: criterion \"x\": layer 0 has 1 experts, the model has 6");
   CHECK(scores_refusal("{\"criteria\": {\"x\": []}}") == "s.json: criterion \"x\" has no layers");
   CHECK(scores_refusal("{\"criteria\": {\"x\": [[]]}}") ==
-        "s.json: criterion \"x\": layer 0 has no experts");
+        "s.json: criterion \"x\": no layer has experts");
   CHECK(scores_refusal("{\"criteria\": {}}") == "s.json: \"criteria\" is empty");
   CHECK(scores_refusal("{\"scores\": {}}") == "s.json: \"criteria\" is missing");
   for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
@@ -184,27 +253,4 @@ TEST_CASE("plan and scores: no damage to their text does more than throw an Erro
   }
   CHECK(accepted > 50);
   CHECK(refused > 1000);
-}
-
-TEST_CASE("expert names: only whole components count, kept experts are renumbered") {
-  const Plan plan{{{0, 2, 5}, {1, 2, 3}}, {}};
-  const auto renamed = [&](const char* name) {
-    return pruned_name(name, plan).value_or("dropped");
-  };
-  CHECK(renamed("model.layers.0.block_sparse_moe.experts.5.w1.weight") ==
-        "model.layers.0.block_sparse_moe.experts.2.w1.weight");
-  CHECK(renamed("model.layers.1.block_sparse_moe.experts.1.w2.weight") ==
-        "model.layers.1.block_sparse_moe.experts.0.w2.weight");
-  CHECK(renamed("model.layers.0.block_sparse_moe.experts.1.w3.weight") == "dropped");
-  for (const char* same :
-       {"model.layers.0.block_sparse_moe.gate.weight", "model.layers.0.mlp.gate_proj.weight",
-        "model.layers.0.self_attn.q_proj.weight", "lm_head.weight", "model.layers.x",
-        "model.layers.0.block_sparse_moe.experts.", "model.layers.0.block_sparse_moe.experts.-1.w",
-        "model.layers.99999999999999999999.block_sparse_moe.gate.weight"}) {
-    CHECK(renamed(same) == same);
-  }
-  CHECK_FALSE(parse_expert_name("model.layers.0.mlp.gate_proj.weight").has_value());
-  CHECK_FALSE(parse_expert_name("model.layers.0.block_sparse_moe.gate_proj.weight").has_value());
-  CHECK(parse_expert_name("model.layers.4.block_sparse_moe.gate.weight")->layer == 4);
-  CHECK(parse_expert_name("model.layers.4.block_sparse_moe.gate.weight")->expert == -1);
 }

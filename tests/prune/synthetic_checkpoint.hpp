@@ -27,6 +27,16 @@ inline DecoderConfig synthetic_config() {
   return c;
 }
 
+/// What Mixtral's tensors of a mixture, and of one of its experts, begin with.
+template <class Layer>
+std::string moe_prefix(Layer layer) {
+  return "model.layers." + std::to_string(layer) + ".block_sparse_moe.";
+}
+template <class Layer, class Expert>
+std::string expert_prefix(Layer layer, Expert expert) {
+  return moe_prefix(layer) + "experts." + std::to_string(expert) + ".";
+}
+
 /// Value `i` of tensor `name`; every tensor has its own.
 inline float synthetic_value(std::string_view name, std::uint64_t seed, std::int64_t i) {
   return 0.2f * Philox(seed, stream_of(name)).normal(static_cast<std::uint64_t>(i));

@@ -9,6 +9,7 @@
 #error "espalier/hub/checkpoint.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <cstring>
 #include <optional>
 
 #include <espalier/hub/json_config.hpp>
@@ -19,17 +20,34 @@
 
 namespace espalier::hub {
 
+/// A layer of multi-token prediction that holds experts: numbered on behind the last layer, or from
+/// 0 under a prefix such as "mtp.".
+struct PredictionLayer {
+  int layer = 0;
+  bool prefixed = false;
+};
+
 /// What choosing and dropping experts must know of a model.
 struct Mixture {
   std::int64_t layers = 0;   // of the model, dense ones included
   std::int64_t experts = 0;  // per layer that has any; 0: a dense model
   std::int64_t top_k = 0;
   std::int64_t groups = 1, top_groups = 1;
-  std::vector<bool> sparse;     // [layers] has the layer experts?
-  std::vector<int> mtp_layers;  // numbers behind the last layer that hold experts too
-  bool mtp_tensors = false;     // or they stand under a prefix of their own
+  bool groups_by_best_two = false;  // a group's score is the sum of its two best, else its best
+  std::vector<bool> sparse;         // [layers] has the layer experts?
+  std::vector<PredictionLayer> prediction;
 
   bool has(std::size_t layer) const { return layer < sparse.size() && sparse[layer]; }
+  /// Where a plan speaks of the tensor's layer: layers first, those of prediction behind them.
+  ESP_INLINE std::size_t entry_of(const ExpertTensor& t) const {
+    if (!t.mtp && t.layer < layers) return static_cast<std::size_t>(t.layer);
+    std::size_t i = 0;
+    while (i < prediction.size() &&
+           (prediction[i].layer != t.layer || prediction[i].prefixed != t.mtp)) {
+      ++i;
+    }
+    return static_cast<std::size_t>(layers) + i;
+  }
 };
 
 /// Of a model that is described, whatever a folder holds.
@@ -43,6 +61,10 @@ class Checkpoint : public io::CheckpointFiles {
   const Family& family() const { return *family_; }
   const ExpertNames& expert_names() const { return expert_names_; }
   const Mixture& mixture() const { return mixture_; }
+  /// Every key of config.json that says how many experts there are; a dot leads into an object.
+  const std::vector<std::string>& count_keys() const { return count_keys_; }
+  /// What is odd about the checkpoint, a line each.
+  const std::vector<std::string>& warnings() const { return warnings_; }
   /// Is there a forward pass for this model?
   bool computable() const { return config_.has_value(); }
   /// @throws UnsupportedError saying why there is none
@@ -61,7 +83,11 @@ class Checkpoint : public io::CheckpointFiles {
 
  private:
   void read_mixture();
+  void read_groups();
+  void find_count_keys();
   void find_experts();
+  void require_apart();
+  void find_own_head();
   void check_layout();
   bool beyond_last_layer(std::string_view name) const;
   void refuse_beyond(const std::string& name, bool beyond) const;
@@ -70,6 +96,7 @@ class Checkpoint : public io::CheckpointFiles {
   const Family* family_;
   ExpertNames expert_names_;
   Mixture mixture_;
+  std::vector<std::string> count_keys_, warnings_;
   std::optional<DecoderConfig> config_;
   std::string why_not_;
   std::vector<std::string> unused_;
@@ -93,6 +120,7 @@ ESP_INLINE Mixture mixture_of(const DecoderConfig& c) {
   m.top_k = c.mixture.router.top_k;
   m.groups = c.mixture.router.groups;
   m.top_groups = c.mixture.router.top_groups;
+  m.groups_by_best_two = c.mixture.router.group_score == RouterRule::GroupScore::top2_sum;
   for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) m.sparse.push_back(c.has_mixture(l));
   return m;
 }
@@ -106,6 +134,8 @@ ESP_INLINE Checkpoint::Checkpoint(const std::filesystem::path& folder)
   }
   if (config_) mixture_ = mixture_of(*config_);
   if (!family_->expert_keys.empty()) read_mixture();
+  if (config_) require_apart();
+  if (config_) find_own_head();
   if (config_) check_layout();
 }
 
@@ -122,16 +152,99 @@ ESP_INLINE std::int64_t Checkpoint::count_of(const std::vector<std::string>& key
 
 ESP_INLINE void Checkpoint::read_mixture() {
   mixture_.layers = count_of({"num_hidden_layers", "text_config.num_hidden_layers"});
+  for (const char* key : {"layers_block_type", "layer_types"}) {  // as nemotron_h says it, by kind
+    const io::Json* types = config_json().find_value(key);
+    if (mixture_.layers == 0 && types != nullptr && types->is_array())
+      mixture_.layers = static_cast<std::int64_t>(types->size());
+  }
   ESP_REQUIRE(mixture_.layers > 0, FormatError, config_json().where(),
               ": \"num_hidden_layers\" is missing");
   mixture_.experts = count_of(family_->expert_keys);
   mixture_.top_k = count_of(family_->top_k_keys);
-  if (!family_->groups_key.empty()) {
-    mixture_.groups = std::max<std::int64_t>(count_of({family_->groups_key}), 1);
-    mixture_.top_groups = std::max<std::int64_t>(count_of({family_->top_groups_key}), 1);
-  }
+  find_count_keys();
+  if (!config_) read_groups();
   mixture_.sparse.assign(static_cast<std::size_t>(mixture_.layers), false);
   find_experts();
+}
+
+ESP_INLINE void Checkpoint::read_groups() {
+  const io::Json* method = config_json().find_value("topk_method");
+  const bool ungrouped =
+      method != nullptr && method->is_string() && method->as_string() == "greedy";
+  if (family_->groups_key.empty() || ungrouped) return;
+  mixture_.groups = std::max<std::int64_t>(count_of({family_->groups_key}), 1);
+  mixture_.top_groups = std::max<std::int64_t>(count_of({family_->top_groups_key}), 1);
+  ESP_REQUIRE(mixture_.experts % mixture_.groups == 0, FormatError, config_json().where(), ": ",
+              mixture_.experts, " experts in ", family_->groups_key, " ", mixture_.groups,
+              " groups, expected equal groups");
+  // All that choose by a biased score, as DeepSeek-V3 does, rate groups as it does.
+  mixture_.groups_by_best_two = !family_->names.pattern(Part::selection_bias).empty();
+}
+
+/// transformers takes each of these for the others in one family or another, and which one counts
+/// where two stand differs.
+ESP_INLINE void Checkpoint::find_count_keys() {
+  std::vector<std::string> keys = family_->expert_keys;
+  for (const char* key :
+       {"num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"}) {
+    for (const char* place : {"", "text_config."}) {
+      const std::string path = std::string(place) + key;
+      if (std::find(keys.begin(), keys.end(), path) == keys.end()) keys.push_back(path);
+    }
+  }
+  for (const std::string& key : keys) {
+    const io::Json* v = find_path(config_json(), key);
+    if (v == nullptr || !v->is_integer()) continue;
+    ESP_REQUIRE(count_keys_.empty() || v->as_int() == mixture_.experts, FormatError, v->where(),
+                ": is ", v->as_int(), ", but ", count_keys_.front(), " is ", mixture_.experts,
+                "; both name the number of experts, and loaders differ in which they read: make "
+                "them equal");
+    count_keys_.push_back(key);
+  }
+}
+
+/// Experts in one tensor where the family has a tensor each: transformers 5 keeps them so in
+/// memory, and opens a checkpoint that was written so. Bytes can be worked on, the weights are not
+/// found.
+ESP_INLINE void Checkpoint::require_apart() {
+  if (config_->mixture.experts == 0 || config_->mixture.storage != ExpertStorage::separate) return;
+  for (const std::string& name : names()) {
+    const std::optional<ExpertTensor> t = expert_names_.find(name);
+    if (!t || t->expert >= 0 || !name.ends_with(".experts.gate_up_proj")) continue;
+    why_not_ = shard_of(name).content.path().string() + ": tensor \"" + name +
+               "\" holds all experts in one; such a checkpoint can be inspected, pruned and "
+               "verified, not computed with. Opened and saved with transformers (save_pretrained) "
+               "it has them apart";
+    config_.reset();
+    return;
+  }
+}
+
+/// A head of its own beside a config that says it is the embedding: loaders use the head.
+ESP_INLINE void Checkpoint::find_own_head() {
+  if (!config_->tie_word_embeddings) return;
+  const std::string head = family_->names.of(Part::head),
+                    embedding = family_->names.of(Part::embedding);
+  if (find(head) == nullptr || find(embedding) == nullptr) return;
+  const io::TensorInfo &a = at(head), &b = at(embedding);
+  bool same = a.type == b.type && a.shape == b.shape;
+  if (same) {
+    std::vector<char> other;
+    std::size_t done = 0;
+    const io::SafetensorsFile& file = shard_of(embedding).content;
+    shard_of(head).content.for_each_piece(a, [&](const void* data, std::size_t bytes) {
+      if (!same) return;
+      other.resize(bytes);
+      file.read(b.offset + done, other.data(), bytes);
+      same = std::memcmp(data, other.data(), bytes) == 0;
+      done += bytes;
+    });
+  }
+  if (same) return;
+  config_->tie_word_embeddings = false;
+  warnings_.push_back((this->folder() / "config.json").string() +
+                      ": tie_word_embeddings is true, but \"" + head +
+                      "\" is not the embedding; it is used as the head, as transformers does");
 }
 
 ESP_INLINE void Checkpoint::find_experts() {
@@ -172,10 +285,8 @@ ESP_INLINE void Checkpoint::find_experts() {
     ESP_REQUIRE(missing == experts.end(), FormatError, folder().string(), ": ",
                 text({.layer = layer, .mtp = mtp}), " has no tensors of expert ",
                 missing - experts.begin(), "; config.json calls for ", mixture_.experts);
-    if (mtp) {
-      mixture_.mtp_tensors = true;
-    } else if (layer >= mixture_.layers) {
-      mixture_.mtp_layers.push_back(layer);
+    if (mtp || layer >= mixture_.layers) {
+      mixture_.prediction.push_back({layer, mtp});
     } else {
       mixture_.sparse[static_cast<std::size_t>(layer)] = true;
     }

@@ -14,19 +14,30 @@
 
 namespace espalier::prune {
 
+namespace detail {
+/// Adapters sit on layers alone, so the plan says all of them that must be known.
+inline hub::Mixture mixture_of_plan(const Plan& plan) {
+  hub::Mixture mixture;
+  mixture.layers = static_cast<std::int64_t>(plan.keep.size());
+  return mixture;
+}
+}  // namespace detail
+
 /// @throws FormatError when nothing is left of the adapter
 [[nodiscard]] inline io::Adapter prune_adapter(const io::Adapter& adapter, const ExpertNames& names,
                                                const Plan& plan) {
+  const hub::Mixture mixture = detail::mixture_of_plan(plan);
   io::Adapter out;
   out.config = adapter.config;
   for (const auto& [module, factors] : adapter.modules) {
     // A module's name has no "weight" behind it; the dot makes it parse as a tensor's.
-    const std::optional<std::string> dotted = pruned_name(names, module + ".", plan);
+    const std::optional<std::string> dotted = pruned_name(names, mixture, module + ".", plan);
     if (!dotted) continue;
     io::LoraFactors kept = factors;
     const std::optional<ExpertTensor> part = names.find(module + ".");
-    if (part && part->expert < 0) {
-      const std::vector<int>& keep = plan.keep.at(static_cast<std::size_t>(part->layer));
+    const std::vector<int>* kept_here = part ? kept_of(mixture, *part, plan) : nullptr;
+    if (kept_here != nullptr && part->expert < 0) {
+      const std::vector<int>& keep = *kept_here;
       ESP_REQUIRE(keep.back() < factors.b.shape(0), FormatError, module, ": lora_B is ",
                   factors.b.shape(), ", the plan keeps expert ", keep.back());
       kept.b = AnyTensor(Shape{static_cast<std::int64_t>(keep.size()), factors.b.shape(1)},
@@ -51,9 +62,10 @@ inline io::Json pruned_adapter_config(io::Json json, const io::Adapter& before,
                                       const io::Adapter& after, const ExpertNames& names,
                                       const Plan& plan) {
   const io::AdapterConfig& c = before.config;
+  const hub::Mixture mixture = mixture_of_plan(plan);
   io::Json ranks = io::Json::object(), alphas = io::Json::object(), targets = io::Json::array();
   for (const auto& [module, factors] : before.modules) {
-    const std::optional<std::string> dotted = pruned_name(names, module + ".", plan);
+    const std::optional<std::string> dotted = pruned_name(names, mixture, module + ".", plan);
     if (!dotted) continue;
     const std::string name = dotted->substr(0, dotted->size() - 1);
     if (c.rank_of(module) != c.r) ranks[name] = c.rank_of(module);

@@ -17,6 +17,7 @@
 #include <espalier/core/random.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/prune/norms.hpp>
+#include <espalier/prune/scores.hpp>
 
 namespace espalier::prune {
 

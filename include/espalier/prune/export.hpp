@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A checkpoint without the experts that a plan drops. Bytes are copied from file to file in pieces,
 // never a whole shard: memory stays small whatever the size of the model. Kept experts are numbered
-// 0..K-1, router rows go with them, every other byte is the base's. Softmax over the kept logits
+// 0..K-1, with all that stands beside a quantized weight; router rows and parts of tensors that
+// hold all experts go with them; every other byte is the base's. Softmax over the kept logits
 // equals softmax over all with the dropped ones at -inf, so routing among kept experts is
 // unchanged.
 #pragma once
@@ -19,7 +20,7 @@
 
 namespace espalier::prune {
 
-enum class Layout {
+enum class ShardLayout {
   standard,      // every tensor stays in the shard of the same name
   consolidated,  // new shards, filled as transformers' save_pretrained does
 };
@@ -30,7 +31,8 @@ struct Export {
   std::map<std::string, std::string> sources;  // new tensor name -> name in the base
   std::size_t bytes = 0;                       // of all tensors
   std::size_t base_bytes = 0;
-  std::size_t dropped_tensors = 0;
+  std::size_t dropped_tensors = 0;    // with their experts
+  std::vector<std::string> left_out;  // tensors of multi-token prediction, which the plan left out
 };
 
 namespace detail {
@@ -64,7 +66,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(
 
 /// @throws FormatError when the plan does not fit the checkpoint
 [[nodiscard]] inline Export plan_export(const hub::Checkpoint& base, const Plan& plan,
-                                        Layout layout, std::size_t max_shard_bytes,
+                                        ShardLayout layout, std::size_t max_shard_bytes,
                                         const std::string& plan_source) {
   check_plan_fits(plan, base.mixture(), plan_source);
   check_exportable(plan, base.mixture(), plan_source);
@@ -76,7 +78,11 @@ inline std::vector<io::ShardPlan> consolidated_shards(
       out.base_bytes += info.bytes;
       const std::optional<io::TensorSpec> spec = pruned_spec(base, info, plan);
       if (!spec) {
-        ++out.dropped_tensors;
+        if (is_left_out(base, info.name, plan)) {
+          out.left_out.push_back(info.name);
+        } else {
+          ++out.dropped_tensors;
+        }
         continue;
       }
       out.bytes += spec->bytes;
@@ -87,7 +93,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(
     }
     if (!target.tensors.empty()) out.shards.push_back(std::move(target));
   }
-  if (layout == Layout::consolidated) {
+  if (layout == ShardLayout::consolidated) {
     out.shards = detail::consolidated_shards(base, std::move(specs), out.sources, max_shard_bytes);
   }
   return out;
@@ -120,11 +126,17 @@ inline void write_export(const hub::Checkpoint& base, const Plan& plan, const Ex
     }
   }
   writer.commit();
-  io::copy_companions(base.folder(), folder.path(), {"config.json", kPlanFile});
+  std::vector<std::string> own = {"config.json", kPlanFile};
+  for (const auto& entry : std::filesystem::directory_iterator(base.folder())) {
+    const std::string name = entry.path().filename().string();
+    if (!has_patterns(name)) continue;
+    io::write_text(folder.path() / name, pruned_patterns(base, plan, name));
+    own.push_back(name);
+  }
+  io::copy_companions(base.folder(), folder.path(), own);
   io::write_text(folder.path() / kPlanFile, plan_json(with_base_provenance(plan, base)));
   const std::filesystem::path config = base.folder() / "config.json";
-  io::write_text(folder.path() / "config.json",
-                 pruned_config(base, io::read_text(config), kept_count(plan)));
+  io::write_text(folder.path() / "config.json", pruned_config(base, plan, io::read_text(config)));
   folder.commit();
 }
 

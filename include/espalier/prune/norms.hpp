@@ -32,9 +32,19 @@ struct StoredMatrix {
   std::int64_t first_row = 0, rows = -1;  // -1: all
 };
 
+/// @throws UnsupportedError when a tensor cannot be taken for numbers, naming it and its type
+inline void require_numbers(const hub::Checkpoint& checkpoint, const std::string& name) {
+  const std::string& type = checkpoint.at(name).type;
+  const bool number = type == "F32" || type == "F64" || type == "BF16" || type == "F16";
+  ESP_REQUIRE(number, UnsupportedError, checkpoint.shard_of(name).content.path().string(),
+              ": tensor \"", name, "\" is ", type,
+              "; norms of experts need their weights as numbers: take the bf16, f16 or f32 "
+              "checkpoint, or a criterion of the router");
+}
+
 /// The matrices of one expert, in the order of the disk. Where all experts share a tensor that does
 /// not fall into modules by rows, that is one matrix without a module.
-/// @throws FormatError when the layer has no such expert
+/// @throws FormatError when the layer has no such expert, UnsupportedError when it is quantized
 [[nodiscard]] inline std::vector<StoredMatrix> expert_matrices(const hub::Checkpoint& checkpoint,
                                                                int layer, int expert) {
   const TensorNames& names = checkpoint.family().names;
@@ -45,6 +55,7 @@ struct StoredMatrix {
     if (!matrix || p.text.find("{e}") == std::string_view::npos) continue;
     const std::string name = names.of(p.part, layer, expert);
     if (checkpoint.find(name) == nullptr) continue;
+    require_numbers(checkpoint, name);
     list.push_back({name, names.module(p.part, layer, expert)});
   }
   if (!list.empty()) return list;
@@ -60,9 +71,12 @@ struct StoredMatrix {
   }
   for (const std::string& name : checkpoint.names()) {
     const std::optional<ExpertTensor> t = checkpoint.expert_names().find(name);
-    if (!t || t->mtp || t->layer != layer || t->expert >= 0) continue;
+    const bool of_expert =
+        t && (t->expert == expert || (t->expert < 0 && name.find("expert") != std::string::npos));
+    if (!of_expert || t->mtp || t->layer != layer) continue;
+    require_numbers(checkpoint, name);
     const std::vector<std::int64_t>& shape = checkpoint.at(name).shape;
-    if (shape.size() != 3) continue;
+    if (t->expert >= 0 || shape.size() != 3) continue;
     list.push_back({name, "", shape[1] * expert, shape[1]});
   }
   ESP_REQUIRE(!list.empty(), FormatError, checkpoint.folder().string(), ": layer ", layer,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which experts stay: pruning_plan.json, {"keep": [[0, 2, 5], ...], "provenance": {...}}, per layer
 // the ids of the kept experts, ascending; [] for a layer without a mixture. `keep` alone is enough.
-// A plan may come from scores or from elsewhere, so it is checked in full before anything is
-// written.
+// Layers of multi-token prediction may follow, all or none. A plan may come from scores or from
+// elsewhere, so it is checked in full before anything is written.
 #pragma once
 
 #ifdef __CUDACC__
@@ -33,7 +33,13 @@ struct Plan {
 };
 
 /// Per layer the `count` experts with the highest scores; of equal ones those with the lower id.
-[[nodiscard]] inline Plan plan_from_scores(const LayerScores& scores, std::int64_t count) {
+/// With `groups` equal groups of experts, equally many of each: no other choice can be exported.
+/// @throws UsageError for a number that the layers or groups do not have
+[[nodiscard]] inline Plan plan_from_scores(const LayerScores& scores, std::int64_t count,
+                                           std::int64_t groups = 1) {
+  ESP_REQUIRE(count % groups == 0, UsageError, "cannot keep ", count,
+              " experts per layer: the router chooses from ", groups,
+              " groups, which must stay equal; keep a multiple of ", groups);
   Plan plan;
   for (const std::vector<double>& layer : scores) {
     if (layer.empty()) {  // no mixture here
@@ -42,14 +48,16 @@ struct Plan {
     }
     ESP_REQUIRE(count >= 1 && std::cmp_less_equal(count, layer.size()), UsageError, "cannot keep ",
                 count, " experts per layer, the model has ", layer.size());
-    std::vector<int> order(layer.size());
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      return layer[static_cast<std::size_t>(a)] > layer[static_cast<std::size_t>(b)];
-    });
-    order.resize(static_cast<std::size_t>(count));
-    std::sort(order.begin(), order.end());
-    plan.keep.push_back(std::move(order));
+    std::vector<int> kept, order(layer.size() / static_cast<std::size_t>(groups));
+    for (std::int64_t g = 0; g < groups; ++g) {
+      std::iota(order.begin(), order.end(), static_cast<int>(g) * static_cast<int>(order.size()));
+      std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+        return layer[static_cast<std::size_t>(a)] > layer[static_cast<std::size_t>(b)];
+      });
+      kept.insert(kept.end(), order.begin(), order.begin() + count / groups);
+    }
+    std::sort(kept.begin(), kept.end());
+    plan.keep.push_back(std::move(kept));
   }
   return plan;
 }
@@ -139,10 +147,16 @@ ESP_INLINE void check_plan_fits(const Plan& plan, const hub::Mixture& model,
                                 const std::string& source) {
   ESP_REQUIRE(model.experts > 0, FormatError, source,
               ": the model is dense, it has no experts to drop");
-  ESP_REQUIRE(std::cmp_equal(plan.keep.size(), model.layers), FormatError, source, ": has ",
-              plan.keep.size(), " layers, the model has ", model.layers);
+  const auto layers = static_cast<std::size_t>(model.layers);
+  const std::size_t more = model.prediction.size();
+  const std::string or_more =
+      more == 0 ? std::string()
+                : espalier::detail::concat({" and ", more, " for multi-token prediction; expected ",
+                                            layers, " or ", layers + more});
+  ESP_REQUIRE(plan.keep.size() == layers || plan.keep.size() == layers + more, FormatError, source,
+              ": has ", plan.keep.size(), " layers, the model has ", model.layers, or_more);
   for (std::size_t l = 0; l < plan.keep.size(); ++l) {
-    if (!model.has(l)) {
+    if (l < layers && !model.has(l)) {
       ESP_REQUIRE(plan.keep[l].empty(), FormatError, source, ": layer ", l, " keeps ",
                   plan.keep[l].size(), " experts, but it is dense; expected []");
       continue;
@@ -182,7 +196,7 @@ ESP_INLINE void check_exportable(const Plan& plan, const hub::Mixture& model,
                   " of group 0; the router chooses from ", model.groups,
                   " equal groups: keep equally many of each");
     }
-    ESP_REQUIRE(of_group[0] >= 2, FormatError, source, ": layer ", l,
+    ESP_REQUIRE(!model.groups_by_best_two || of_group[0] >= 2, FormatError, source, ": layer ", l,
                 " keeps one expert of each group; the router scores a group by its best two: keep "
                 "at least two of each");
     ESP_REQUIRE(model.top_groups * of_group[0] >= model.top_k, FormatError, source, ": layer ", l,

@@ -14,7 +14,7 @@ namespace espalier::prune {
 
 struct Verification {
   std::vector<std::string> problems;  // empty: proven
-  std::size_t tensors = 0, dropped_tensors = 0, files = 0, bytes = 0;
+  std::size_t tensors = 0, dropped_tensors = 0, left_out = 0, files = 0, bytes = 0;
 };
 
 namespace detail {
@@ -49,7 +49,7 @@ inline void verify_tensor(const hub::Checkpoint& base, const hub::Checkpoint& pr
   const io::TensorInfo& from = base.at(name);
   const std::optional<io::TensorSpec> want = pruned_spec(base, from, plan);
   if (!want) {
-    ++out.dropped_tensors;
+    ++(is_left_out(base, name, plan) ? out.left_out : out.dropped_tensors);
     return;
   }
   ++out.tensors;
@@ -72,12 +72,11 @@ inline void verify_tensor(const hub::Checkpoint& base, const hub::Checkpoint& pr
   out.bytes += found->bytes;
 }
 
-/// The config of the base but for the number of experts; keys in the same order.
+/// The config of the base but for what the plan changes in it.
 inline void verify_config(const hub::Checkpoint& base, const hub::Checkpoint& pruned,
                           const Plan& plan, Verification& out) {
   const io::Json want = io::parse_json(
-      pruned_config(base, io::read_text(base.folder() / "config.json"), kept_count(plan)),
-      "config.json");
+      pruned_config(base, plan, io::read_text(base.folder() / "config.json")), "config.json");
   for (const io::Json::Member& m : want.members()) {
     const io::Json* found = pruned.config_json().find(m.key);
     if (found == nullptr) {
@@ -121,12 +120,14 @@ inline bool same_file(const std::filesystem::path& a, const std::filesystem::pat
 }
 
 /// Tokenizer, templates, subfolders, hidden files: there, and the same.
-inline void verify_companions(const std::filesystem::path& base,
-                              const std::filesystem::path& pruned, Verification& out) {
+inline void verify_companions(const hub::Checkpoint& checkpoint,
+                              const std::filesystem::path& pruned, const Plan& plan,
+                              Verification& out) {
   namespace fs = std::filesystem;
+  const fs::path& base = checkpoint.folder();
   for (auto it = fs::recursive_directory_iterator(base); it != fs::recursive_directory_iterator();
        ++it) {
-    const fs::path relative = fs::relative(it->path(), base);
+    const fs::path relative = it->path().lexically_relative(base);  // links keep their own names
     const bool top = !relative.has_parent_path();
     if (relative == ".git") it.disable_recursion_pending();
     const bool own =
@@ -135,6 +136,11 @@ inline void verify_companions(const std::filesystem::path& base,
     ++out.files;
     if (!fs::is_regular_file(pruned / relative)) {
       out.problems.push_back(relative.string() + " is missing");
+    } else if (top && has_patterns(relative.string())) {
+      if (io::read_text(pruned / relative) !=
+          pruned_patterns(checkpoint, plan, relative.string())) {
+        out.problems.push_back(relative.string() + " is not what the plan makes of the base's");
+      }
     } else if (!same_file(it->path(), pruned / relative)) {
       out.problems.push_back(relative.string() + " differs from the base's");
     }
@@ -158,7 +164,7 @@ inline void verify_companions(const std::filesystem::path& base,
   }
   std::map<std::string, bool> known;
   for (const std::string& name : base.names()) {
-    if (const auto kept = pruned_name(base.expert_names(), name, plan)) known[*kept] = true;
+    if (const auto kept = pruned_spec(base, base.at(name), plan)) known[kept->name] = true;
   }
   for (const std::string& name : pruned.names()) {
     if (known.count(name) == 0) {
@@ -167,7 +173,7 @@ inline void verify_companions(const std::filesystem::path& base,
   }
   detail::verify_config(base, pruned, plan, out);
   detail::verify_index(pruned, out);
-  detail::verify_companions(base.folder(), pruned.folder(), out);
+  detail::verify_companions(base, pruned.folder(), plan, out);
   return out;
 }
 

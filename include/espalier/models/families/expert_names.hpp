@@ -32,8 +32,10 @@ class ExpertNames {
   std::optional<ExpertTensor> find(std::string_view name) const;
   /// `name` with the number `expert` in place of its own.
   static std::string renumbered(std::string_view name, const ExpertTensor& tensor, int expert);
-  /// Belongs the tensor to multi-token prediction, by its prefix?
+  /// Does the tensor belong to multi-token prediction, by its prefix?
   bool is_mtp(std::string_view name) const;
+  /// The number of the layer that the tensor stands in; -1: outside of the layers.
+  int layer_of(std::string_view name) const;
 
  private:
   struct Pattern {
@@ -41,7 +43,7 @@ class ExpertNames {
     enum class Kind {
       each,    // behind it stand an expert's number, or a tensor of all experts
       module,  // a module's name: behind it stand a dot and the tensor's own
-      tensor,  // a tensor's name, alone or with a suffix for a companion: "_scales"
+      tensor,  // a tensor's name, alone or with a suffix for a companion: "_scales", ".scale"
       whole    // a tensor's name
     } kind;
     int axis = 0;
@@ -49,11 +51,6 @@ class ExpertNames {
   std::vector<Pattern> patterns_;
   std::vector<std::string> mtp_prefixes_;
 };
-
-}  // namespace espalier
-
-#ifdef ESP_BODIES
-namespace espalier {
 
 namespace detail {
 
@@ -70,6 +67,11 @@ inline int take_number(std::string_view& text) {
 }
 
 }  // namespace detail
+
+}  // namespace espalier
+
+#ifdef ESP_BODIES
+namespace espalier {
 
 ESP_INLINE ExpertNames::ExpertNames(const Family& family) : mtp_prefixes_(family.mtp_prefixes) {
   for (const NamePattern& p : family.names.patterns) {
@@ -94,6 +96,10 @@ ESP_INLINE ExpertNames::ExpertNames(const Family& family) : mtp_prefixes_(family
     pattern.after = std::move(after);
     patterns_.push_back(std::move(pattern));
   }
+  if (patterns_.empty()) return;
+  // What transformers 5 calls them in memory: some checkpoints were written so.
+  patterns_.push_back({"model.layers.", ".mlp.gate", Pattern::Kind::module, 0});
+  patterns_.push_back({"model.layers.", ".mlp.experts.", Pattern::Kind::each, 0});
 }
 
 ESP_INLINE bool ExpertNames::is_mtp(std::string_view name) const {
@@ -101,6 +107,15 @@ ESP_INLINE bool ExpertNames::is_mtp(std::string_view name) const {
     if (name.starts_with(prefix)) return true;
   }
   return false;
+}
+
+ESP_INLINE int ExpertNames::layer_of(std::string_view name) const {
+  for (const Pattern& p : patterns_) {
+    if (!name.starts_with(p.before)) continue;
+    std::string_view rest = name.substr(p.before.size());
+    return detail::take_number(rest);
+  }
+  return -1;
 }
 
 ESP_INLINE std::optional<ExpertTensor> ExpertNames::find(std::string_view name) const {
@@ -131,9 +146,10 @@ ESP_INLINE std::optional<ExpertTensor> ExpertNames::find(std::string_view name) 
       if (found.expert >= 0 && !rest.starts_with('.')) continue;
       return found;
     }
-    const bool fits = p.kind == Pattern::Kind::module   ? rest.starts_with('.')
-                      : p.kind == Pattern::Kind::tensor ? rest.empty() || rest.starts_with('_')
-                                                        : rest.empty();
+    const bool fits = p.kind == Pattern::Kind::module ? rest.starts_with('.')
+                      : p.kind == Pattern::Kind::whole
+                          ? rest.empty()
+                          : rest.empty() || rest.starts_with('_') || rest.starts_with('.');
     if (fits) return found;
   }
   return std::nullopt;

@@ -76,18 +76,27 @@ inline std::vector<Family> known_families() {
   for (const char* model_type : {"gemma4", "gemma4_text"}) {
     const bool nested = std::string_view(model_type) == "gemma4";
     Family& gemma = add(
-        nested ? known(model_type, "Gemma4ForConditionalGeneration", {"text_config.num_experts"},
-                       {{Part::router, "model.language_model.layers.{l}.router.proj.weight"},
-                        {Part::selection_bias,
-                         "model.language_model.layers.{l}.router.per_expert_scale"},
-                        {Part::experts_gate_up,
-                         "model.language_model.layers.{l}.experts.gate_up_proj"},
-                        {Part::experts_down, "model.language_model.layers.{l}.experts.down_proj"}})
-               : known(model_type, "Gemma4ForCausalLM", {"num_experts"},
-                       {{Part::router, "model.layers.{l}.router.proj.weight"},
-                        {Part::selection_bias, "model.layers.{l}.router.per_expert_scale"},
-                        {Part::experts_gate_up, "model.layers.{l}.experts.gate_up_proj"},
-                        {Part::experts_down, "model.layers.{l}.experts.down_proj"}}));
+        nested
+            ? known(
+                  model_type, "Gemma4ForConditionalGeneration", {"text_config.num_experts"},
+                  {{Part::router, "model.language_model.layers.{l}.router.proj.weight"},
+                   {Part::expert_gate,
+                    "model.language_model.layers.{l}.experts.{e}.gate_proj.weight"},
+                   {Part::expert_up, "model.language_model.layers.{l}.experts.{e}.up_proj.weight"},
+                   {Part::expert_down,
+                    "model.language_model.layers.{l}.experts.{e}.down_proj.weight"},
+                   {Part::selection_bias,
+                    "model.language_model.layers.{l}.router.per_expert_scale"},
+                   {Part::experts_gate_up, "model.language_model.layers.{l}.experts.gate_up_proj"},
+                   {Part::experts_down, "model.language_model.layers.{l}.experts.down_proj"}})
+            : known(model_type, "Gemma4ForCausalLM", {"num_experts"},
+                    {{Part::router, "model.layers.{l}.router.proj.weight"},
+                     {Part::expert_gate, "model.layers.{l}.experts.{e}.gate_proj.weight"},
+                     {Part::expert_up, "model.layers.{l}.experts.{e}.up_proj.weight"},
+                     {Part::expert_down, "model.layers.{l}.experts.{e}.down_proj.weight"},
+                     {Part::selection_bias, "model.layers.{l}.router.per_expert_scale"},
+                     {Part::experts_gate_up, "model.layers.{l}.experts.gate_up_proj"},
+                     {Part::experts_down, "model.layers.{l}.experts.down_proj"}}));
     gemma.top_k_keys = {nested ? "text_config.top_k_experts" : "top_k_experts"};
   }
   Family& nemotron =
@@ -107,12 +116,23 @@ inline std::vector<Family> known_families() {
         nested
             ? known(model_type, "Llama4ForConditionalGeneration", {"text_config.num_local_experts"},
                     {{Part::router, "language_model.model.layers.{l}.feed_forward.router.weight"},
+                     {Part::expert_gate,
+                      "language_model.model.layers.{l}.feed_forward.experts.{e}.gate_proj.weight"},
+                     {Part::expert_up,
+                      "language_model.model.layers.{l}.feed_forward.experts.{e}.up_proj.weight"},
+                     {Part::expert_down,
+                      "language_model.model.layers.{l}.feed_forward.experts.{e}.down_proj.weight"},
                      {Part::experts_gate_up,
                       "language_model.model.layers.{l}.feed_forward.experts.gate_up_proj"},
                      {Part::experts_down,
                       "language_model.model.layers.{l}.feed_forward.experts.down_proj"}})
             : known(model_type, "Llama4ForCausalLM", {"num_local_experts"},
                     {{Part::router, "model.layers.{l}.feed_forward.router.weight"},
+                     {Part::expert_gate,
+                      "model.layers.{l}.feed_forward.experts.{e}.gate_proj.weight"},
+                     {Part::expert_up, "model.layers.{l}.feed_forward.experts.{e}.up_proj.weight"},
+                     {Part::expert_down,
+                      "model.layers.{l}.feed_forward.experts.{e}.down_proj.weight"},
                      {Part::experts_gate_up, "model.layers.{l}.feed_forward.experts.gate_up_proj"},
                      {Part::experts_down, "model.layers.{l}.feed_forward.experts.down_proj"}}));
     if (nested) llama.top_k_keys = {"text_config.num_experts_per_tok"};
