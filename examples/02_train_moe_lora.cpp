@@ -28,6 +28,7 @@ DecoderConfig small_config() {
   c.attention.heads = 4;
   c.attention.kv_heads = 2;
   c.attention.head_dim = 8;
+  c.attention.rope.theta = 1e6;
   c.mixture.experts = 4;
   c.mixture.width = 48;
   c.mixture.router.top_k = 2;

@@ -26,6 +26,7 @@ struct Options {
     c.attention.heads = 8;
     c.attention.kv_heads = 2;
     c.attention.head_dim = 0;
+    c.attention.rope.theta = 1e6;
     c.max_position_embeddings = 4096;
     return c;
   }();
