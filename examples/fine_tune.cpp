@@ -356,16 +356,15 @@ class FineTune {
     state_.arguments = arguments();
     const train::Schedule schedule{train::schedule_named(o_.schedule), o_.lr, o_.warmup,
                                    state_.max_steps};
-    trainer_ =
-        std::make_unique<train::Trainer>(parameters_, objective_,
-                                         train::TrainerConfig{schedule,
-                                                              {0.9, 0.999, 1e-8, o_.weight_decay},
-                                                              o_.clip,
-                                                              o_.aux_loss,
-                                                              common_.seed,
-                                                              o_.recompute,
-                                                              train::has_balancing_loss(
-                                                                  base_.config())});
+    trainer_ = std::make_unique<train::Trainer>(
+        parameters_, objective_,
+        train::TrainerConfig{schedule,
+                             {0.9, 0.999, 1e-8, o_.weight_decay},
+                             o_.clip,
+                             o_.aux_loss,
+                             common_.seed,
+                             o_.recompute,
+                             train::has_balancing_loss(base_.config())});
   }
 
   static std::string fingerprint(std::uint64_t hash) { return fmt::format("{:016x}", hash); }

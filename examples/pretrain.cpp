@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // pretrain: trains every weight of a small checkpoint, dense or a mixture, and writes a new
-// checkpoint folder. Weights, gradients and two moments are in f32, 16 bytes a parameter: for small models.
+// checkpoint folder. Weights, gradients and two moments are in f32, 16 bytes a parameter: for small
+// models.
 //   make_checkpoint --output untrained --hidden 128 --intermediate 192 --tokenizer tokenizer
 //   pretrain --model untrained --data texts.jsonl --output trained --steps 2000 --batch-size 64
 //            --lr 3e-3 --warmup 50 --aux-loss 0.02

@@ -43,7 +43,8 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--family", o.family, "model_type: " + computed_families());
   app.add_option("--layers", c.num_hidden_layers, "Decoder layers")->check(size);
   app.add_option("--hidden", c.hidden_size, "Width of the residual stream")->check(size);
-  app.add_option("--intermediate", c.mixture.width, "Width inside a feed-forward layer, of each expert")
+  app.add_option("--intermediate", c.mixture.width,
+                 "Width inside a feed-forward layer, of each expert")
       ->check(size);
   app.add_option("--heads", c.attention.heads, "Query heads")->check(size);
   app.add_option("--kv-heads", c.attention.kv_heads, "Key and value heads")->check(size);
@@ -147,8 +148,8 @@ DecoderConfig config_of(const Options& o) {
                   o.dense_layers, ": every layer of a ", o.family, " has experts");
     }
     // What is written must be read as it was meant.
-    const DecoderConfig again = hub::parse_config(
-        io::parse_json(io::dump(hub::config_json(c, DType::f32)), "the options"));
+    const DecoderConfig again =
+        hub::parse_config(io::parse_json(io::dump(hub::config_json(c, DType::f32)), "the options"));
     for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
       ESP_REQUIRE(again.window(l) == c.window(l), UsageError, "--sliding-window ",
                   c.attention.window, ": the config.json of a ", o.family, " cannot say so");
@@ -267,7 +268,8 @@ void run(Options o, const CommonOptions& common) {
 int main(int argc, char** argv) {
   Options o;
   return espalier::run_program(
-      argc, argv, "make_checkpoint", "Writes a synthetic checkpoint, in Mixtral's layout or another family's.",
+      argc, argv, "make_checkpoint",
+      "Writes a synthetic checkpoint, in Mixtral's layout or another family's.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const espalier::CommonOptions& common) { run(o, common); });
 }

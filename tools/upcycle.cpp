@@ -24,7 +24,8 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  app.add_option("--model", o.model, "Folder of the dense checkpoint: llama, mistral or qwen3")->required();
+  app.add_option("--model", o.model, "Folder of the dense checkpoint: llama, mistral or qwen3")
+      ->required();
   app.add_option("--output", o.output, "Folder to write; must not exist")->required();
   app.add_option("--experts", o.experts, "Experts per layer")->check(CLI::Range(1, 4096));
   app.add_option("--top-k", o.top_k, "Experts per token")->check(CLI::Range(1, 4096));
@@ -139,9 +140,8 @@ DecoderConfig mixture_config(const hub::Checkpoint& dense, const Options& o) {
   const DecoderConfig again =
       hub::parse_config(io::parse_json(io::dump(hub::config_json(config, DType::f32)), o.model));
   for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) {
-    ESP_REQUIRE(again.window(l) == config.window(l), FormatError, o.model, ": layer ", l,
-                " sees ", config.window(l), " tokens (0: all), which a ", mixture->model_type,
-                " cannot say");
+    ESP_REQUIRE(again.window(l) == config.window(l), FormatError, o.model, ": layer ", l, " sees ",
+                config.window(l), " tokens (0: all), which a ", mixture->model_type, " cannot say");
   }
   return config;
 }

@@ -261,9 +261,9 @@ TEST_CASE("programs: a target that the model does not have is wrong usage", "[to
   const std::string rest = " --model @MODEL --data @TEXT --output @OUT --steps 1 --max-length 16";
   for (const std::string target : {"w4", "q,shared_router", "kv_a"}) {
     CHECK(w.run("fine_tune", "--target " + target + rest) == 2);
-    CHECK_THAT(w.last_line(), Catch::Contains("unknown target '" +
-                                              target.substr(target.find(',') + 1) + "'") &&
-                                  Catch::Contains("w1"));
+    CHECK_THAT(w.last_line(),
+               Catch::Contains("unknown target '" + target.substr(target.find(',') + 1) + "'") &&
+                   Catch::Contains("w1"));
     CHECK_FALSE(fs::exists(w / "out"));
   }
 }

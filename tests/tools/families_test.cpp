@@ -27,8 +27,8 @@ class Workshop {
 
   /// In the folder, with one thread; `said` is what it wrote to standard error.
   int run(const std::string& command) {
-    const std::string line = "cd '" + (folder_ / "").string() + "' && '" + ESPALIER_BIN_DIR +
-                             "/'" + command + " --threads 1 > out.txt 2> err.txt";
+    const std::string line = "cd '" + (folder_ / "").string() + "' && '" + ESPALIER_BIN_DIR + "/'" +
+                             command + " --threads 1 > out.txt 2> err.txt";
     const int status = std::system(line.c_str());
     said = test::read_bytes(folder_ / "err.txt");
     return WEXITSTATUS(status);
@@ -41,7 +41,8 @@ class Workshop {
   }
   std::vector<float> logits(const std::string& model) {
     fs::remove(folder_ / "logits.safetensors");
-    const int code = run("logits --model " + model + " --tokens ids.jsonl --output "
+    const int code = run("logits --model " + model +
+                         " --tokens ids.jsonl --output "
                          "logits.safetensors");
     INFO(said);
     REQUIRE(code == 0);
@@ -107,14 +108,13 @@ TEST_CASE("make_checkpoint: dense layers and shared experts as asked for", "[too
 
 TEST_CASE("make_checkpoint: what a family has not is wrong usage", "[tools][families]") {
   Workshop w;
-  const std::pair<const char*, const char*> wrong[] = {
-      {"phimoe", ""},
-      {"gpt5", ""},
-      {"llama", "--experts 4"},
-      {"mixtral", "--dense-layers 1"},
-      {"mixtral", "--shared-intermediate 24"},
-      {"deepseek_v3", "--shared-intermediate 25"},
-      {"qwen3_moe", "--top-k 9"}};
+  const std::pair<const char*, const char*> wrong[] = {{"phimoe", ""},
+                                                       {"gpt5", ""},
+                                                       {"llama", "--experts 4"},
+                                                       {"mixtral", "--dense-layers 1"},
+                                                       {"mixtral", "--shared-intermediate 24"},
+                                                       {"deepseek_v3", "--shared-intermediate 25"},
+                                                       {"qwen3_moe", "--top-k 9"}};
   for (const auto& [family, more] : wrong) {
     INFO(family << " " << more);
     CHECK(w.make("wrong", family, more) == 2);
@@ -143,7 +143,8 @@ TEST_CASE("upcycle: without noise the mixture computes what the dense model does
     const auto m = test::compare(w.logits(name + "-moe"), want, 4 * tolerance, tolerance);
     INFO(m);
     CHECK(m.count == 0);
-    REQUIRE(w.run("upcycle --model " + name + " --output " + name + "-noise --experts 4 --noise "
+    REQUIRE(w.run("upcycle --model " + name + " --output " + name +
+                  "-noise --experts 4 --noise "
                   "0.1") == 0);
     CHECK(test::compare(w.logits(name + "-noise"), want, 1e-3, 1e-3).count > 0);
   }
