@@ -61,7 +61,7 @@ class Workshop {
   test::TemporaryFolder folder_;
 };
 
-std::vector<std::string> families() {
+std::vector<std::string> family_names() {
   std::vector<std::string> list;
   std::istringstream names(computed_families());
   for (std::string name; std::getline(names >> std::ws, name, ',');) list.push_back(name);
@@ -73,8 +73,8 @@ std::vector<std::string> families() {
 TEST_CASE("make_checkpoint: every family with a forward pass is written and computes",
           "[tools][families]") {
   Workshop w;
-  REQUIRE(families().size() >= 12);
-  for (const std::string& family : families()) {
+  REQUIRE(family_names().size() >= 12);
+  for (const std::string& family : family_names()) {
     INFO(family);
     const int code = w.make(family, family);
     INFO(w.said);
