@@ -20,30 +20,27 @@ using namespace espalier;
 
 constexpr int kVocabulary = 32, kLength = 12;
 
-MixtralConfig small_config() {
-  return {.hidden_size = 32,
-          .intermediate_size = 48,
-          .num_hidden_layers = 2,
-          .num_attention_heads = 4,
-          .num_key_value_heads = 2,
-          .head_dim = 8,
-          .num_local_experts = 4,
-          .num_experts_per_tok = 2,
-          .vocab_size = kVocabulary};
+DecoderConfig small_config() {
+  DecoderConfig c;  // the rest is Mixtral's
+  c.hidden_size = 32;
+  c.num_hidden_layers = 2;
+  c.vocab_size = kVocabulary;
+  c.attention.heads = 4;
+  c.attention.kv_heads = 2;
+  c.attention.head_dim = 8;
+  c.attention.rope.theta = 1e6;
+  c.mixture.experts = 4;
+  c.mixture.width = 48;
+  c.mixture.router.top_k = 2;
+  return c;
 }
 
 // Weights by their Hugging Face names: normal, norms one. With a file: hub::Checkpoint::tensor.
-AnyTensor random_weight(const MixtralConfig& c, const std::string& name) {
-  const auto ends = [&](const char* end) { return name.ends_with(end); };
-  if (ends("norm.weight")) return Tensor<float>({c.hidden_size}, 1.0f);
-  const std::int64_t kv = c.attention.kv_heads * c.attention.head_dim;
-  Shape shape{c.hidden_size, c.hidden_size};
-  if (ends("embed_tokens.weight") || ends("lm_head.weight")) shape = {c.vocab_size, c.hidden_size};
-  if (ends("k_proj.weight") || ends("v_proj.weight")) shape = {kv, c.hidden_size};
-  if (ends("gate.weight")) shape = {c.mixture.experts, c.hidden_size};
-  if (ends("w1.weight") || ends("w3.weight")) shape = {c.mixture.width, c.hidden_size};
-  if (ends("w2.weight")) shape = {c.hidden_size, c.mixture.width};
-  return normal_weight<float>(name, shape, 0.15f, /*seed=*/1);
+AnyTensor random_weight(const std::vector<TensorPlace>& places, const std::string& name) {
+  const auto place = std::find_if(places.begin(), places.end(),
+                                  [&](const TensorPlace& p) { return p.name == name; });
+  if (place->shape.rank() == 1) return Tensor<float>(place->shape, 1.0f);
+  return normal_weight<float>(name, place->shape, 0.15f, /*seed=*/1);
 }
 
 // Counts up from `first`; every token but the first is a target.
@@ -56,8 +53,10 @@ train::Example counting(int first) {
 }
 
 void train_and_ask(const std::string& trace_file) {
-  const auto weight = [](const std::string& name) { return random_weight(small_config(), name); };
-  Mixtral<float> model(small_config(), weight);
+  const DecoderConfig config = small_config();
+  const std::vector<TensorPlace> places = stored_tensors(config);
+  Decoder<float> model(config,
+                       [&](const std::string& name) { return random_weight(places, name); });
   model.add_lora({.r = 8, .alpha = 16, .targets = {"q", "k", "v", "o", "gate", "w1", "w2", "w3"}},
                  /*seed=*/0);
 

@@ -249,7 +249,7 @@ class Evaluate {
     eval::EngineOptions options;
     options.batch = o_.batch_size;
     visit_compute(common_.device, o_.dtype, [&]<class T, class D>() {
-      engine_ = std::make_unique<eval::MixtralEngine<T, D>>(
+      engine_ = std::make_unique<eval::DecoderEngine<T, D>>(
           hub::load_model<T, D>(*checkpoint_, o_.adapter), *tokenizer_, options);
     });
     engine_->on_pass = [this](std::int64_t tokens) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// fine_tune: trains LoRA adapters on a Mixtral checkpoint and writes them as a PEFT adapter folder.
+// fine_tune: trains LoRA adapters on a checkpoint, dense or a mixture, and writes them as a PEFT
+// adapter folder.
 //   fine_tune --model mixtral --data train.jsonl --output run --target q,k,v,o --lora-r 16
 //             --lora-alpha 32 --epochs 1 --batch-size 2 --grad-accum 8 --lr 2e-4 --schedule cosine
 // While it runs: train_log.jsonl (a line per step) and checkpoint-N/ folders. Ctrl-C saves one
@@ -15,6 +16,7 @@
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
+#include <espalier/train/balancing.hpp>
 #include <espalier/train/checkpoints.hpp>
 #include <espalier/train/dataset.hpp>
 #include <espalier/train/packing.hpp>
@@ -64,9 +66,8 @@ void declare(CLI::App& app, Options& o) {
         static_cast<CLI::Option*>(
             app.add_flag("--rslora", o.lora.rslora, "Scale is alpha / sqrt(r)")),
         app.add_option("--target", o.lora.targets,
-                       "Comma list of q,k,v,o,gate,up,down,router; of Mixtral gate (its router) "
-                       "and w1,w2,w3; "
-                       "all (every linear layer but head and router) or all+router")
+                       "Comma list of q,k,v,o,gate,up,down,router (of Mixtral w1,w3,w2, and gate "
+                       "is its router); all (every linear layer but head and router), all+router")
             ->delimiter(',')}) {
     option->excludes(adapter)->group(lora);
   }
@@ -300,8 +301,8 @@ class FineTune {
         output_(o.output),
         checkpoints_(output_, o.keep_checkpoints),
         base_(o.model),
+        lora_(adapter_of(o, base_)),
         data_(o, base_.config()) {
-    read_adapter();
     visit_compute(common.device, o.dtype, [this]<class T, class D>() { load<T, D>(); });
     if (!o.adapter.empty()) load_adapter(o.adapter);
     plan_steps();
@@ -316,13 +317,18 @@ class FineTune {
 
  private:
   // --- before the first step ---
-  void read_adapter() {
-    lora_ = o_.lora;
-    if (o_.adapter.empty()) return;
-    const io::Adapter from = io::read_adapter(o_.adapter);
-    hub::check_adapter_fits(from, base_.config(), o_.adapter);
-    lora_ = hub::lora_config_of(from, base_.config(), o_.adapter);
-    lora_.dropout = o_.lora.dropout;
+  /// What is to be trained, checked against the model before anything is read that takes time.
+  static LoraConfig adapter_of(const Options& o, const hub::Checkpoint& base) {
+    if (o.aux_loss > 0) train::require_balancing_loss(base);
+    if (o.adapter.empty()) {
+      (void)resolve_targets(base.config(), o.lora.targets);
+      return o.lora;
+    }
+    const io::Adapter from = io::read_adapter(o.adapter);
+    hub::check_adapter_fits(from, base.config(), o.adapter);
+    LoraConfig lora = hub::lora_config_of(from, base.config(), o.adapter);
+    lora.dropout = o.lora.dropout;
+    return lora;
   }
   template <FloatElement T, Device D>
   void load() {
@@ -350,14 +356,15 @@ class FineTune {
     state_.arguments = arguments();
     const train::Schedule schedule{train::schedule_named(o_.schedule), o_.lr, o_.warmup,
                                    state_.max_steps};
-    trainer_ =
-        std::make_unique<train::Trainer>(parameters_, objective_,
-                                         train::TrainerConfig{schedule,
-                                                              {0.9, 0.999, 1e-8, o_.weight_decay},
-                                                              o_.clip,
-                                                              o_.aux_loss,
-                                                              common_.seed,
-                                                              o_.recompute});
+    trainer_ = std::make_unique<train::Trainer>(
+        parameters_, objective_,
+        train::TrainerConfig{schedule,
+                             {0.9, 0.999, 1e-8, o_.weight_decay},
+                             o_.clip,
+                             o_.aux_loss,
+                             common_.seed,
+                             o_.recompute,
+                             train::has_balancing_loss(base_.config())});
   }
 
   static std::string fingerprint(std::uint64_t hash) { return fmt::format("{:016x}", hash); }
@@ -637,8 +644,8 @@ class FineTune {
   fs::path output_;
   train::Checkpoints checkpoints_;
   hub::Checkpoint base_;
-  TrainingData data_;
   LoraConfig lora_;
+  TrainingData data_;
   ObjectiveFunction objective_;
   std::vector<NamedParameter> parameters_;
   std::unique_ptr<train::Sampler> sampler_;
@@ -672,7 +679,7 @@ std::string resume_command(int argc, char** argv) {
 int main(int argc, char** argv) {
   Options o;
   return run_program(
-      argc, argv, "fine_tune", "Trains LoRA adapters on a Mixtral checkpoint.",
+      argc, argv, "fine_tune", "Trains LoRA adapters on a checkpoint.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file

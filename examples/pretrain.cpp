@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// pretrain: trains every weight of a small Mixtral-layout checkpoint and writes a new checkpoint
-// folder. Weights, gradients and two moments are in f32, 16 bytes a parameter: for small models.
+// pretrain: trains every weight of a small checkpoint, dense or a mixture, and writes a new
+// checkpoint folder. Weights, gradients and two moments are in f32, 16 bytes a parameter: for small
+// models.
 //   make_checkpoint --output untrained --hidden 128 --intermediate 192 --tokenizer tokenizer
 //   pretrain --model untrained --data texts.jsonl --output trained --steps 2000 --batch-size 64
 //            --lr 3e-3 --warmup 50 --aux-loss 0.02
@@ -14,10 +15,11 @@
 
 #include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
-#include <espalier/models/mixtral.hpp>
+#include <espalier/models/decoder.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/curves.hpp>
 #include <espalier/text/tokenizer.hpp>
+#include <espalier/train/balancing.hpp>
 #include <espalier/train/dataset.hpp>
 #include <espalier/train/packing.hpp>
 #include <espalier/train/train_log.hpp>
@@ -37,6 +39,7 @@ struct Options {
   std::int64_t steps = 1000, batch_size = 32, max_length = 256, warmup = 20;
   double lr = 1e-3, weight_decay = 0, clip = 1, aux_loss = 0.02;
   bool packing = false;
+  CLI::Option* aux_given = nullptr;
 };
 
 void declare(CLI::App& app, Options& o) {
@@ -62,8 +65,11 @@ void declare(CLI::App& app, Options& o) {
       ->check(CLI::NonNegativeNumber);
   app.add_option("--clip", o.clip, "Largest gradient norm; 0: no clipping")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--aux-loss", o.aux_loss, "Coefficient of the load-balancing loss; 0: off")
-      ->check(CLI::NonNegativeNumber);
+  o.aux_given =
+      app.add_option("--aux-loss", o.aux_loss,
+                     "Coefficient of the load-balancing loss; 0: off, as it is where there is "
+                     "nothing to balance")
+          ->check(CLI::NonNegativeNumber);
   app.add_option("--max-shard-size", o.max_shard_size, "Largest shard, such as 5GB or 500MB");
 }
 
@@ -75,6 +81,7 @@ class Pretrain {
         max_shard_bytes_(io::parse_bytes(o.max_shard_size)),
         folder_(o.output),
         base_(o.model),
+        aux_loss_(aux_loss_of(o, base_)),
         tokenizer_(text::Tokenizer::load(o.model)),
         data_(read(o.data)),
         rows_(rows_of(data_)),
@@ -87,8 +94,10 @@ class Pretrain {
                  train::TrainerConfig{{train::schedule_named(o.schedule), o.lr, o.warmup, o.steps},
                                       {0.9, 0.98, 1e-8, o.weight_decay},
                                       o.clip,
-                                      o.aux_loss,
-                                      common.seed}) {}
+                                      aux_loss_,
+                                      common.seed,
+                                      false,
+                                      train::has_balancing_loss(base_.config())}) {}
 
   void run() {
     train::TrainLog log(folder_.path() / "train_log.jsonl", {});
@@ -104,6 +113,17 @@ class Pretrain {
   }
 
  private:
+  /// Checks too that the weights can be written again.
+  static double aux_loss_of(const Options& o, const hub::Checkpoint& base) {
+    const DecoderConfig& c = base.config();
+    ESP_REQUIRE(!c.has_mixture() || c.mixture.storage == ExpertStorage::separate, UnsupportedError,
+                o.model, ": a ", c.model_type,
+                " keeps all experts of a layer in one tensor, which pretrain cannot write yet");
+    const bool given = o.aux_given->count() > 0;
+    if (given && o.aux_loss > 0) train::require_balancing_loss(base);
+    return train::has_balancing_loss(c) ? o.aux_loss : 0;
+  }
+
   train::Dataset read(const std::string& path) const {
     train::DatasetOptions options;
     options.max_length = o_.max_length;
@@ -190,13 +210,17 @@ class Pretrain {
   void write_weights() const {
     std::map<std::string, AnyTensor> weights;
     for (const NamedParameter& p : model_.parameters()) weights[p.name] = p.var.any().on_host();
+    const auto trained = [&](const std::string& name) {
+      const auto it = weights.find(name);  // a router's selection bias has no gradient
+      return it == weights.end() ? base_.tensor(name) : it->second;
+    };
     const DType dtype = base_.dtype();
     io::CheckpointWriter out(folder_.path(), hub::tensor_specs(base_.config(), dtype),
                              max_shard_bytes_);
     for (const io::ShardPlan& shard : out.shards()) {
       for (const io::TensorSpec& t : shard.tensors) {
         visit_dtype<float, bf16, f16>("pretrain", dtype, [&]<class T>() {
-          out.write(t.name, converted<T>(weights.at(t.name)));
+          out.write(t.name, converted<T>(trained(t.name)));
         });
       }
     }
@@ -235,10 +259,11 @@ class Pretrain {
   std::size_t max_shard_bytes_;
   io::AtomicFolder folder_;
   hub::Checkpoint base_;
+  double aux_loss_;
   text::Tokenizer tokenizer_;
   train::Dataset data_;
   std::vector<train::Row> rows_;
-  Mixtral<float> model_;
+  Decoder<float> model_;
   train::Sampler sampler_;
   train::Trainer trainer_;
 };
@@ -248,7 +273,7 @@ class Pretrain {
 int main(int argc, char** argv) {
   Options o;
   return run_program(
-      argc, argv, "pretrain", "Trains all weights of a small Mixtral checkpoint.",
+      argc, argv, "pretrain", "Trains all weights of a small checkpoint.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file

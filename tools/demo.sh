@@ -4,8 +4,9 @@
 #   tools/demo.sh                            a world of its own: makes texts of six small skills and
 #                                            a mixture of experts, trains it, teaches it a seventh
 #                                            skill, prunes it by several criteria
-#   tools/demo.sh --model DIR --data FILE    a Hugging Face folder: Mixtral, or dense in Llama's
-#                                            layout (which is upcycled first), and JSONL to tune on
+#   tools/demo.sh --model DIR --data FILE    a Hugging Face folder: a mixture, or a dense Llama,
+#                                            Mistral or Qwen3 (which is upcycled first), and JSONL
+#                                            to tune on
 # Every step prints its command; what it says goes to a log of its own. See --help for the rest.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -23,7 +24,7 @@ Usage: tools/demo.sh [OPTIONS]
   --max-length N      Tokens per row of fine_tune (256)
   --max-tokens N      With --model: tokens of calibration (2000)
   --limit N           With --model: held-out lines to evaluate on (20)
-  --target LIST       LoRA targets (q,k,v,o,gate,w1,w2,w3; with --model q,k,v,o,gate)
+  --target LIST       LoRA targets (q,k,v,o,gate,w1,w2,w3; with --model q,k,v,o,router)
   --criteria LIST     Criteria to prune by (reap,frequency,random)
   --keep LIST         Experts to keep (6,4)
   --threads N         CPU threads; 0 takes all cores (0)
@@ -165,7 +166,7 @@ else
     NF && NR % 10 == 0 && n < limit { print > held; ++n; next }
     NF { print > train }' "$data"
   : "${calibration:=$train}"
-  if grep -q '"num_local_experts"' "$model/config.json"; then
+  if grep -Eq '"(num_local_experts|num_experts|n_routed_experts)"' "$model/config.json"; then
     ln -s "$(cd "$model" && pwd)" "$output/base"
   else
     step "A mixture of experts from a dense model" "$bin/upcycle" --model "$model" \
@@ -173,7 +174,7 @@ else
     show
   fi
   learning=(--lr 2e-4 --schedule cosine --warmup 2 --lora-r 8 --lora-alpha 16)
-  : "${steps:=20}" "${batch:=2}" "${target:=q,k,v,o,gate}"
+  : "${steps:=20}" "${batch:=2}" "${target:=q,k,v,o,router}"
 fi
 measure base
 

@@ -43,6 +43,7 @@ void run(const Options& o, const CommonOptions& common) {
   auto model = hub::load_model<T, D>(checkpoint, o.adapter);
   const auto& config = model.config();
   if (!o.plan.empty()) {
+    hub::require_mixture(checkpoint, "mask");
     const auto plan = prune::read_plan(o.plan);
     prune::check_plan_fits(plan, checkpoint.mixture(), o.plan);
     model.mask_experts(plan.keep);

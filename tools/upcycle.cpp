@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// upcycle: a dense Llama-layout checkpoint becomes a mixture of experts ("sparse upcycling",
-// Komatsuzaki et al. 2022). Every expert starts as the dense feed-forward block (gate_proj -> w1,
-// up_proj -> w3, down_proj -> w2); Mixtral renormalises the gates of the chosen experts, so without
-// noise the result computes what the dense model does. Tensors stream from file to file.
+// upcycle: a dense checkpoint becomes a mixture of experts ("sparse upcycling", Komatsuzaki et al.
+// 2022): llama and mistral a Mixtral, qwen3 a Qwen3-MoE. Every expert starts as the dense
+// feed-forward block (for Mixtral gate_proj -> w1, up_proj -> w3, down_proj -> w2). Both mixtures
+// renormalise the weights of the chosen experts, so without noise the result computes what the
+// dense model does. Tensors stream from file to file.
 //   upcycle --model smollm2 --output smollm2-moe --experts 8 --top-k 2
 #include <cli/program.hpp>
 #include <cli/progress.hpp>
@@ -23,7 +24,8 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  app.add_option("--model", o.model, "Folder of the dense Llama-layout checkpoint")->required();
+  app.add_option("--model", o.model, "Folder of the dense checkpoint: llama, mistral or qwen3")
+      ->required();
   app.add_option("--output", o.output, "Folder to write; must not exist")->required();
   app.add_option("--experts", o.experts, "Experts per layer")->check(CLI::Range(1, 4096));
   app.add_option("--top-k", o.top_k, "Experts per token")->check(CLI::Range(1, 4096));
@@ -118,20 +120,29 @@ void append_tensor(io::CheckpointWriter& out, const io::TensorSpec& t, const hub
 
 /// The dense model's configuration as that of the mixture it becomes.
 DecoderConfig mixture_config(const hub::Checkpoint& dense, const Options& o) {
-  ESP_REQUIRE(!dense.config().has_mixture(), FormatError, o.model,
-              ": has experts already (model_type \"", dense.family().model_type,
-              "\"); expected a dense checkpoint");
-  const Family* mixture = find_family(dense.family().upcycles_to);
-  ESP_REQUIRE(mixture != nullptr, FormatError, o.model, ": no mixture has the layout of a ",
-              dense.family().model_type, "; llama, mistral and qwen3 checkpoints can be upcycled");
+  const std::string& type = dense.family().model_type;
+  ESP_REQUIRE(dense.mixture().experts == 0, FormatError, o.model,
+              ": has experts already (model_type \"", type, "\"); expected a dense checkpoint");
   DecoderConfig config = hub::parse_config(dense.config_json());
-  ESP_REQUIRE(!config.mlp_bias && !config.attention.o_bias, FormatError, o.model,
-              ": has biases, which a ", mixture->model_type, " has not");
+  constexpr const char* kCan = "llama, mistral and qwen3 checkpoints can be upcycled";
+  ESP_REQUIRE(!config.attention.qkv_bias && !config.attention.o_bias && !config.mlp_bias,
+              FormatError, o.model, ": this ", type,
+              " has biases, for which the mixtures have no place; ", kCan, " where they have none");
+  const Family* mixture = find_family(dense.family().upcycles_to);
+  ESP_REQUIRE(mixture != nullptr, FormatError, o.model, ": no mixture has the layout of a ", type,
+              "; ", kCan);
   config.model_type = mixture->model_type;
   config.names = mixture->names;
   config.mixture.experts = o.experts;
   config.mixture.router.top_k = o.top_k;
   config.mixture.width = config.intermediate_size;
+  // Its own config.json must say the same.
+  const DecoderConfig again =
+      hub::parse_config(io::parse_json(io::dump(hub::config_json(config, DType::f32)), o.model));
+  for (std::int64_t l = 0; l < config.num_hidden_layers; ++l) {
+    ESP_REQUIRE(again.window(l) == config.window(l), FormatError, o.model, ": layer ", l, " sees ",
+                config.window(l), " tokens (0: all), which a ", mixture->model_type, " cannot say");
+  }
   return config;
 }
 
@@ -187,8 +198,7 @@ int main(int argc, char** argv) {
   return espalier::run_program(
       argc, argv, "upcycle",
       "Turns a dense checkpoint into a mixture of experts: llama and mistral into Mixtral's "
-      "layout, "
-      "qwen3 into Qwen3-MoE's.",
+      "layout, qwen3 into Qwen3-MoE's.",
       [&](CLI::App& app) { declare(app, o); },
       [&](const espalier::CommonOptions& common) { run(o, common); });
 }

@@ -6,6 +6,7 @@
 #endif
 
 #include <espalier/train/adamw.hpp>
+#include <espalier/train/balancing.hpp>
 #include <espalier/train/batches.hpp>
 #include <espalier/train/checkpoints.hpp>
 #include <espalier/train/clip.hpp>

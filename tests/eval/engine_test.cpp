@@ -15,11 +15,11 @@ using Ids = std::vector<std::int32_t>;
 struct Tiny {
   std::string folder = ESPALIER_TESTS_DIR "/golden/tiny_mixtral/model";
   hub::Checkpoint checkpoint{folder};
-  Mixtral<float> model = hub::load_model(checkpoint);
+  Decoder<float> model = hub::load_model(checkpoint);
   text::Tokenizer tokenizer = text::Tokenizer::load(folder);
 
-  MixtralEngine<float> engine(std::int64_t batch = 16, std::int64_t pass_tokens = 2048) const {
-    return MixtralEngine<float>(model, tokenizer, {batch, pass_tokens});
+  DecoderEngine<float> engine(std::int64_t batch = 16, std::int64_t pass_tokens = 2048) const {
+    return DecoderEngine<float>(model, tokenizer, {batch, pass_tokens});
   }
 };
 
@@ -33,7 +33,7 @@ Ids random_ids(std::uint64_t stream, std::size_t count) {
 }
 
 /// log p of a continuation from one plain forward pass over everything.
-Likelihood plain_score(const Mixtral<float>& model, const Continuation& item) {
+Likelihood plain_score(const Decoder<float>& model, const Continuation& item) {
   Ids all = item.context;
   all.insert(all.end(), item.continuation.begin(), item.continuation.end());
   const NoGrad no_grad;
@@ -108,7 +108,7 @@ TEST_CASE("A greedy continuation is found greedy, and no other", "[eval]") {
 }
 
 /// Greedy decoding by whole forward passes.
-Ids plain_greedy(const Mixtral<float>& model, Ids ids, int count) {
+Ids plain_greedy(const Decoder<float>& model, Ids ids, int count) {
   const NoGrad no_grad;
   Ids out;
   for (int i = 0; i < count; ++i) {

@@ -207,6 +207,67 @@ TEST_CASE("programs: a damaged adapter is named", "[tools][bad_input]") {
   for (const Program& p : adapted) w.require_refused(p, "adapter_model.safetensors");
 }
 
+TEST_CASE("programs: a dense checkpoint where a mixture is needed is named with its family",
+          "[tools][bad_input]") {
+  World w;
+  REQUIRE(w.run("make_checkpoint",
+                "--output @OUT --family llama --layers 2 --hidden 32 --intermediate 48 --heads 4 "
+                "--tokenizer @MODEL") == 0);
+  fs::remove_all(w / "model");
+  fs::rename(w / "out", w / "model");
+  const Program needing[] = {
+      {"logits", "--model @MODEL --tokens @IDS --mask-experts @PLAN --output @OUT", ""},
+      {"fine_tune", "--model @MODEL --data @TEXT --output @OUT --steps 1 --aux-loss 0.01",
+       "adapter_model.safetensors"},
+      {"pretrain", "--model @MODEL --data @TEXT --output @OUT --steps 1 --aux-loss 0.01",
+       "config.json"},
+      {"analyze", "--model @MODEL --calibration @TEXT --criteria frequency --output @OUT",
+       "scores.json"},
+      {"prune", "--model @MODEL --plan @PLAN --output @OUT", "config.json"}};
+  for (const Program& p : needing) w.require_refused(p, "is a dense llama checkpoint");
+  for (const Program& p : programs()) {
+    const std::string name = p.name;
+    if (name != "fine_tune" && name != "pretrain" && name != "evaluate" && name != "generate" &&
+        name != "inspect" && name != "logits") {
+      continue;
+    }
+    fs::remove_all(w / "out");
+    const int code = w.run(name, p.arguments);
+    INFO(w.command << "\n" << w.said);
+    CHECK(code == 0);
+  }
+}
+
+TEST_CASE("programs: a family without a forward pass is named where one is needed",
+          "[tools][bad_input]") {
+  World w;
+  replace_in(w / "model/config.json", "\"model_type\": \"mixtral\"", "\"model_type\": \"phimoe\"");
+  for (const Program& p : programs()) {
+    const std::string name = p.name;
+    if (name == "merge_adapter" || name == "verify") continue;  // add bytes, compare bytes
+    if (name == "prune" || name == "inspect") {
+      fs::remove_all(w / "out");
+      const int code = w.run(name, p.arguments);
+      INFO(w.command << "\n" << w.said);
+      CHECK(code == 0);
+    } else {
+      w.require_refused(p, "\"phimoe\" can be inspected, pruned and verified");
+    }
+  }
+}
+
+TEST_CASE("programs: a target that the model does not have is wrong usage", "[tools][bad_input]") {
+  World w;
+  const std::string rest = " --model @MODEL --data @TEXT --output @OUT --steps 1 --max-length 16";
+  for (const std::string target : {"w4", "q,shared_router", "kv_a"}) {
+    CHECK(w.run("fine_tune", "--target " + target + rest) == 2);
+    CHECK_THAT(w.last_line(),
+               Catch::Contains("unknown target '" + target.substr(target.find(',') + 1) + "'") &&
+                   Catch::Contains("w1"));
+    CHECK_FALSE(fs::exists(w / "out"));
+  }
+}
+
 TEST_CASE("programs: a full disk leaves nothing half-written", "[tools][.file_limit]") {
   // A limit on the size of files fails writes as a full disk does, without needing one.
   World w;

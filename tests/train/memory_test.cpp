@@ -10,13 +10,13 @@ using namespace espalier;
 
 namespace {
 
-using Model = Mixtral<float>;
+using Model = Decoder<float>;
 
 /// Dropout and every target, so that all that training does is done.
 const LoraConfig kLora = {4, 8, 0.1, false, {"q", "k", "v", "o", "gate", "w1", "w2", "w3"}};
 
-MixtralConfig config_of(std::int64_t layers) {
-  MixtralConfig c = test::tiny_config();
+DecoderConfig config_of(std::int64_t layers) {
+  DecoderConfig c = test::tiny_config();
   c.num_hidden_layers = layers;
   return c;
 }

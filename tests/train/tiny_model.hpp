@@ -2,12 +2,12 @@
 // A small random Mixtral with adapters, for tests of what trains it.
 #pragma once
 
-#include <espalier/models/mixtral.hpp>
+#include <espalier/models/decoder.hpp>
 
 namespace espalier::test {
 
-inline MixtralConfig tiny_config() {
-  MixtralConfig c;
+inline DecoderConfig tiny_config() {
+  DecoderConfig c;
   c.hidden_size = 16;
   c.mixture.width = 24;
   c.num_hidden_layers = 2;
@@ -22,8 +22,8 @@ inline MixtralConfig tiny_config() {
 }
 
 /// Weights by name: normal of scale 0.3, norms one.
-inline Mixtral<float> tiny_model(const LoraConfig& lora, std::uint64_t seed = 1,
-                                 const MixtralConfig& c = tiny_config()) {
+inline Decoder<float> tiny_model(const LoraConfig& lora, std::uint64_t seed = 1,
+                                 const DecoderConfig& c = tiny_config()) {
   const auto shape_of = [c](const std::string& name) -> Shape {
     const auto ends = [&](const char* end) { return name.ends_with(end); };
     if (ends("norm.weight")) return {c.hidden_size};
@@ -34,7 +34,7 @@ inline Mixtral<float> tiny_model(const LoraConfig& lora, std::uint64_t seed = 1,
     const bool kv = ends("k_proj.weight") || ends("v_proj.weight");
     return {(kv ? c.attention.kv_heads : c.attention.heads) * c.attention.head_dim, c.hidden_size};
   };
-  Mixtral<float> model(c, [&](const std::string& name) -> AnyTensor {
+  Decoder<float> model(c, [&](const std::string& name) -> AnyTensor {
     const Tensor<float> w(shape_of(name));
     const Philox random(seed, stream_of(name));
     for (std::int64_t i = 0; i < w.numel(); ++i) {

@@ -15,7 +15,7 @@ using train::Example;
 
 namespace {
 
-using Model = Mixtral<float>;
+using Model = Decoder<float>;
 const LoraConfig kEverything = {4, 8, 0, false, {"q", "k", "v", "o", "gate", "w1", "w2", "w3"}};
 
 /// Sequences of different lengths, some with a part that is not trained on.

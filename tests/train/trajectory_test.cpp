@@ -3,7 +3,7 @@
 // PEFT (tests/golden/tiny_mixtral, see README.md there).
 #include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/safetensors.hpp>
-#include <espalier/models/mixtral.hpp>
+#include <espalier/models/decoder.hpp>
 #include <espalier/train/trainer.hpp>
 
 #include "support/allclose.hpp"
@@ -33,7 +33,7 @@ train::Batch batch_of(const io::Json& golden) {
 
 struct GoldenModel {
   hub::Checkpoint base{kGolden / "model"};
-  Mixtral<float> model{base.config(),
+  Decoder<float> model{base.config(),
                        [this](const std::string& name) { return base.tensor(name); }};
   GoldenModel() {
     model.add_lora({4, 8, 0, false, {"q", "k", "v", "o", "gate", "w1", "w2", "w3"}}, 0);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Mixtral model as a LanguageModel. Scoring runs every distinct context once and lets its choices
+// A model as a LanguageModel. Scoring runs every distinct context once and lets its choices
 // go on from the cached keys and values; several sequences are packed into a pass, and only rows
 // that predict a scored token meet the head. Generation runs the prefix that all prompts share
 // once, then decodes up to `batch` sequences together; a sequence that ends makes room for the next
@@ -15,7 +15,7 @@
 #include <numeric>
 
 #include <espalier/eval/language_model.hpp>
-#include <espalier/models/mixtral.hpp>
+#include <espalier/models/decoder.hpp>
 #include <espalier/text/decode_stream.hpp>
 
 namespace espalier::eval {
@@ -81,9 +81,9 @@ class StoppedText {
 };
 
 template <FloatElement T, Device D = Cpu>
-class MixtralEngine final : public LanguageModel {
+class DecoderEngine final : public LanguageModel {
  public:
-  MixtralEngine(Mixtral<T, D> model, text::Tokenizer tokenizer, EngineOptions options = {})
+  DecoderEngine(Decoder<T, D> model, text::Tokenizer tokenizer, EngineOptions options = {})
       : model_(std::move(model)), tokenizer_(std::move(tokenizer)), options_(options) {
     end_ = model_.config().eos_token_ids;
     if (const auto eos = tokenizer_.eos_id()) end_.push_back(*eos);
@@ -347,7 +347,7 @@ class MixtralEngine final : public LanguageModel {
 
   static constexpr std::int64_t kFirstRoom = 256;  // new tokens before a cache has to grow
 
-  Mixtral<T, D> model_;
+  Decoder<T, D> model_;
   text::Tokenizer tokenizer_;
   EngineOptions options_;
   std::vector<std::int32_t> end_;

@@ -105,7 +105,7 @@ class Checkpoint : public io::CheckpointFiles {
 /// A checkpoint's tensors as `c` describes them, all of one type.
 [[nodiscard]] std::vector<io::TensorSpec> tensor_specs(const DecoderConfig& c, DType dtype);
 
-/// @throws UsageError for a dense model: `work` says what cannot be done with it
+/// @throws FormatError for a dense model: `work` says what cannot be done with it
 void require_mixture(const Checkpoint& checkpoint, std::string_view work);
 
 }  // namespace espalier::hub
@@ -343,7 +343,7 @@ ESP_INLINE std::vector<io::TensorSpec> tensor_specs(const DecoderConfig& c, DTyp
 }
 
 ESP_INLINE void require_mixture(const Checkpoint& checkpoint, std::string_view work) {
-  ESP_REQUIRE(checkpoint.mixture().experts > 0, UsageError, checkpoint.folder().string(),
+  ESP_REQUIRE(checkpoint.mixture().experts > 0, FormatError, checkpoint.folder().string(),
               ": is a dense ", checkpoint.family().model_type, " checkpoint, there is nothing to ",
               work, "; upcycle makes a mixture of it");
 }

@@ -25,6 +25,7 @@ struct TrainerConfig {
   double aux_coefficient = 0.0;   // 0: the auxiliary loss is computed, but not trained on
   std::uint64_t seed = 0;         // of dropout
   bool recompute_layers = false;  // keep only their inputs for backward
+  bool want_aux = true;           // false where the model has no auxiliary loss
 };
 
 /// A loss or gradient that is not finite. Parameters and optimizer are still those before the step.
@@ -104,7 +105,7 @@ class Trainer {
     constexpr std::uint64_t kMaxMicroBatches = 1 << 20;
     const std::uint64_t index =
         static_cast<std::uint64_t>(optimizer_.steps()) * kMaxMicroBatches + m;
-    const TrainContext context{true, config_.seed, index, config_.recompute_layers};
+    const TrainContext context{config_.want_aux, config_.seed, index, config_.recompute_layers};
     const Batch& b = micro_batches[m];
     const double share = config_.aux_coefficient / static_cast<double>(micro_batches.size());
     const Objective o =

@@ -19,6 +19,9 @@ namespace detail {
 inline DecoderConfig read_glm4_moe(const ConfigReader& json) {
   DecoderConfig c = read_common(json, glm4_moe().names,
                                 {.rms_norm_eps = 1e-5, .max_positions = 131072, .kv_heads = 8});
+  if (!json.has("partial_rotary_factor") && !json.has("rope_parameters.partial_rotary_factor")) {
+    c.attention.rope.dims = c.attention.head_dim / 4 * 2;  // half, as transformers has it
+  }
   c.attention.qkv_bias = json.truth_or("attention_bias", false);
   c.attention.q_k_norm = json.truth_or("use_qk_norm", false);
   read_deepseek_mixture(json, glm4_moe(), c);
@@ -35,6 +38,10 @@ inline DecoderConfig read_glm4_moe(const ConfigReader& json) {
 inline void write_glm4_moe(const DecoderConfig& c, std::string_view dtype, ConfigWriter& to) {
   write_common(c, glm4_moe(), dtype, to);
   to.set_truth("attention_bias", c.attention.qkv_bias);
+  const std::int64_t rotated = c.attention.rope.dims;
+  to.set_number(
+      "partial_rotary_factor",
+      rotated > 0 ? static_cast<double>(rotated) / static_cast<double>(c.attention.head_dim) : 1.0);
   to.set_truth("use_qk_norm", c.attention.q_k_norm);
   write_deepseek_mixture(c, to);
 }

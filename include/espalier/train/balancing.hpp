@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// For which models there is a load-balancing loss: mixtures whose router is a softmax. DeepSeek-V3
+// and GLM-4.5 balance by a bias on the choice instead (arXiv:2408.15664).
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/train/balancing.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/hub/checkpoint.hpp>
+
+namespace espalier::train {
+
+[[nodiscard]] inline bool has_balancing_loss(const DecoderConfig& c) {
+  return c.has_mixture() && c.mixture.router.score == RouterRule::Score::softmax;
+}
+
+/// @throws FormatError where there is nothing to balance, or nothing defined to balance it by
+inline void require_balancing_loss(const hub::Checkpoint& checkpoint) {
+  hub::require_mixture(checkpoint, "balance");
+  ESP_REQUIRE(has_balancing_loss(checkpoint.config()), FormatError, checkpoint.folder().string(),
+              ": --aux-loss is for routers with a softmax, that of a ",
+              checkpoint.family().model_type, " has a sigmoid; train it without");
+}
+
+}  // namespace espalier::train
