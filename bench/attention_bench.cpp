@@ -6,6 +6,8 @@
 // best f32 matrix product of the run, and only what a row sees counts: 4 P flops a pair of a row
 // and a key forward (two products), 10 P backward (five). Decoding is set beside a copy that reads
 // and writes as many bytes as the keys and values have.
+#include <algorithm>
+
 #include <cli/program.hpp>
 
 #include <espalier/ops/cpu/attention.hpp>

@@ -2,6 +2,7 @@
 // Prefill and one LoRA step of a checkpoint, with a table of where the time goes.
 //   model_bench --model DIR [--tokens 512] [--target q,k,v,o] [--lora-r 16] [--repeats 5]
 // A peer on the same weights: bench/model_peer.py.
+#include <algorithm>
 #include <chrono>
 #include <functional>
 

@@ -6,6 +6,8 @@
 // is set beside a copy that reads and writes as many bytes in all; one that is bounded by
 // arithmetic beside the best matrix product of its type. Bytes are those of operands and results,
 // each once.
+#include <algorithm>
+
 #include <cli/program.hpp>
 
 #include <espalier/ops/attention.hpp>

@@ -11,6 +11,7 @@
 //   3 -> 4 5 6 7 8 9
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 

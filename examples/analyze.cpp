@@ -4,6 +4,8 @@
 //   analyze --model mixtral --adapter run --criteria router_delta,expert_delta --output scores
 // Writes scores.json, scores.csv, and one heatmap per criterion as PNG and SVG. Criteria without
 // data say little on their own; frequency, ean, reap and man come from one pass over the texts.
+#include <algorithm>
+
 #include <espalier/hub/load_model.hpp>
 #include <espalier/io/sha256.hpp>
 #include <espalier/ops/trace_session.hpp>

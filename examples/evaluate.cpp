@@ -6,6 +6,7 @@
 // Every answer is in a journal as soon as it is known: after Ctrl-C or a crash the same command
 // with
 // --resume goes on, and leaves the same files. Only run.json knows how long it took.
+#include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <filesystem>
@@ -20,7 +21,7 @@
 #include <espalier/hub/load_model.hpp>
 #include <espalier/ops/cpu/isa.hpp>
 #include <espalier/ops/trace_session.hpp>
-#include <espalier/text/chat_template.hpp>
+#include <espalier/text/choose_template.hpp>
 #include <espalier/train/dataset.hpp>
 
 #include "cli/compute.hpp"
@@ -330,11 +331,10 @@ class Evaluate {
   }
 
   eval::TaskResult held_out() const {
-    std::string why_none;
-    const std::optional<text::ChatTemplate> chat = choose_template(why_none);
+    const auto chosen = text::choose_template(o_.model, *tokenizer_, o_.chat_template);
     train::RenderChat render;
-    if (chat) {
-      render = [&](const std::vector<text::Message>& m) { return chat->render_segments(m); };
+    if (chosen.chat) {
+      render = [&](const std::vector<text::Message>& m) { return chosen.chat->render_segments(m); };
     }
     train::DatasetOptions options;
     options.max_length = o_.max_length > 0 ? o_.max_length : session_.max_length;
@@ -344,27 +344,9 @@ class Evaluate {
         train::DatasetReader(session_.encode, render, options).read(o_.text);
     if (data.joined_pairs > 0) {
       fmt::print(stderr, "{}: prompts and responses are joined without a chat template ({})\n",
-                 o_.text, why_none);
+                 o_.text, chosen.why_none);
     }
     return eval::held_out_loss(session_, data.examples, o_.limit);
-  }
-
-  std::optional<text::ChatTemplate> choose_template(std::string& why_none) const {
-    why_none = "--chat-template none";
-    if (o_.chat_template == "none") return std::nullopt;
-    if (o_.chat_template != "auto") {
-      const auto text_of = [&](std::optional<std::int32_t> id, const char* fallback) {
-        return id ? tokenizer_->token(*id) : std::string(fallback);
-      };
-      return text::ChatTemplate::named(o_.chat_template, text_of(tokenizer_->bos_id(), "<s>"),
-                                       text_of(tokenizer_->eos_id(), "</s>"));
-    }
-    try {
-      return text::ChatTemplate::detect(o_.model);
-    } catch (const FormatError& e) {
-      why_none = e.what();
-      return std::nullopt;
-    }
   }
 
   void answer() {
@@ -468,19 +450,6 @@ class Evaluate {
   std::string progress_task_;
 };
 
-/// The command line with --resume.
-std::string resuming(int argc, char** argv) {
-  std::string command;
-  bool resume = false;
-  for (int i = 0; i < argc; ++i) {
-    const std::string word = argv[i];
-    resume = resume || word == "--resume";
-    const bool plain = !word.empty() && word.find_first_of(" \t\n\"'$\\*?;&|<>(){}#") == word.npos;
-    command += (i > 0 ? " " : "") + (plain ? word : "'" + word + "'");
-  }
-  return resume ? command : command + " --resume";
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -491,6 +460,6 @@ int main(int argc, char** argv) {
       [&](CLI::App& app) { declare(app, o); },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file
-        Evaluate(o, common, resuming(argc, argv)).run();
+        Evaluate(o, common, shell_command_with(argc, argv, "--resume")).run();
       });
 }

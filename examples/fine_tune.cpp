@@ -5,6 +5,7 @@
 //             --lora-alpha 32 --epochs 1 --batch-size 2 --grad-accum 8 --lr 2e-4 --schedule cosine
 // While it runs: train_log.jsonl (a line per step) and checkpoint-N/ folders. Ctrl-C saves one
 // more; the same command with --resume goes on with the same bits as if nothing had happened.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -14,7 +15,7 @@
 #include <espalier/hub/load_model.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/plot/curves.hpp>
-#include <espalier/text/chat_template.hpp>
+#include <espalier/text/choose_template.hpp>
 #include <espalier/text/tokenizer.hpp>
 #include <espalier/train/balancing.hpp>
 #include <espalier/train/checkpoints.hpp>
@@ -135,32 +136,11 @@ void declare(CLI::App& app, Options& o) {
       ->group(training);
 }
 
-/// The checkpoint's template, the one that was asked for, or none, and then why.
-std::optional<text::ChatTemplate> choose_template(const Options& o,
-                                                  const text::Tokenizer& tokenizer,
-                                                  std::string& why_none) {
-  why_none = "--chat-template none";
-  if (o.chat_template == "none") return std::nullopt;
-  if (o.chat_template != "auto") {
-    const auto text_of = [&](std::optional<std::int32_t> id, const char* fallback) {
-      return id ? tokenizer.token(*id) : std::string(fallback);
-    };
-    return text::ChatTemplate::named(o.chat_template, text_of(tokenizer.bos_id(), "<s>"),
-                                     text_of(tokenizer.eos_id(), "</s>"));
-  }
-  try {
-    return text::ChatTemplate::detect(o.model);
-  } catch (const FormatError& e) {
-    why_none = e.what();
-    return std::nullopt;
-  }
-}
-
 class TrainingData {
  public:
   TrainingData(const Options& o, const DecoderConfig& config)
       : tokenizer_(text::Tokenizer::load(o.model)),
-        chat_(choose_template(o, tokenizer_, why_no_template_)),
+        chosen_(text::choose_template(o.model, tokenizer_, o.chat_template)),
         vocabulary_(config.vocab_size) {
     options_.max_length = o.max_length;
     if (!config.eos_token_ids.empty()) options_.eos = config.eos_token_ids.front();
@@ -182,7 +162,9 @@ class TrainingData {
   const train::Dataset& examples() const { return train_; }
   const std::vector<train::Row>& rows() const { return rows_; }
   const std::vector<train::Batch>& eval_batches() const { return eval_; }
-  std::string template_name() const { return chat_ ? std::string(chat_->name()) : "none"; }
+  std::string template_name() const {
+    return chosen_.chat ? std::string(chosen_.chat->name()) : "none";
+  }
 
   train::Batch batch(const std::vector<std::int64_t>& numbers) const {
     std::vector<train::Row> chosen;
@@ -212,10 +194,10 @@ class TrainingData {
   Json template_probe() const {
     Json probe = Json::object();
     probe["template"] = template_name();
-    if (!chat_) return probe;
+    if (!chosen_.chat) return probe;
     const std::vector<text::Message> messages = {
         {"user", "How many apples?"}, {"assistant", "Two."}, {"user", "And pears?"}};
-    const std::string rendered = chat_->render(messages, true);
+    const std::string rendered = chosen_.chat->render(messages, true);
     Json list = Json::array();
     for (const text::Message& m : messages) {
       Json turn = Json::object();
@@ -232,8 +214,10 @@ class TrainingData {
  private:
   train::Dataset read(const std::string& path) const {
     train::RenderChat render;
-    if (chat_) {
-      render = [this](const std::vector<text::Message>& m) { return chat_->render_segments(m); };
+    if (chosen_.chat) {
+      render = [this](const std::vector<text::Message>& m) {
+        return chosen_.chat->render_segments(m);
+      };
     }
     const auto encode = [this](std::string_view text, bool add_special) {
       return tokenizer_.encode(text, add_special);
@@ -250,7 +234,7 @@ class TrainingData {
                data.examples.size(), data.tokens, data.targets);
     if (data.joined_pairs > 0) {
       fmt::print(stderr, "{}: prompts and responses are joined without a chat template ({})\n",
-                 path, why_no_template_);
+                 path, chosen_.why_none);
     }
     if (data.cut > 0) {
       fmt::print(stderr, "{}: {} examples cut to {} tokens\n", path, data.cut, options_.max_length);
@@ -263,8 +247,7 @@ class TrainingData {
   }
 
   text::Tokenizer tokenizer_;
-  std::string why_no_template_;
-  std::optional<text::ChatTemplate> chat_;
+  text::ChosenTemplate chosen_;
   std::int64_t vocabulary_;
   train::DatasetOptions options_;
   train::Dataset train_;
@@ -654,26 +637,6 @@ class FineTune {
   train::RunState state_;
 };
 
-/// The command line again, as it can be pasted into a shell, with --resume.
-std::string resume_command(int argc, char** argv) {
-  std::string command;
-  bool has_resume = false;
-  for (int i = 0; i < argc; ++i) {
-    const std::string word = argv[i];
-    has_resume = has_resume || word == "--resume";
-    const bool plain =
-        !word.empty() && word.find_first_of(" \t\n\"'\\$`&|;<>()*?[]{}~#!") == std::string::npos;
-    std::string quoted = word;
-    if (!plain) {
-      quoted = "'";
-      for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-      quoted += "'";
-    }
-    command += (i > 0 ? " " : "") + quoted;
-  }
-  return has_resume ? command : command + " --resume";
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -683,6 +646,6 @@ int main(int argc, char** argv) {
       [&](CLI::App& app) { declare(app, o); },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file
-        FineTune(o, common, resume_command(argc, argv)).run();
+        FineTune(o, common, shell_command_with(argc, argv, "--resume")).run();
       });
 }

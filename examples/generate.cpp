@@ -10,7 +10,7 @@
 #include <espalier/hub/load_model.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/ops/trace_session.hpp>
-#include <espalier/text/chat_template.hpp>
+#include <espalier/text/choose_template.hpp>
 #include <espalier/text/decode_stream.hpp>
 
 #include "cli/compute.hpp"
@@ -63,9 +63,9 @@ std::vector<std::int32_t> prompt_ids(const Options& o, const text::Tokenizer& to
     ids = tokenizer.encode(o.prompt);
     if (ids.empty() && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
   } else {
-    const auto chat = o.chat_template == "auto" ? text::ChatTemplate::detect(o.model)
-                                                : text::ChatTemplate::named(o.chat_template);
-    ids = tokenizer.encode(chat.render({{"user", o.chat}}, true), false);
+    const auto chosen = text::choose_template(o.model, tokenizer, o.chat_template);
+    ESP_REQUIRE(chosen.chat, FormatError, chosen.why_none);
+    ids = tokenizer.encode(chosen.chat->render({{"user", o.chat}}, true), false);
   }
   ESP_REQUIRE(!ids.empty(), UsageError, "the prompt has no tokens");
   return ids;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // inspect: what a checkpoint is, where its bytes lie, and how much memory the programs will need.
 //   inspect mixtral-8x7b --lora-r 16 --tokens 1024
+#include <algorithm>
 #include <cli/program.hpp>
 #include <cli/progress.hpp>
 #include <map>

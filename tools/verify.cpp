@@ -4,6 +4,8 @@
 //   verify --base mixtral --pruned pruned --other pruned-consolidated --text sample.txt
 // With --text also by what it computes: its logits are those of the base whose router gives the
 // dropped experts minus infinity.
+#include <algorithm>
+
 #include <espalier/hub/load_model.hpp>
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/verify.hpp>

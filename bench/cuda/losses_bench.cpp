@@ -3,6 +3,8 @@
 // the driver that moves as many bytes; and the load-balancing loss of a layer, which is bounded by
 // launches.
 //   cuda_losses_bench [--only NAME] [--reps 30] [--alike 5] [--json]
+#include <algorithm>
+
 #include <espalier/kernels/cross_entropy.hpp>
 #include <espalier/kernels/load_balancing_loss.hpp>
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include <espalier/eval/engine.hpp>
 
 #include <espalier/core/random.hpp>

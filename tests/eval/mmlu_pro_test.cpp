@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/eval/mmlu_pro.hpp>
 
+#include <algorithm>
 #include <set>
 
 #include <espalier/eval/replay.hpp>

@@ -2,6 +2,7 @@
 // Adapters by role in every family: what a target is called, on which modules it sits, and what
 // adapter_config.json tells PEFT. What PEFT makes of it is judged in
 // tests/interop/families_test.cpp.
+#include <algorithm>
 #include <set>
 
 #include <espalier/hub/adapter.hpp>

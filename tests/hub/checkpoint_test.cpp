@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoints: the shard rule of transformers, round trips, and stories that do not fit together.
+#include <algorithm>
+
 #include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What holds of the bits of attention across launches and tiles, which rung a call takes, and index
 // arithmetic beyond 2^31 elements.
+#include <algorithm>
+
 #include "attention_cases.hpp"
 
 using namespace espalier;

@@ -4,6 +4,7 @@
 // and nt, nn, tn.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "cases.hpp"

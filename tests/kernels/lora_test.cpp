@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The low-rank update of one linear layer per expert and its gradients, on both rungs, against
 // plain loops in double.
+#include <algorithm>
 #include <cmath>
 #include <espalier/kernels/lora.cuh>
 #include <functional>

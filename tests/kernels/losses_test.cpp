@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses and dropout against double precision and the framework's own draws, under every schedule.
+#include <algorithm>
+
 #include <espalier/kernels/cross_entropy.cuh>
 #include <espalier/kernels/dropout.cuh>
 #include <espalier/kernels/load_balancing_loss.cuh>

@@ -2,6 +2,8 @@
 // Which tensors hold experts: every tensor that transformers writes for every mixture
 // (tests/golden/families/tensors.json), judged by its name and shape alone, and names of quantized
 // releases.
+#include <algorithm>
+
 #include <espalier/hub/json_config.hpp>
 #include <espalier/models/expert_names.hpp>
 

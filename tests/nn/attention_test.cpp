@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention layer against its parts written out in double, and its cache.
+#include <algorithm>
+
 #include <espalier/nn/attention.hpp>
 #include <espalier/nn/init.hpp>
 #include <espalier/ops/reference/attention.hpp>

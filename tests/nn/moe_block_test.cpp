@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A sparse block against those of transformers (tests/golden/README.md), and what it does with
 // loads, masks, adapters and observers.
+#include <algorithm>
+
 #include <espalier/io/safetensors.hpp>
 #include <espalier/nn/init.hpp>
 #include <espalier/nn/moe_block.hpp>

@@ -2,6 +2,7 @@
 // What a row of attention may depend on: the keys it sees, and nothing else. Not the other rows of
 // the batch, not whether its keys come from a cache, not the number of threads; and no more memory
 // than its length asks for.
+#include <algorithm>
 #include <limits>
 
 #include "support/attention_case.hpp"

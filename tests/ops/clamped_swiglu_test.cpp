@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include <espalier/ops/clamped_swiglu.hpp>
 #include <espalier/ops/reference/clamp.hpp>
 

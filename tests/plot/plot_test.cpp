@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plots: files that decoders accept, at the size they should have; data that is empty, constant or
 // not finite; ticks, ranges and colours as numbers.
+#include <algorithm>
+
 #include <espalier/plot/bars.hpp>
 #include <espalier/plot/curves.hpp>
 #include <espalier/plot/heatmap.hpp>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exports on a checkpoint whose experts lie across shards: every byte, the index, the config, the
 // files beside, links, and what must never happen.
+#include <algorithm>
+
 #include <espalier/prune/export.hpp>
 #include <espalier/prune/verify.hpp>
 

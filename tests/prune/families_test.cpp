@@ -2,6 +2,8 @@
 // Pruning the tiny models of every family (tests/golden/families): both layouts are proven, and
 // compute bit for bit what the base computes with the dropped experts masked. What config.json says
 // afterwards: counts, patterns of quantizers, multi-token prediction.
+#include <algorithm>
+
 #include <espalier/hub/load_model.hpp>
 #include <espalier/prune/criteria.hpp>
 #include <espalier/prune/verify.hpp>

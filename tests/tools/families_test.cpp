@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // make_checkpoint writes every family, and the programs that compute take what it wrote; upcycle
 // keeps what a dense model computes.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <sstream>

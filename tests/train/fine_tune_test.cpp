@@ -3,6 +3,7 @@
 // any moment costs nothing but time.
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 

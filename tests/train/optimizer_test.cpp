@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // AdamW, clipping and schedules against torch (tests/golden/optimizer.json) and a double reference.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 

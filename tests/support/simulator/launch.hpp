@@ -3,6 +3,7 @@
 // collectives, shared memory, asynchronous copies, integer atomics.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <map>
