@@ -12,6 +12,7 @@
 #include <espalier/plot/heatmap.hpp>
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/criteria.hpp>
+#include <espalier/prune/plan.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/tokenizer.hpp>
 
