@@ -13,6 +13,7 @@
 #include <espalier/core/mutex.hpp>
 #include <espalier/core/random.hpp>
 #include <espalier/core/shape.hpp>
+#include <espalier/core/shell.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/core/trace.hpp>
 #include <espalier/core/trace_report.hpp>

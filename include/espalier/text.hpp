@@ -9,6 +9,7 @@
 #include <espalier/text/bpe.hpp>
 #include <espalier/text/byte_level.hpp>
 #include <espalier/text/chat_template.hpp>
+#include <espalier/text/choose_template.hpp>
 #include <espalier/text/decode_stream.hpp>
 #include <espalier/text/decoder.hpp>
 #include <espalier/text/normalizer.hpp>

@@ -10,6 +10,7 @@
 #error "espalier/eval/mmlu_pro.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <cstdio>
 
 #include <espalier/core/threads.hpp>

@@ -13,6 +13,8 @@
 #error "espalier/eval/multiple_choice.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
+
 #include <espalier/eval/python_random.hpp>
 #include <espalier/eval/session.hpp>
 #include <espalier/eval/statistics.hpp>

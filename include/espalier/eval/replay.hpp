@@ -8,6 +8,8 @@
 #error "espalier/eval/replay.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
+
 #include <espalier/eval/mmlu_pro_score.hpp>
 
 namespace espalier::eval {

@@ -7,6 +7,7 @@
 #error "espalier/eval/result_table.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 

@@ -7,6 +7,7 @@
 #error "espalier/eval/session.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <filesystem>
 
 #include <espalier/eval/encode_pair.hpp>

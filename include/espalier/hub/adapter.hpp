@@ -6,6 +6,8 @@
 #error "espalier/hub/adapter.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
+
 #include <espalier/io/adapter.hpp>
 #include <espalier/models/decoder.hpp>
 

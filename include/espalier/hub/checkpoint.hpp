@@ -9,6 +9,7 @@
 #error "espalier/hub/checkpoint.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 

@@ -6,6 +6,7 @@
 #error "espalier/hub/json_config.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <filesystem>
 
 #include <espalier/core/dtype.hpp>

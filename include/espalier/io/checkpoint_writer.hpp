@@ -7,6 +7,7 @@
 #error "espalier/io/checkpoint_writer.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <optional>
 
 #include <espalier/core/inline.hpp>

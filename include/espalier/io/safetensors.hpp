@@ -8,6 +8,7 @@
 #error "espalier/io/safetensors.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <bit>
 #include <unordered_map>
 

@@ -8,6 +8,8 @@
 #error "espalier/plot/heatmap.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
+
 #include <espalier/plot/axes.hpp>
 
 namespace espalier::plot {

@@ -9,6 +9,7 @@
 #error "espalier/prune/config_edit.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <map>
 
 #include <espalier/io/json_dump.hpp>

@@ -9,6 +9,7 @@
 #error "espalier/prune/plan.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
 #include <numeric>
 
 #include <espalier/hub/checkpoint.hpp>

@@ -8,6 +8,8 @@
 #error "espalier/prune/verify.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <algorithm>
+
 #include <espalier/prune/export.hpp>
 
 namespace espalier::prune {

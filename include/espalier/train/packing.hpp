@@ -2,8 +2,10 @@
 // Which examples share a row of a batch, so that rows are full.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <vector>
 
 #include <espalier/train/batches.hpp>
