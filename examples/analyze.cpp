@@ -177,13 +177,8 @@ prune::ActivationScores measure_activations(const Options& o, const std::string&
                                             const hub::Checkpoint* tuned, io::Json& provenance) {
   const hub::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
   const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
-  std::optional<text::ChatTemplate> chat;  // only where a line needs it
-  const prune::CalibrationSet set = prune::read_calibration(
-      o.calibration, o.max_tokens, [&](std::string_view text) { return tokenizer.encode(text); },
-      [&](const std::vector<text::Message>& turns) {
-        if (!chat) chat = text::ChatTemplate::detect(checkpoint.folder());
-        return tokenizer.encode(chat->render(turns, false), false);
-      });
+  const prune::CalibrationSet set =
+      prune::read_calibration(o.calibration, o.max_tokens, tokenizer, checkpoint.folder());
   provenance["calibration_sha256"] = io::sha256(io::read_text(o.calibration));
   provenance["calibration_sequences"] = set.sequences.size();
   provenance["calibration_tokens"] = set.tokens;

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 
+#include <espalier/eval/fingerprint.hpp>
 #include <espalier/hub/forecast.hpp>
 #include <espalier/hub/load_model.hpp>
 #include <espalier/ops/trace_session.hpp>
@@ -170,6 +171,11 @@ class TrainingData {
     std::vector<train::Row> chosen;
     for (const std::int64_t i : numbers) chosen.push_back(rows_[static_cast<std::size_t>(i)]);
     return train::make_batch(train_.examples, chosen);
+  }
+
+  /// Of the tokenizer's file and of what the template makes of a conversation.
+  std::uint64_t words_fingerprint() const {
+    return stream_of(io::read_text(tokenizer_.file()) + io::dump(template_probe()));
   }
 
   /// Tokens of the longest rows that can meet in one micro-batch.
@@ -356,9 +362,8 @@ class FineTune {
   /// made longer.
   Json arguments() const {
     Json a = Json::object();
-    a["--model"] =
-        fmt::format("{} of {} bytes", fingerprint(stream_of(io::dump(base_.config_json()))),
-                    base_.total_bytes());
+    a["--model"] = eval::fingerprint_of_model(base_, {}, "weights");
+    a["tokenizer and template of --model"] = fingerprint(data_.words_fingerprint());
     a["--data"] = fingerprint(data_.examples().fingerprint);
     a["--adapter"] = nullptr;
     if (!o_.adapter.empty()) {

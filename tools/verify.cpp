@@ -37,8 +37,7 @@ struct LogitDifference {
 /// JSONL as for analyze, or else one text.
 prune::CalibrationSet read_sequences(const Options& o, const text::Tokenizer& tokenizer) {
   if (fs::path(o.text).extension() == ".jsonl") {
-    return prune::read_calibration(o.text, o.max_tokens,
-                                   [&](std::string_view t) { return tokenizer.encode(t); });
+    return prune::read_calibration(o.text, o.max_tokens, tokenizer, o.base);
   }
   std::vector<std::int32_t> ids = tokenizer.encode(io::read_text(o.text));
   if (std::cmp_greater(ids.size(), o.max_tokens))

@@ -78,6 +78,20 @@ TEST_CASE("calibrate: the same bits for any number of threads") {
         "tokenizer?");
 }
 
+TEST_CASE("calibration file: messages are rendered by the template of the checkpoint") {
+  test::TemporaryFolder folder;
+  const std::string model = std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/model";
+  const auto tokenizer = text::Tokenizer::load(model);
+  test::write_bytes(folder / "c.jsonl",
+                    "{\"messages\": [{\"role\": \"user\", \"content\": \"the cat\"}, "
+                    "{\"role\": \"assistant\", \"content\": \"sat\"}]}\n");
+  const CalibrationSet set = read_calibration(folder / "c.jsonl", 0, tokenizer, model);
+  const auto chat = text::ChatTemplate::detect(model);
+  const auto want =
+      tokenizer.encode(chat.render({{"user", "the cat"}, {"assistant", "sat"}}, false), false);
+  CHECK(set.sequences == std::vector<std::vector<std::int32_t>>{want});
+}
+
 TEST_CASE("calibration file: a sequence per line, cut at the limit in all") {
   test::TemporaryFolder folder;
   const auto encode = [](std::string_view text) {

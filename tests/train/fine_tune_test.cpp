@@ -164,6 +164,34 @@ TEST_CASE("fine_tune: goes on only under the same arguments", "[train][fine_tune
   CHECK_THAT(b.last_line(), Catch::Contains("--data was"));
 }
 
+TEST_CASE("fine_tune: does not go on over other weights, or with another tokenizer",
+          "[train][fine_tune]") {
+  Bench b;
+  const std::string golden = std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/model";
+  const std::string model = (b / "model").string();
+  fs::copy(golden, model, fs::copy_options::recursive);
+  std::string command = b.command("--steps 30 --save-every 2 --output " + (b / "out").string());
+  command.replace(command.find(golden), golden.size(), model);
+  CHECK(b.interrupted(command, b / "out", 4, "KILL") != 0);
+
+  const fs::path shard = fs::path(model) / "model-00002-of-00002.safetensors";
+  const std::string bytes = test::read_bytes(shard);
+  std::string other = bytes;
+  other.back() ^= 1;  // the last bit but seven of the last weight
+  test::write_bytes(shard, other);
+  CHECK(b.shell(command + " --resume") == 2);
+  CHECK_THAT(b.last_line(), Catch::Contains("--model was"));
+  test::write_bytes(shard, bytes);
+
+  const fs::path tokenizer = fs::path(model) / "tokenizer.json";
+  const std::string words = test::read_bytes(tokenizer);
+  test::write_bytes(tokenizer, words + " ");
+  CHECK(b.shell(command + " --resume") == 2);
+  CHECK_THAT(b.last_line(), Catch::Contains("tokenizer and template of --model was"));
+  test::write_bytes(tokenizer, words);
+  CHECK(b.shell(command + " --resume") == 0);
+}
+
 TEST_CASE("fine_tune: continues an adapter with the adapter's own rank and targets",
           "[train][fine_tune]") {
   Bench b;

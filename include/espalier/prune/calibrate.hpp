@@ -14,6 +14,7 @@
 #include <espalier/models/decoder.hpp>
 #include <espalier/prune/activation_scores.hpp>
 #include <espalier/text/chat_template.hpp>
+#include <espalier/text/tokenizer.hpp>
 
 namespace espalier::prune {
 
@@ -58,6 +59,21 @@ struct CalibrationSet {
   });
   ESP_REQUIRE(set.tokens > 0, FormatError, path.string(), ": has no text to calibrate with");
   return set;
+}
+
+/// The same with the tokenizer and the chat template of a checkpoint; the template is looked for
+/// when a line has messages.
+[[nodiscard]] inline CalibrationSet read_calibration(const std::filesystem::path& path,
+                                                     std::int64_t max_tokens,
+                                                     const text::Tokenizer& tokenizer,
+                                                     const std::filesystem::path& folder) {
+  std::optional<text::ChatTemplate> chat;
+  return read_calibration(
+      path, max_tokens, [&](std::string_view text) { return tokenizer.encode(text); },
+      [&](const std::vector<text::Message>& turns) {
+        if (!chat) chat = text::ChatTemplate::detect(folder);
+        return tokenizer.encode(chat->render(turns, false), false);
+      });
 }
 
 /// `progress` gets the tokens done so far after each sequence, and may throw to stop.
