@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <memory>
 
+#include <espalier/core/shell.hpp>
 #include <espalier/eval/engine.hpp>
 #include <espalier/eval/held_out_loss.hpp>
 #include <espalier/eval/lighteval_results.hpp>

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 
+#include <espalier/core/shell.hpp>
 #include <espalier/eval/fingerprint.hpp>
 #include <espalier/hub/forecast.hpp>
 #include <espalier/hub/load_model.hpp>

@@ -2,6 +2,7 @@
 // add, mul, scale, clamp, cast and mask_columns on the device Cuda.
 #pragma once
 
+#include <array>
 #include <limits>
 #include <vector>
 
@@ -24,6 +25,11 @@ Tensor<T, Cuda> launch_forward(Cuda, const Add&, Saved&, const Tensor<T, Cuda>& 
   Tensor<T, Cuda> y(a.shape());
   ESP_CUDA(kernels::add(ptr(y), ptr(a), ptr(b), y.numel(), stream()));
   return y;
+}
+template <FloatElement T>
+std::array<AnyTensor, 2> launch_backward(Cuda, const Add&, const Saved&,
+                                         const Tensor<T, Cuda>& dy) {
+  return {dy, dy};
 }
 
 namespace detail {
