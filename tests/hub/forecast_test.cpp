@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The forecast against what a step really takes from the pool.
 #include <espalier/hub/forecast.hpp>
+#include <espalier/models/mixtral.hpp>
 #include <espalier/train/trainer.hpp>
 
 #include "support/catch.hpp"

@@ -54,6 +54,8 @@ void write_qwen_mixture(const DecoderConfig& c, ConfigWriter& to);
 /// The keys of DeepSeek's mixtures, and of those that follow it.
 void read_deepseek_mixture(const ConfigReader& json, const Family& family, DecoderConfig& c);
 void write_deepseek_mixture(const DecoderConfig& c, ConfigWriter& to);
+/// The router of DeepSeek-V3: sigmoids, a bias for the choice, groups by their best two.
+void read_sigmoid_router(const ConfigReader& json, DecoderConfig& c);
 /// Latent attention: ranks and widths of heads.
 void read_latent_attention(const ConfigReader& json, DecoderConfig& c);
 void write_latent_attention(const DecoderConfig& c, ConfigWriter& to);
@@ -332,6 +334,15 @@ ESP_INLINE void read_deepseek_mixture(const ConfigReader& json, const Family& fa
   ESP_REQUIRE(!grouped || m.router.top_k <= m.router.top_groups * (m.experts / m.router.groups),
               FormatError, json.where(), ": num_experts_per_tok ", m.router.top_k,
               " exceeds the experts of topk_group ", m.router.top_groups, " groups");
+}
+
+ESP_INLINE void read_sigmoid_router(const ConfigReader& json, DecoderConfig& c) {
+  c.mixture.selection_bias = true;
+  RouterRule& rule = c.mixture.router;
+  rule.score = RouterRule::Score::sigmoid;
+  rule.group_score = RouterRule::GroupScore::top2_sum;
+  rule.renormalize = json.truth_or("norm_topk_prob", true);
+  rule.epsilon = 1e-20;
 }
 
 ESP_INLINE void write_deepseek_mixture(const DecoderConfig& c, ConfigWriter& to) {

@@ -22,12 +22,7 @@ inline DecoderConfig read_deepseek_v3(const ConfigReader& json) {
   read_latent_attention(json, c);
   read_deepseek_mixture(json, deepseek_v3(), c);
   read_first_dense(json, 3, c);
-  c.mixture.selection_bias = true;
-  RouterRule& rule = c.mixture.router;
-  rule.score = RouterRule::Score::sigmoid;
-  rule.group_score = RouterRule::GroupScore::top2_sum;
-  rule.renormalize = json.truth_or("norm_topk_prob", true);
-  rule.epsilon = 1e-20;
+  read_sigmoid_router(json, c);
   return c;
 }
 

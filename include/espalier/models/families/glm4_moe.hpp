@@ -26,12 +26,7 @@ inline DecoderConfig read_glm4_moe(const ConfigReader& json) {
   c.attention.q_k_norm = json.truth_or("use_qk_norm", false);
   read_deepseek_mixture(json, glm4_moe(), c);
   read_first_dense(json, 1, c);
-  c.mixture.selection_bias = true;
-  RouterRule& rule = c.mixture.router;
-  rule.score = RouterRule::Score::sigmoid;
-  rule.group_score = RouterRule::GroupScore::top2_sum;
-  rule.renormalize = json.truth_or("norm_topk_prob", true);
-  rule.epsilon = 1e-20;
+  read_sigmoid_router(json, c);
   return c;
 }
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include <espalier/hub/json_config.hpp>
-#include <espalier/models/expert_names.hpp>
+#include <espalier/models/families/expert_names.hpp>
 
 #include "support/catch.hpp"
 
