@@ -209,5 +209,6 @@ TEST_CASE("Mixtral: wrong shapes and targets are refused by name", "[models]") {
   LoraConfig lora;
   lora.targets = {"q", "w9"};
   REQUIRE_THROWS_WITH(model.add_lora(lora, 0),
-                      "lora: unknown target 'w9', expected some of q,k,v,o,gate,w1,w2,w3");
+                      "lora: unknown target 'w9', expected some of "
+                      "q,k,v,o,router,gate,up,down,w1,w2,w3, or all, or all+router");
 }

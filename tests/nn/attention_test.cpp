@@ -36,8 +36,12 @@ Attention<T> layer(std::int64_t window, bool trained = false) {
   const auto linear = [&](const std::string& name) -> Linear<T> {
     return {name, trained ? AnyVar(parameter(weight<T>(name))) : AnyVar(weight<T>(name))};
   };
-  return {AttentionConfig{kHeads, kKvHeads, kDim, kTheta, window}, linear("q"), linear("k"),
-          linear("v"), linear("o")};
+  return {AttentionConfig{.heads = kHeads,
+                          .kv_heads = kKvHeads,
+                          .head_dim = kDim,
+                          .rope = {.theta = kTheta},
+                          .window = window},
+          linear("q"), linear("k"), linear("v"), linear("o")};
 }
 
 template <class S>

@@ -152,7 +152,7 @@ TEST_CASE("MoeBlock: adapters on the router and on each expert, the base stays f
   auto block = block_of({.top_k = 2}, random_weight);
   const auto x = tokens(3);
   const auto before = block(x).y.value();
-  block.add_lora({.r = 2, .alpha = 4, .targets = {"gate", "w1", "w3"}}, /*seed=*/5);
+  block.add_lora({.r = 2, .alpha = 4, .targets = {"router", "gate", "up"}}, /*seed=*/5);
   REQUIRE(same_bits(block(x).y.value(), before));  // B is zero
   std::vector<NamedParameter> parameters;
   block.collect(parameters);
@@ -171,7 +171,8 @@ TEST_CASE("MoeBlock: adapters on the router and on each expert, the base stays f
 
 TEST_CASE("MoeBlock: the number of threads changes no bit", "[nn][moe_block]") {
   auto block = block_of({.top_k = 2, .renormalize = false}, random_weight);
-  block.add_lora({.r = 3, .alpha = 6, .dropout = 0.2, .targets = {"gate", "w1", "w2", "w3"}}, 5);
+  block.add_lora({.r = 3, .alpha = 6, .dropout = 0.2, .targets = {"router", "gate", "up", "down"}},
+                 5);
   std::vector<NamedParameter> parameters;
   block.collect(parameters);
   for (const NamedParameter& p : parameters) {  // B too is to count

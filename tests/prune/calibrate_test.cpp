@@ -13,6 +13,7 @@
 using namespace espalier;
 using namespace espalier::prune;
 using espalier::test::message_of;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -81,15 +82,27 @@ TEST_CASE("calibrate: the same bits for any number of threads") {
 TEST_CASE("calibration file: messages are rendered by the template of the checkpoint") {
   test::TemporaryFolder folder;
   const std::string model = std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/model";
-  const auto tokenizer = text::Tokenizer::load(model);
+  fs::copy(model, folder / "m", fs::copy_options::recursive);
+  const auto tokenizer = text::Tokenizer::load(folder / "m");
   test::write_bytes(folder / "c.jsonl",
                     "{\"messages\": [{\"role\": \"user\", \"content\": \"the cat\"}, "
                     "{\"role\": \"assistant\", \"content\": \"sat\"}]}\n");
-  const CalibrationSet set = read_calibration(folder / "c.jsonl", 0, tokenizer, model);
-  const auto chat = text::ChatTemplate::detect(model);
-  const auto want =
-      tokenizer.encode(chat.render({{"user", "the cat"}, {"assistant", "sat"}}, false), false);
-  CHECK(set.sequences == std::vector<std::vector<std::int32_t>>{want});
+  const auto read = [&] {
+    return read_calibration(folder / "c.jsonl", 0, tokenizer, folder / "m");
+  };
+  CHECK_THAT(message_of<FormatError>([&] { (void)read(); }),
+             Catch::Contains("this chat template is not one of the known ones"));
+  io::Json config = io::read_json(folder / "m/tokenizer_config.json");
+  config["chat_template"] =
+      "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + "
+      "message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}{% if add_generation_prompt "
+      "%}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+  test::write_bytes(folder / "m/tokenizer_config.json", io::dump(config));
+  const std::string rendered = text::ChatTemplate::detect(folder / "m")
+                                   .render({{"user", "the cat"}, {"assistant", "sat"}}, false);
+  CHECK(rendered.starts_with("<|im_start|>user\nthe cat<|im_end|>"));
+  CHECK(read().sequences ==
+        std::vector<std::vector<std::int32_t>>{tokenizer.encode(rendered, false)});
 }
 
 TEST_CASE("calibration file: a sequence per line, cut at the limit in all") {

@@ -5,24 +5,12 @@
 
 #include <vector>
 
+#include <espalier/cuda/elementwise.hpp>
 #include <espalier/cuda/rms_norm.hpp>
 #include <espalier/kernels/bias.hpp>
 #include <espalier/ops/bias.hpp>
 
 namespace espalier::cuda {
-
-namespace detail {
-/// f32 sums as elements of a parameter's type.
-inline AnyTensor in_type(const AnyTensor& sum, DType type) {
-  if (type == DType::f32) return sum;
-  const AnyTensor rounded(sum.shape(), type, sum.memory());
-  visit_dtype<bf16, f16>(AddBias::kName, type, [&]<class P>() {
-    ESP_CUDA(kernels::cast(ptr(Tensor<P, Cuda>(rounded)), ptr(Tensor<float, Cuda>(sum)),
-                           sum.numel(), stream()));
-  });
-  return rounded;
-}
-}  // namespace detail
 
 template <FloatElement T>
 Tensor<T, Cuda> launch_forward(Cuda, const AddBias& op, Saved& saved,

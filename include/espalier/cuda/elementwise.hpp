@@ -33,6 +33,16 @@ std::array<AnyTensor, 2> launch_backward(Cuda, const Add&, const Saved&,
 }
 
 namespace detail {
+/// A gradient summed in f32 as elements of its parameter's type.
+inline AnyTensor in_type(const AnyTensor& sum, DType type) {
+  if (type == DType::f32) return sum;
+  const AnyTensor rounded(sum.shape(), type, sum.memory());
+  visit_dtype<bf16, f16>("gradient", type, [&]<class P>() {
+    ESP_CUDA(kernels::cast(ptr(Tensor<P, Cuda>(rounded)), ptr(Tensor<float, Cuda>(sum)),
+                           sum.numel(), stream()));
+  });
+  return rounded;
+}
 template <FloatElement T>
 Tensor<T, Cuda> product(const Tensor<T, Cuda>& a, const Tensor<T, Cuda>& b) {
   Tensor<T, Cuda> y(a.shape());

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include <espalier/cuda/elementwise.hpp>
 #include <espalier/cuda/gemm.hpp>
 #include <espalier/cuda/lora.hpp>
 #include <espalier/kernels/grouped_gemm.hpp>
@@ -210,6 +211,9 @@ std::vector<AnyTensor> launch_backward(Cuda, const LinearOp& op, const Saved& sa
     if (!add) grads[0] = Tensor<T, Cuda>(x.shape());
     products.rows(Tensor<T, Cuda>(grads[0]), dy, {in.begin() + first, in.begin() + first + groups},
                   true, add ? 1.0f : 0.0f);
+  }
+  for (std::size_t i = op.first_weight(); i < grads.size(); ++i) {
+    if (grads[i]) grads[i] = detail::in_type(grads[i], in[i].dtype());
   }
   return grads;
 }
