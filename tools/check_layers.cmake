@@ -24,7 +24,9 @@ set(layers core tensor autograd ops cuda nn models hub train prune eval io text 
 set(host_only_layers io text plot)
 # Compiled by nvcc too, which cannot read the first two; the others cost too much compile time
 # (core/math.hpp and core/function.hpp stand for <cmath> and <functional>, <map> for a hash map).
+# core/algorithm.hpp and core/mutex.hpp stand for the last three in what the umbrella reaches.
 set(banned_below_hub "<(fmt/[^>]*|simdjson[^>]*|[a-z]*stream|chrono|ranges|regex|random|cairo[^>]*|cmath|functional|unordered_[a-z]*)>")
+set(banned_in_umbrella "<(algorithm|numeric|mutex)>")
 # What a training loop on the device needs of train/; the rest of that folder is host-only.
 set(light_train adamw batches clip schedule trainer)
 
@@ -114,6 +116,10 @@ foreach(header IN LISTS headers)
   foreach(line IN LISTS lines)
     if(line MATCHES "\"")
       problem("include/espalier/${header}: ${line}: write <espalier/...>")
+    endif()
+    if(line MATCHES "${banned_in_umbrella}" AND layer MATCHES "^(core|tensor|autograd|ops|nn|models)$" AND
+       NOT header MATCHES "/reference/|/families/")
+      problem("include/espalier/${header}: ${line}: use core/algorithm.hpp or core/mutex.hpp")
     endif()
     if(line MATCHES "${banned_below_hub}")
       if(DEFINED rank_${layer} AND rank_${layer} LESS 6 AND NOT header MATCHES "/reference/")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds and runs tests/structure/consumer as a user would: WAY is installed_package,
-# installed_components or installed_kernels (from a prefix that is moved after the install),
+# installed_components, installed_io or installed_kernels (from a prefix that is moved after the install),
 # installed_alone (from a build that found no library), add_subdirectory or include_path (no CMake at
 # all). WAY=time prints what the umbrella costs a compiler at -O0.
 set(consumer ${SOURCE}/tests/structure/consumer)
