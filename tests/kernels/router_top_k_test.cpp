@@ -151,15 +151,16 @@ const GroupedShape kGroupedShapes[] = {
 TEMPLATE_TEST_CASE("router_top_k: experts, weights and gradient by each rule",
                    "[kernels][router_top_k]", float, __nv_bfloat16, __half) {
   using T = TestType;
-  for (const auto& [s, groups, kept] : kGroupedShapes) {
+  for (const GroupedShape& grouped : kGroupedShapes) {
+    const Shape3& s = grouped.shape;
     if (!std::is_same_v<T, float> && s.n * s.e > 1000) continue;
     auto z = normal_as<T>(s.n * s.e, 22, 1.5);
     for (std::size_t i = 3; i < z.size(); i += 13) z[i] = -kInf;
     const auto b = normal_as<float>(s.e, 24, 0.3), dw = normal_as<float>(s.n * s.k, 23);
     const Buffer<T> logits(z);
     const Buffer<float> dweights(dw), bias(b);
-    for (const RouterCase& c : router_cases(s.e, s.k, groups, kept)) {
-      CAPTURE(s.n, s.e, s.k, groups, c.name);
+    for (const RouterCase& c : router_cases(s.e, s.k, grouped.groups, grouped.kept)) {
+      CAPTURE(s.n, s.e, s.k, grouped.groups, c.name);
       const auto chosen =
           reference::router_choice(z, c.bias ? b : std::vector<double>{}, s.n, s.e, c.rule);
       const auto weights = reference::router_weights(z, chosen, s.n, s.e, c.rule);
