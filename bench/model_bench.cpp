@@ -10,7 +10,7 @@
 #include <espalier/io/json.hpp>
 #include <espalier/ops/cpu/ceilings.hpp>
 #include <espalier/ops/scale.hpp>
-#include <espalier/train/adamw.hpp>
+#include <espalier/optim/adamw.hpp>
 
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
@@ -76,7 +76,7 @@ void run(const Options& o, const CommonOptions& common) {
   });
 
   model.add_lora({o.rank, 2.0 * o.rank, 0, false, o.targets}, common.seed);
-  train::AdamW optimizer(model.parameters(), {});
+  optim::AdamW optimizer(model.parameters(), {});
   const auto step = [&] {
     const TrainContext training{false, 0, 0};
     optimizer.zero_grad();

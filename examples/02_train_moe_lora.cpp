@@ -45,8 +45,8 @@ AnyTensor random_weight(const std::vector<TensorPlace>& places, const std::strin
 }
 
 // Counts up from `first`; every token but the first is a target.
-train::Example counting(int first) {
-  train::Example e;
+data::Example counting(int first) {
+  data::Example e;
   for (int i = 0; i < kLength; ++i) e.ids.push_back((first + i) % kVocabulary);
   e.is_target.assign(kLength, 1);
   e.is_target[0] = 0;
@@ -61,13 +61,12 @@ void train_and_ask(const std::string& trace_file) {
   model.add_lora({.r = 8, .alpha = 16, .targets = {"q", "k", "v", "o", "gate", "w1", "w2", "w3"}},
                  /*seed=*/0);
 
-  std::vector<train::Example> examples;
+  std::vector<data::Example> examples;
   for (int first = 0; first < kVocabulary; ++first) examples.push_back(counting(first));
-  const train::Batch batch =
-      train::make_batch(examples, train::one_example_per_row(examples.size()));
+  const data::Batch batch = data::make_batch(examples, data::one_example_per_row(examples.size()));
   const int steps = 100;
   train::Trainer trainer(
-      model, {{train::ScheduleKind::cosine, 1e-2, /*warmup=*/5, steps}, {}, /*clip=*/1.0});
+      model, {{optim::ScheduleKind::cosine, 1e-2, /*warmup=*/5, steps}, {}, /*clip=*/1.0});
   for (int step = 1; step <= steps; ++step) {
     const TraceSession trace(step == 50 ? trace_file : "");
     const train::StepResult r = trainer.step({batch});

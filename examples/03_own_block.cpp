@@ -67,23 +67,23 @@ struct OwnModel {
 };
 
 // Sixteen sequences of a random pattern of four tokens, three times over; the first is not learned.
-train::Batch patterns(std::uint64_t step) {
+data::Batch patterns(std::uint64_t step) {
   const Philox random(/*seed=*/1, step);
-  std::vector<train::Example> examples(16);
+  std::vector<data::Example> examples(16);
   for (std::uint64_t e = 0; e < 16; ++e) {
     for (std::uint64_t i = 0; i < 12; ++i) {
       examples[e].ids.push_back(static_cast<int>(random.below(4 * e + i % 4, kVocabulary)));
       examples[e].is_target.push_back(i >= 4);
     }
   }
-  return train::make_batch(examples, train::one_example_per_row(examples.size()));
+  return data::make_batch(examples, data::one_example_per_row(examples.size()));
 }
 
 int main(int argc, char** argv) {
   try {
     if (argc == 3 && std::strcmp(argv[1], "--threads") == 0) set_num_threads(std::atoi(argv[2]));
     train::TrainerConfig config;
-    config.schedule = {train::ScheduleKind::cosine, /*lr=*/1e-2, /*warmup=*/5, /*steps=*/80};
+    config.schedule = {optim::ScheduleKind::cosine, /*lr=*/1e-2, /*warmup=*/5, /*steps=*/80};
     config.aux_coefficient = 0.01;
     train::Trainer trainer(OwnModel{}, config);
     for (std::uint64_t step = 1; step <= 80; ++step) {

@@ -13,8 +13,6 @@
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/criteria.hpp>
 #include <espalier/prune/plan.hpp>
-#include <espalier/text/chat_template.hpp>
-#include <espalier/text/tokenizer.hpp>
 
 #include "cli/compute.hpp"
 #include "cli/program.hpp"
@@ -176,9 +174,9 @@ prune::ActivationScores measure_activations(const Options& o, const std::string&
                                             const hub::Checkpoint& base,
                                             const hub::Checkpoint* tuned, io::Json& provenance) {
   const hub::Checkpoint& checkpoint = tuned != nullptr ? *tuned : base;
-  const auto tokenizer = text::Tokenizer::load(checkpoint.folder());
-  const prune::CalibrationSet set =
-      prune::read_calibration(o.calibration, o.max_tokens, tokenizer, checkpoint.folder());
+  const auto words = text::ChatTokenizer::load(checkpoint.folder());
+  const data::CalibrationSet set = data::read_calibration(
+      o.calibration, data::record_encoder(words, checkpoint.config()), o.max_tokens);
   provenance["calibration_sha256"] = io::sha256(io::read_text(o.calibration));
   provenance["calibration_sequences"] = set.sequences.size();
   provenance["calibration_tokens"] = set.tokens;

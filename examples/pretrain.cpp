@@ -7,21 +7,17 @@
 //            --lr 3e-3 --warmup 50 --aux-loss 0.02
 // The folder appears when training is done: weights in the type they came in, train_log.jsonl (an
 // object per step) and the loss curve beside them, everything else carried along.
-#include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <map>
 #include <optional>
 
+#include <espalier/data/training_set.hpp>
 #include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/ops/trace_session.hpp>
-#include <espalier/plot/curves.hpp>
-#include <espalier/text/tokenizer.hpp>
 #include <espalier/train/balancing.hpp>
-#include <espalier/train/dataset.hpp>
-#include <espalier/train/packing.hpp>
+#include <espalier/train/loss_curve.hpp>
 #include <espalier/train/train_log.hpp>
 #include <espalier/train/trainer.hpp>
 
@@ -82,16 +78,14 @@ class Pretrain {
         folder_(o.output),
         base_(o.model),
         aux_loss_(aux_loss_of(o, base_)),
-        tokenizer_(text::Tokenizer::load(o.model)),
-        data_(read(o.data)),
-        rows_(rows_of(data_)),
+        words_(text::ChatTokenizer::load(o.model, "none")),
+        data_(read(o.data), o.packing),
         model_(
             base_.config(), [this](const std::string& name) { return base_.tensor(name); },
             Decoder<float>::Base::trainable),
-        sampler_(static_cast<std::int64_t>(rows_.size()),
-                 train::SamplerConfig{o.batch_size, 1, true, common.seed}),
+        sampler_(data_.rows(), data::SamplerConfig{o.batch_size, 1, true, common.seed}),
         trainer_(model_,
-                 train::TrainerConfig{{train::schedule_named(o.schedule), o.lr, o.warmup, o.steps},
+                 train::TrainerConfig{{optim::schedule_named(o.schedule), o.lr, o.warmup, o.steps},
                                       {0.9, 0.98, 1e-8, o.weight_decay},
                                       o.clip,
                                       aux_loss_,
@@ -103,8 +97,10 @@ class Pretrain {
     train::TrainLog log(folder_.path() / "train_log.jsonl", {});
     train(log);
     std::optional<double> held_out;
-    if (!o_.eval_data.empty()) held_out = held_out_loss();
-    draw_curve(log.entries());
+    if (!o_.eval_data.empty()) {
+      held_out = trainer_.evaluate(data::batches_in_order(read(o_.eval_data), o_.batch_size));
+    }
+    train::draw_loss_curve(log.entries(), folder_.path(), "Pretraining loss");
     write_weights();
     io::copy_companions(base_.folder(), folder_.path(),
                         {"train_log.jsonl", "loss.png", "loss.svg"});
@@ -124,87 +120,24 @@ class Pretrain {
     return train::has_balancing_loss(c) ? o.aux_loss : 0;
   }
 
-  train::Dataset read(const std::string& path) const {
-    train::DatasetOptions options;
-    options.max_length = o_.max_length;
-    const auto& eos = base_.config().eos_token_ids;
-    if (!eos.empty()) options.eos = eos.front();
-    const auto encode = [this](std::string_view text, bool add_special) {
-      return tokenizer_.encode(text, add_special);
-    };
-    train::Dataset data = train::DatasetReader(encode, {}, options).read(path);
-    for (const train::Example& e : data.examples) {
-      for (const std::int32_t id : e.ids) {
-        ESP_REQUIRE(id < base_.config().vocab_size, FormatError, tokenizer_.file(), ": token id ",
-                    id, " is beyond the model's vocabulary of ", base_.config().vocab_size,
-                    "; tokenizer and checkpoint do not belong together");
-      }
-    }
-    fmt::print(stderr, "{}: {} examples, {} tokens, {} of them trained on\n", path,
-               data.examples.size(), data.tokens, data.targets);
+  data::Dataset read(const std::string& path) const {
+    data::RecordEncoder encoder = data::record_encoder(words_, base_.config());
+    data::Dataset data = data::read_dataset(path, encoder, o_.max_length);
+    for (const std::string& line : data.summary()) fmt::print(stderr, "{}: {}\n", path, line);
     return data;
-  }
-
-  std::vector<train::Row> rows_of(const train::Dataset& data) const {
-    return o_.packing ? train::pack_examples(data.examples, o_.max_length)
-                      : train::one_example_per_row(data.examples.size());
-  }
-
-  train::Batch batch(std::int64_t step) {
-    const auto micro_batches = sampler_.micro_batches(step);
-    std::vector<train::Row> rows;
-    for (const std::int64_t i : micro_batches.front()) {
-      rows.push_back(rows_[static_cast<std::size_t>(i)]);
-    }
-    return train::make_batch(data_.examples, rows);
   }
 
   void train(train::TrainLog& log) {
     (void)interrupted();  // from here on Ctrl-C ends between two steps
     Progress progress("pretrain", o_.steps, "steps");
     for (std::int64_t step = 0; step < o_.steps; ++step) {
-      const auto begin = std::chrono::steady_clock::now();
-      const train::StepResult r = trainer_.step({batch(step)});
-      const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-      Json entry = Json::object();
-      entry["step"] = r.step;
-      entry["loss"] = r.loss;
-      entry["aux_loss"] = r.aux_loss;
-      entry["grad_norm"] = r.grad_norm;
-      entry["lr"] = r.lr;
-      entry["tokens"] = r.tokens;
-      entry["tokens_per_second"] = static_cast<double>(r.tokens) / std::max(seconds.count(), 1e-9);
-      log.append(std::move(entry));
+      const double begin = monotonic_seconds();
+      const train::StepResult r =
+          trainer_.step({data_.batch(sampler_.micro_batches(step).front())});
+      log.append(train::log_entry(r, monotonic_seconds() - begin));
       progress.update(r.step, fmt::format("loss {:.4f}", r.loss));
       if (interrupted()) throw Interrupted("interrupted; nothing was written");
     }
-  }
-
-  double held_out_loss() const {
-    const train::Dataset data = read(o_.eval_data);
-    const auto rows = train::one_example_per_row(data.examples.size());
-    std::vector<train::Batch> batches;
-    const auto size = static_cast<std::size_t>(o_.batch_size);
-    for (std::size_t first = 0; first < rows.size(); first += size) {
-      const auto at = rows.begin() + static_cast<std::ptrdiff_t>(first);
-      const auto count = static_cast<std::ptrdiff_t>(std::min(size, rows.size() - first));
-      batches.push_back(train::make_batch(data.examples, {at, at + count}));
-    }
-    return trainer_.evaluate(batches);
-  }
-
-  void draw_curve(const std::vector<Json>& log) const {
-    plot::Series loss{"loss", {}, {}};
-    for (const Json& entry : log) {
-      loss.x.push_back(entry.at("step").as_double());
-      loss.y.push_back(entry.at("loss").as_double());
-    }
-    loss.smoothing = static_cast<double>(log.size()) / 50;
-    plot::Curves curves;
-    curves.labels = {"Pretraining loss", "optimizer step", "mean loss per target"};
-    curves.series.push_back(std::move(loss));
-    plot::save(curves, folder_.path() / "loss.png");
-    plot::save(curves, folder_.path() / "loss.svg");
   }
 
   void write_weights() const {
@@ -260,11 +193,10 @@ class Pretrain {
   io::AtomicFolder folder_;
   hub::Checkpoint base_;
   double aux_loss_;
-  text::Tokenizer tokenizer_;
-  train::Dataset data_;
-  std::vector<train::Row> rows_;
+  text::ChatTokenizer words_;
+  data::TrainingSet data_;
   Decoder<float> model_;
-  train::Sampler sampler_;
+  data::Sampler sampler_;
   train::Trainer trainer_;
 };
 

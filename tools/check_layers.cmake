@@ -16,19 +16,22 @@ set(rank_ops 3)
 set(rank_cuda 4)  # what ops do on the device Cuda; ops/ and nn/ do not include it
 set(rank_nn 4)
 set(rank_models 5)
+set(rank_optim 5)
 set(rank_hub 6)  # folders of Hugging Face to models; from here on files may be read
-set(rank_train 7)
-set(rank_prune 7)
-set(rank_eval 7)
-set(layers core tensor autograd ops cuda nn models hub train prune eval io text plot)
+set(rank_data 6)
+set(rank_infer 7)
+set(rank_train 8)
+set(rank_prune 8)
+set(rank_eval 8)
+set(layers core tensor autograd ops cuda nn models optim hub data infer train prune eval io text plot)
 set(host_only_layers io text plot)
 # Compiled by nvcc too, which cannot read the first two; the others cost too much compile time
 # (core/math.hpp and core/function.hpp stand for <cmath> and <functional>, <map> for a hash map).
 # core/algorithm.hpp and core/mutex.hpp stand for the last three in what the umbrella reaches.
 set(banned_below_hub "<(fmt/[^>]*|simdjson[^>]*|[a-z]*stream|chrono|ranges|regex|random|cairo[^>]*|cmath|functional|unordered_[a-z]*)>")
 set(banned_in_umbrella "<(algorithm|numeric|mutex)>")
-# What a training loop on the device needs of train/; the rest of that folder is host-only.
-set(light_train adamw batches clip schedule trainer)
+# What a training loop on the device needs beside them; the rest of these folders is host-only.
+set(light data/batches train/trainer)
 
 set(problems 0)
 function(problem)
@@ -65,15 +68,14 @@ function(top_umbrella_text out)
   string(CONCAT text
          "// SPDX-License-Identifier: Apache-2.0\n"
          "// The framework: tensors, autograd, ops, layers, models, and what a training step needs.\n"
-         "// Beside it: io.hpp, text.hpp and plot.hpp for files, text and plots; train.hpp, prune.hpp\n"
-         "// and eval.hpp for the loops of the drivers.\n#pragma once\n\n")
-  foreach(layer autograd core models nn ops tensor)
+         "// Beside it: io.hpp, text.hpp and plot.hpp for files, text and plots; hub.hpp, data.hpp and\n"
+         "// infer.hpp for checkpoints, data sets and decoding; train.hpp, prune.hpp and eval.hpp for what\n"
+         "// the drivers do.\n#pragma once\n\n")
+  foreach(layer autograd core models nn ops optim tensor)
     string(APPEND text "#include <espalier/${layer}.hpp>\n")
   endforeach()
-  foreach(name IN LISTS light_train)
-    if(EXISTS ${include}/train/${name}.hpp)
-      string(APPEND text "#include <espalier/train/${name}.hpp>\n")
-    endif()
+  foreach(header IN LISTS light)
+    string(APPEND text "#include <espalier/${header}.hpp>\n")
   endforeach()
   set(${out} "${text}" PARENT_SCOPE)
 endfunction()
@@ -117,7 +119,7 @@ foreach(header IN LISTS headers)
     if(line MATCHES "\"")
       problem("include/espalier/${header}: ${line}: write <espalier/...>")
     endif()
-    if(line MATCHES "${banned_in_umbrella}" AND layer MATCHES "^(core|tensor|autograd|ops|nn|models)$" AND
+    if(line MATCHES "${banned_in_umbrella}" AND layer MATCHES "^(core|tensor|autograd|ops|nn|models|optim)$" AND
        NOT header MATCHES "/reference/|/families/")
       problem("include/espalier/${header}: ${line}: use core/algorithm.hpp or core/mutex.hpp")
     endif()

@@ -6,7 +6,8 @@
 set -euo pipefail
 
 packages=(g++ cmake ninja-build pkg-config ccache
-  libfmt-dev libsimdjson-dev catch2 libcli11-dev        # formatting, JSON, tests, command lines
+  libfmt-dev libsimdjson-dev libxxhash-dev              # formatting, JSON, hashes
+  catch2 libcli11-dev                                   # tests, command lines
   libbenchmark-dev                                      # benches
   libutf8proc-dev libpcre2-dev                          # Unicode and patterns of tokenizers
   libcairo2-dev fonts-dejavu-core)                      # plots

@@ -9,7 +9,6 @@
 #include <espalier/hub/load_model.hpp>
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/verify.hpp>
-#include <espalier/text/tokenizer.hpp>
 
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
@@ -35,11 +34,12 @@ struct LogitDifference {
 };
 
 /// JSONL as for analyze, or else one text.
-prune::CalibrationSet read_sequences(const Options& o, const text::Tokenizer& tokenizer) {
+data::CalibrationSet read_sequences(const Options& o, const hub::Checkpoint& base) {
+  const auto words = text::ChatTokenizer::load(base.folder());
   if (fs::path(o.text).extension() == ".jsonl") {
-    return prune::read_calibration(o.text, o.max_tokens, tokenizer, o.base);
+    return data::read_calibration(o.text, data::record_encoder(words, base.config()), o.max_tokens);
   }
-  std::vector<std::int32_t> ids = tokenizer.encode(io::read_text(o.text));
+  std::vector<std::int32_t> ids = words.tokenizer().encode(io::read_text(o.text));
   if (std::cmp_greater(ids.size(), o.max_tokens))
     ids.resize(static_cast<std::size_t>(o.max_tokens));
   ESP_REQUIRE(!ids.empty(), FormatError, o.text, ": has no text");
@@ -48,8 +48,7 @@ prune::CalibrationSet read_sequences(const Options& o, const text::Tokenizer& to
 
 LogitDifference compare_logits(const Options& o, const hub::Checkpoint& base,
                                const hub::Checkpoint& pruned, const prune::Plan& plan) {
-  const auto tokenizer = text::Tokenizer::load(base.folder());
-  const prune::CalibrationSet set = read_sequences(o, tokenizer);
+  const data::CalibrationSet set = read_sequences(o, base);
   auto masked = hub::load_model(base);
   auto keep = plan.keep;  // of the layers that compute; prediction follows them, if it is there
   keep.resize(static_cast<std::size_t>(base.mixture().layers));

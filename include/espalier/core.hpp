@@ -11,6 +11,7 @@
 #include <espalier/core/inline.hpp>
 #include <espalier/core/math.hpp>
 #include <espalier/core/mutex.hpp>
+#include <espalier/core/peak_memory.hpp>
 #include <espalier/core/random.hpp>
 #include <espalier/core/shape.hpp>
 #include <espalier/core/shell.hpp>

@@ -7,11 +7,9 @@
 
 #include <espalier/eval/answer.hpp>
 #include <espalier/eval/encode_pair.hpp>
-#include <espalier/eval/engine.hpp>
-#include <espalier/eval/fingerprint.hpp>
+#include <espalier/eval/evaluation.hpp>
 #include <espalier/eval/held_out_loss.hpp>
 #include <espalier/eval/journal.hpp>
-#include <espalier/eval/language_model.hpp>
 #include <espalier/eval/lighteval_results.hpp>
 #include <espalier/eval/mmlu_pro.hpp>
 #include <espalier/eval/mmlu_pro_prompt.hpp>
@@ -22,5 +20,6 @@
 #include <espalier/eval/replay.hpp>
 #include <espalier/eval/requests.hpp>
 #include <espalier/eval/result_table.hpp>
+#include <espalier/eval/run_file.hpp>
 #include <espalier/eval/session.hpp>
 #include <espalier/eval/statistics.hpp>

@@ -7,6 +7,7 @@
 
 #include <espalier/hub/adapter.hpp>
 #include <espalier/hub/checkpoint.hpp>
+#include <espalier/hub/fingerprint.hpp>
 #include <espalier/hub/forecast.hpp>
 #include <espalier/hub/json_config.hpp>
 #include <espalier/hub/load_model.hpp>

@@ -7,9 +7,11 @@
 
 #include <espalier/io/adapter.hpp>
 #include <espalier/io/adapter_config.hpp>
+#include <espalier/io/append_log.hpp>
 #include <espalier/io/checkpoint_files.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/io/file.hpp>
+#include <espalier/io/fingerprint.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/json_value.hpp>

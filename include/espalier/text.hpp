@@ -9,9 +9,10 @@
 #include <espalier/text/bpe.hpp>
 #include <espalier/text/byte_level.hpp>
 #include <espalier/text/chat_template.hpp>
-#include <espalier/text/choose_template.hpp>
+#include <espalier/text/chat_tokenizer.hpp>
 #include <espalier/text/decode_stream.hpp>
 #include <espalier/text/decoder.hpp>
+#include <espalier/text/encode.hpp>
 #include <espalier/text/normalizer.hpp>
 #include <espalier/text/pre_tokenizer.hpp>
 #include <espalier/text/protobuf.hpp>

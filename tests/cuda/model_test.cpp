@@ -74,9 +74,9 @@ TEST_CASE("device Cuda: loss, auxiliary loss and every LoRA gradient equal the C
 
 TEST_CASE("device Cuda: optimizer steps with clipping follow the CPU's", "[cuda][train]") {
   const GoldenBatch golden = golden_batch(golden_file("forward.safetensors"));
-  const std::vector<train::Batch> batches = {{golden.tokens, golden.targets, golden.target_count}};
+  const std::vector<data::Batch> batches = {{golden.tokens, golden.targets, golden.target_count}};
   train::TrainerConfig config;
-  config.schedule = {train::schedule_named("constant"), 1e-2, 0, 3};
+  config.schedule = {optim::schedule_named("constant"), 1e-2, 0, 3};
   config.aux_coefficient = 0.02;
   const auto cpu = with_adapter<float, Cpu>();
   const auto device = with_adapter<float, Cuda>();

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <map>
 
-#include <espalier/eval/language_model.hpp>
+#include <espalier/infer/language_model.hpp>
 #include <espalier/io/file.hpp>
 
 namespace espalier::test {
@@ -17,7 +17,7 @@ struct Killed : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-class FakeModel : public eval::LanguageModel {
+class FakeModel : public infer::LanguageModel {
  public:
   std::map<std::vector<std::int32_t>, std::string> texts;
   int fail_after = -1;  // answers that are given before the end comes; -1: it never does
@@ -29,12 +29,12 @@ class FakeModel : public eval::LanguageModel {
            0.125;
   }
 
-  std::vector<eval::Likelihood> score(std::span<const eval::Continuation> items) override {
-    std::vector<eval::Likelihood> out;
+  std::vector<infer::Likelihood> score(std::span<const infer::Continuation> items) override {
+    std::vector<infer::Likelihood> out;
     for (const auto& item : items) {
       use_up();
       ++scored;
-      eval::Likelihood l;
+      infer::Likelihood l;
       for (std::size_t i = 0; i < item.continuation.size(); ++i) {
         l.log_prob += log_prob(item.context.size() + i, item.continuation[i]);
         l.greedy = l.greedy && item.continuation[i] % 2 == 0;
@@ -50,7 +50,7 @@ class FakeModel : public eval::LanguageModel {
     for (std::size_t i = prompts.size(); i-- > 0;) {
       use_up();
       ++generated;
-      eval::Completion c;
+      infer::Completion c;
       c.text = texts.at(prompts[i]);
       c.ids.assign(c.text.size(), 1);
       c.hit_limit = c.text.size() > 30;

@@ -37,7 +37,7 @@ struct Setup {
     return s;
   }
   /// What the fake model says of a continuation.
-  double sum(const Continuation& c) const {
+  double sum(const infer::Continuation& c) const {
     double s = 0;
     for (std::size_t i = 0; i < c.continuation.size(); ++i) {
       s += test::FakeModel::log_prob(c.context.size() + i, c.continuation[i]);
@@ -61,8 +61,8 @@ TEST_CASE("Contexts and continuations are cut as lm-evaluation-harness cuts them
   std::size_t cases = 0;
   for (const io::Json& row : io::read_jsonl(kGolden / "evaluation/encode_pairs.jsonl")) {
     CAPTURE(io::dump(row));
-    const Continuation pair = encode_pair(setup.encode(), setup.tokenizer.bos_id().value(),
-                                          row.at(0).as_string(), row.at(1).as_string());
+    const infer::Continuation pair = encode_pair(setup.encode(), setup.tokenizer.bos_id().value(),
+                                                 row.at(0).as_string(), row.at(1).as_string());
     CHECK(io::dump(io::Json::array(pair.context)) == io::dump(row.at(2)));
     CHECK(io::dump(io::Json::array(pair.continuation)) == io::dump(row.at(3)));
     ++cases;
@@ -72,7 +72,7 @@ TEST_CASE("Contexts and continuations are cut as lm-evaluation-harness cuts them
 
 TEST_CASE("A context of white space alone stands for BOS", "[eval]") {
   const Setup setup;
-  const Continuation pair = encode_pair(setup.encode(), 1, "  \n", "the");
+  const infer::Continuation pair = encode_pair(setup.encode(), 1, "  \n", "the");
   CHECK(pair.context == std::vector<std::int32_t>{1});
   std::vector<std::int32_t> whole = setup.tokenizer.encode("  \nthe", true);
   whole.erase(whole.begin());
@@ -80,7 +80,7 @@ TEST_CASE("A context of white space alone stands for BOS", "[eval]") {
 }
 
 TEST_CASE("Texts longer than the model takes lose their beginning", "[eval]") {
-  Continuation pair{{1, 2, 3, 4, 5}, {6, 7}};
+  infer::Continuation pair{{1, 2, 3, 4, 5}, {6, 7}};
   cut_left(pair, 6);
   CHECK(pair.context == std::vector<std::int32_t>{1, 2, 3, 4, 5});
   cut_left(pair, 4);
@@ -148,8 +148,8 @@ TEST_CASE("Contexts that differ share a continuation, and a last word is greedy 
   const TaskResult w =
       ChoiceTask("winogrande", load_choices(folder.path / "w.jsonl"), {}).run(session);
   const auto line = io::read_jsonl(folder.path / "winogrande.jsonl").at(0);
-  const Continuation a = encode_pair(setup.encode(), 1, "the one", " came");
-  const Continuation b = encode_pair(setup.encode(), 1, "that other", " came");
+  const infer::Continuation a = encode_pair(setup.encode(), 1, "the one", " came");
+  const infer::Continuation b = encode_pair(setup.encode(), 1, "that other", " came");
   CHECK(line.at("logprobs").at(0).as_double() == setup.sum(a));
   CHECK(line.at("logprobs").at(1).as_double() == setup.sum(b));
   CHECK(w.metrics.at(0).estimate.value == (setup.sum(b) > setup.sum(a) ? 1.0 : 0.0));
@@ -157,7 +157,7 @@ TEST_CASE("Contexts that differ share a continuation, and a last word is greedy 
 
   const TaskResult l =
       ChoiceTask("lambada", load_choices(folder.path / "l.jsonl"), {}).run(session);
-  const Continuation c = encode_pair(setup.encode(), 1, "and then", " he");
+  const infer::Continuation c = encode_pair(setup.encode(), 1, "and then", " he");
   REQUIRE(l.metrics.size() == 2);
   CHECK(l.metrics[1].name == "ppl");
   CHECK(l.metrics[1].estimate.value == Approx(std::exp(-(setup.sum(a) + setup.sum(c)) / 2)));
@@ -299,8 +299,8 @@ TEST_CASE("The data at hand loads, with the prompts of lm-evaluation-harness",
 TEST_CASE("Held-out loss: every run of targets, each token weighing alike", "[eval]") {
   Setup setup;
   const test::Folder folder("loss");
-  const std::vector<train::Example> examples = {{{1, 2, 3, 4}, {0, 1, 1, 1}},
-                                                {{1, 5, 6, 7, 8, 9}, {0, 0, 1, 0, 1, 1}}};
+  const std::vector<data::Example> examples = {{{1, 2, 3, 4}, {0, 1, 1, 1}},
+                                               {{1, 5, 6, 7, 8, 9}, {0, 0, 1, 0, 1, 1}}};
   const auto runs = continuations_of(examples[1]);
   REQUIRE(runs.size() == 2);
   CHECK(runs[0].context == std::vector<std::int32_t>{1, 5});
@@ -342,7 +342,7 @@ TEST_CASE("Requests are answered in order, and a killed run goes on", "[eval]") 
   const std::string whole = io::read_text(out);
   const auto lines = io::read_jsonl(out);
   REQUIRE(lines.size() == 4);
-  const Continuation pair = encode_pair(setup.encode(), 1, "the one ", "came");
+  const infer::Continuation pair = encode_pair(setup.encode(), 1, "the one ", "came");
   CHECK(lines[0].at("logprob").as_double() == setup.sum(pair));
   CHECK(lines[0].at("tokens").as_uint() == pair.continuation.size());
   CHECK(lines[0] == lines[2]);

@@ -24,12 +24,12 @@ TEST_CASE("forecast: bytes of a step are foreseen within a quarter", "[train][fo
   train::Trainer trainer(model, config);
   std::int64_t trainable = 0;
   for (const NamedParameter& p : model.parameters()) trainable += p.var.any().numel();
-  std::vector<train::Example> examples(20);
-  for (train::Example& e : examples) {
+  std::vector<data::Example> examples(20);
+  for (data::Example& e : examples) {
     e.ids.assign(100, 3);
     e.is_target.assign(100, 1);
   }
-  const auto batch = train::make_batch(examples, train::one_example_per_row(examples.size()));
+  const auto batch = data::make_batch(examples, data::one_example_per_row(examples.size()));
   trim_pool();
   const auto before = pool_stats();
   (void)trainer.step({batch});

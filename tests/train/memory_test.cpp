@@ -22,21 +22,21 @@ DecoderConfig config_of(std::int64_t layers) {
 }
 
 /// Two sequences in a micro-batch, always of the same lengths.
-train::Batch batch_of(std::uint64_t seed, std::uint32_t length) {
+data::Batch batch_of(std::uint64_t seed, std::uint32_t length) {
   const Philox random(seed);
-  std::vector<train::Example> examples(2);
+  std::vector<data::Example> examples(2);
   for (std::uint32_t e = 0; e < 2; ++e) {
     for (std::uint32_t t = 0; t < length; ++t) {
       examples[e].ids.push_back(static_cast<std::int32_t>(random.below(e * length + t, 64)));
       examples[e].is_target.push_back(t > 0);
     }
   }
-  return train::make_batch(examples, train::one_example_per_row(examples.size()));
+  return data::make_batch(examples, data::one_example_per_row(examples.size()));
 }
 
 train::TrainerConfig trainer_config(bool recompute) {
   train::TrainerConfig c;
-  c.schedule = {train::ScheduleKind::constant, 1e-2, 0, 100};
+  c.schedule = {optim::ScheduleKind::constant, 1e-2, 0, 100};
   c.aux_coefficient = 0.1;
   c.recompute_layers = recompute;
   return c;
@@ -70,7 +70,7 @@ TEST_CASE("training: recomputing layers changes no bit of loss, norm or paramete
               again = test::tiny_model(kLora, 1, config_of(3));
   train::Trainer a(kept, trainer_config(false)), b(again, trainer_config(true));
   for (std::uint64_t i = 0; i < 4; ++i) {
-    const std::vector<train::Batch> parts = {batch_of(2 * i, 9), batch_of(2 * i + 1, 5)};
+    const std::vector<data::Batch> parts = {batch_of(2 * i, 9), batch_of(2 * i + 1, 5)};
     const auto x = a.step(parts), y = b.step(parts);
     REQUIRE(x.loss == y.loss);
     REQUIRE(x.aux_loss == y.aux_loss);
@@ -89,7 +89,7 @@ TEST_CASE("training: with recomputed layers a further layer costs little memory"
   const auto peak = [&](std::int64_t layers, bool recompute) {
     const Model model = test::tiny_model(kLora, 1, config_of(layers));
     train::Trainer trainer(model, trainer_config(recompute));
-    const std::vector<train::Batch> parts = {batch_of(1, 60)};
+    const std::vector<data::Batch> parts = {batch_of(1, 60)};
     reset_pool_peak();
     const std::size_t before = pool_stats().in_use_bytes;
     (void)trainer.step(parts);

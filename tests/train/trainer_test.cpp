@@ -10,8 +10,8 @@
 #include "train/tiny_model.hpp"
 
 using namespace espalier;
-using train::Batch;
-using train::Example;
+using data::Batch;
+using data::Example;
 
 namespace {
 
@@ -34,20 +34,20 @@ std::vector<Example> make_examples(std::size_t count) {
 }
 
 std::vector<Batch> batches(const std::vector<Example>& examples, std::int64_t batch_size) {
-  train::Sampler sampler(static_cast<std::int64_t>(examples.size()),
-                         {batch_size, 1 << 20, false, 0});
+  data::Sampler sampler(static_cast<std::int64_t>(examples.size()),
+                        {batch_size, 1 << 20, false, 0});
   std::vector<Batch> out;
   for (const auto& numbers : sampler.micro_batches(0)) {
-    std::vector<train::Row> rows;
+    std::vector<data::Row> rows;
     for (const std::int64_t i : numbers) rows.push_back({i});
-    out.push_back(train::make_batch(examples, rows));
+    out.push_back(data::make_batch(examples, rows));
   }
   return out;
 }
 
 train::TrainerConfig config(double lr = 1e-2) {
   train::TrainerConfig c;
-  c.schedule = {train::ScheduleKind::constant, lr, 0, 100};
+  c.schedule = {optim::ScheduleKind::constant, lr, 0, 100};
   return c;
 }
 
@@ -106,10 +106,10 @@ TEST_CASE("trainer: packing into one row changes neither loss nor gradient", "[t
   const auto examples = make_examples(6);
   const Model a = test::tiny_model(kEverything), b = test::tiny_model(kEverything);
   train::Trainer apart(a, config()), packed(b, config());
-  train::Row row(examples.size());
+  data::Row row(examples.size());
   std::iota(row.begin(), row.end(), std::int64_t{0});
   const auto x = apart.step(batches(examples, 1));
-  const auto y = packed.step({train::make_batch(examples, {row})});
+  const auto y = packed.step({data::make_batch(examples, {row})});
   CHECK(std::abs(x.loss - y.loss) <= 1e-5 * x.loss);
   CHECK(std::abs(x.grad_norm - y.grad_norm) <= 1e-4 * x.grad_norm);
 }
@@ -153,13 +153,13 @@ TEST_CASE("trainer: taken up after any step, a run has the bits of an uninterrup
   c.adamw.weight_decay = 0.1;
   c.aux_coefficient = 0.01;
   c.seed = 5;
-  train::Sampler sampler(7, {2, 2, true, 5});
+  data::Sampler sampler(7, {2, 2, true, 5});
   const auto step_batches = [&](std::int64_t step) {
     std::vector<Batch> out;
     for (const auto& numbers : sampler.micro_batches(step)) {
-      std::vector<train::Row> rows;
+      std::vector<data::Row> rows;
       for (const std::int64_t i : numbers) rows.push_back({i});
-      out.push_back(train::make_batch(examples, rows));
+      out.push_back(data::make_batch(examples, rows));
     }
     return out;
   };

@@ -17,18 +17,18 @@ namespace {
 const std::filesystem::path kGolden =
     std::filesystem::path(ESPALIER_TESTS_DIR) / "golden" / "tiny_mixtral";
 
-train::Batch batch_of(const io::Json& golden) {
-  std::vector<train::Example> examples;
+data::Batch batch_of(const io::Json& golden) {
+  std::vector<data::Example> examples;
   const io::Json &ids = golden.at("ids"), &labels = golden.at("labels");
   for (std::size_t s = 0; s < ids.size(); ++s) {
-    train::Example e;
+    data::Example e;
     for (std::size_t i = 0; i < ids.at(s).size(); ++i) {
       e.ids.push_back(static_cast<std::int32_t>(ids.at(s).at(i).as_int()));
       e.is_target.push_back(i > 0 && labels.at(s).at(i).as_int() >= 0 ? 1 : 0);
     }
     examples.push_back(std::move(e));
   }
-  return train::make_batch(examples, train::one_example_per_row(examples.size()));
+  return data::make_batch(examples, data::one_example_per_row(examples.size()));
 }
 
 struct GoldenModel {
@@ -52,7 +52,7 @@ TEST_CASE("trainer: loss, norm and rate of twenty steps equal those of torch wit
   const io::Json& o = golden.at("options");
   GoldenModel g;
   train::Trainer trainer(
-      g.model, {{train::ScheduleKind::cosine, o.at("lr").as_double(), o.at("warmup").as_int(),
+      g.model, {{optim::ScheduleKind::cosine, o.at("lr").as_double(), o.at("warmup").as_int(),
                  o.at("steps").as_int()},
                 {o.at("betas").at(0).as_double(), o.at("betas").at(1).as_double(),
                  o.at("eps").as_double(), o.at("weight_decay").as_double()},
@@ -62,7 +62,7 @@ TEST_CASE("trainer: loss, norm and rate of twenty steps equal those of torch wit
   std::vector<double> loss, aux, norm, rate;
   std::vector<double> want_loss, want_aux, want_norm, want_rate;
   for (std::size_t s = 0; s < golden.at("steps").size(); ++s) {
-    std::vector<train::Batch> micro_batches;
+    std::vector<data::Batch> micro_batches;
     for (const io::Json& b : golden.at("steps").at(s).items()) micro_batches.push_back(batch_of(b));
     const train::StepResult r = trainer.step(micro_batches);
     CHECK(r.step == static_cast<std::int64_t>(s) + 1);

@@ -11,7 +11,6 @@
 
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/App.hpp>
@@ -29,6 +28,7 @@
 
 #include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
+#include <espalier/core/peak_memory.hpp>
 #include <espalier/core/threads.hpp>
 #ifndef ESPALIER_COMPILED  // what CLI11 has but in these two is a third of its cost
 #include <CLI/CLI.hpp>
@@ -75,13 +75,6 @@ inline void on_interrupt(int) {
     return sigaction(SIGINT, &action, nullptr) == 0 && sigaction(SIGTERM, &action, nullptr) == 0;
   }();
   return installed && detail::interrupt_count > 0;
-}
-
-/// The most memory that this process has had resident so far.
-[[nodiscard]] inline std::int64_t peak_memory_bytes() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return std::int64_t{usage.ru_maxrss} * 1024;
 }
 
 namespace detail {

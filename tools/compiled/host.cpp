@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The functions that core/inline.hpp is about: files, tokenizers, plans and command lines, compiled
 // once for all programs and tests of this repository.
+#include <espalier/data.hpp>
 #include <espalier/eval.hpp>
 #include <espalier/hub.hpp>
+#include <espalier/infer.hpp>
 #include <espalier/io.hpp>
 #include <espalier/plot.hpp>
 #include <espalier/prune.hpp>

@@ -7,7 +7,7 @@
 
 namespace espalier {
 
-/// Seconds on a clock that never goes back, since a moment that means nothing.
+/// Seconds on a clock that never goes back, from an arbitrary origin.
 [[nodiscard]] inline double monotonic_seconds() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);

@@ -64,7 +64,7 @@ inline void require_device() {
   const cudaError_t error = cudaGetDeviceCount(&count);
   ESP_REQUIRE(error == cudaSuccess && count > 0, DeviceError, "device cuda: no GPU can be used (",
               error == cudaSuccess ? "none is there" : cudaGetErrorString(error),
-              "); run with --device cpu");
+              "); compute on the device cpu instead");
 }
 
 /// The stream of all kernels and copies. @throws DeviceError without a GPU.

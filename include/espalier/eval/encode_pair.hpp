@@ -8,17 +8,17 @@
 #error "espalier/eval/encode_pair.hpp is host-only; include it from a .cpp"
 #endif
 
-#include <functional>
 #include <string>
 #include <string_view>
 
 #include <espalier/core/error.hpp>
-#include <espalier/eval/language_model.hpp>
+#include <espalier/infer/language_model.hpp>
+#include <espalier/text/encode.hpp>
 #include <espalier/text/unicode.hpp>
 
 namespace espalier::eval {
 
-using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bool add_special)>;
+using text::Encode;
 
 /// Bytes of `text` without trailing white space, as Python's rstrip() sees it.
 [[nodiscard]] inline std::size_t stripped_size(std::string_view text) {
@@ -34,10 +34,10 @@ using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bo
 }
 
 /// @param start the token that stands for an empty context: BOS, or else EOS
-[[nodiscard]] inline Continuation encode_pair(const Encode& encode, std::int32_t start,
-                                              const std::string& context,
-                                              const std::string& continuation) {
-  Continuation pair;
+[[nodiscard]] inline infer::Continuation encode_pair(const Encode& encode, std::int32_t start,
+                                                     const std::string& context,
+                                                     const std::string& continuation) {
+  infer::Continuation pair;
   if (context.empty()) {
     ESP_REQUIRE(start >= 0, FormatError,
                 "an empty context stands for BOS, but the tokenizer has neither BOS nor EOS");
@@ -66,7 +66,7 @@ using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bo
 
 /// Cuts on the left to what the model can take: `max_length` tokens and the last one's target.
 /// @throws FormatError if the continuation alone is longer
-inline void cut_left(Continuation& pair, std::int64_t max_length) {
+inline void cut_left(infer::Continuation& pair, std::int64_t max_length) {
   const auto most = static_cast<std::size_t>(max_length);
   ESP_REQUIRE(pair.continuation.size() <= most, FormatError, "the continuation has ",
               pair.continuation.size(), " tokens, the model takes ", most);

@@ -8,14 +8,15 @@
 #error "espalier/eval/held_out_loss.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <espalier/data/batches.hpp>
 #include <espalier/eval/multiple_choice.hpp>
-#include <espalier/train/batches.hpp>
 
 namespace espalier::eval {
 
 /// Every run of targets is a continuation of all that stands before it.
-[[nodiscard]] inline std::vector<Continuation> continuations_of(const train::Example& example) {
-  std::vector<Continuation> out;
+[[nodiscard]] inline std::vector<infer::Continuation> continuations_of(
+    const data::Example& example) {
+  std::vector<infer::Continuation> out;
   const auto& ids = example.ids;
   for (std::size_t i = 1; i < ids.size();) {
     std::size_t end = i;
@@ -31,13 +32,13 @@ namespace espalier::eval {
 
 /// The first `limit` examples (-1: all), a line of loss.jsonl for each.
 [[nodiscard]] inline TaskResult held_out_loss(const Session& session,
-                                              const std::vector<train::Example>& examples,
+                                              const std::vector<data::Example>& examples,
                                               std::int64_t limit = -1) {
   const std::size_t count =
       limit < 0 ? examples.size() : std::min(examples.size(), static_cast<std::size_t>(limit));
-  std::vector<std::vector<Continuation>> asked;
+  std::vector<std::vector<infer::Continuation>> asked;
   std::vector<Journal::Question> keys;
-  Fingerprint all;
+  io::Fingerprint all;
   for (std::size_t i = 0; i < count; ++i) {
     asked.push_back(continuations_of(examples[i]));
     keys.push_back({static_cast<std::int64_t>(i), prompt_fingerprint(asked[i])});
@@ -47,7 +48,7 @@ namespace espalier::eval {
                   session.resume);
   score_missing(session, "loss", journal, asked, [&](std::size_t i, auto found) {
     double sum = 0;
-    for (const Likelihood& l : found) sum += l.log_prob;
+    for (const infer::Likelihood& l : found) sum += l.log_prob;
     io::Json line = io::Json::object();
     line["logprob"] = sum;
     line["tokens"] = examples[i].targets();

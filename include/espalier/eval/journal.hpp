@@ -10,11 +10,10 @@
 #error "espalier/eval/journal.hpp is host-only; include it from a .cpp"
 #endif
 
-#include <sys/file.h>
-
 #include <optional>
 #include <unordered_map>
 
+#include <espalier/io/append_log.hpp>
 #include <espalier/io/jsonl.hpp>
 
 namespace espalier::eval {
@@ -38,12 +37,10 @@ class Journal {
     for (std::size_t i = 0; i < questions_.size(); ++i) index_[questions_[i].id] = i;
     const bool there = std::filesystem::exists(path_);
     ESP_REQUIRE(!there || resume, IoError, path_.string(),
-                ": exists already; give --resume to go on with it, or choose another output "
-                "folder");
-    file_ = io::detail::FileDescriptor(path_, O_RDWR | O_APPEND | O_CREAT, "open");
-    ESP_REQUIRE(::flock(file_.get(), LOCK_EX | LOCK_NB) == 0, IoError, path_.string(),
-                ": another run is writing it; wait for it or choose another output folder");
-    if (there) read();
+                ": exists already; resume to go on with it, or choose another output folder");
+    log_.emplace(path_);
+    io::for_each_json_line(log_->lines(), path_.string(),
+                           [&](io::Json line, std::size_t) { take(std::move(line)); });
   }
 
   std::size_t size() const { return questions_.size(); }
@@ -59,7 +56,7 @@ class Journal {
     for (const io::Json::Member& m : fields.members()) line[m.key] = m.value;
     line["prompt"] = questions_[i].prompt;
     line["model"] = model_;
-    write(io::dump(line) + '\n');
+    log_->append(io::dump(line));
     done_ += has(i) ? 0 : 1;
     entries_[i] = std::move(line);
   }
@@ -75,22 +72,13 @@ class Journal {
   }
 
  private:
-  void read() {
-    const std::string text = io::read_text(path_);
-    const std::size_t whole = text.rfind('\n') == text.npos ? 0 : text.rfind('\n') + 1;
-    io::for_each_json_line(std::string_view(text).substr(0, whole), path_.string(),
-                           [&](io::Json line, std::size_t) { take(std::move(line)); });
-    if (whole == text.size()) return;
-    if (::ftruncate(file_.get(), static_cast<off_t>(whole)) != 0) {
-      io::detail::throw_errno(path_, "write");
-    }
-  }
   void take(io::Json line) {
     const std::int64_t id = line.at(id_key_).as_int();
     const auto known = index_.find(id);
-    ESP_REQUIRE(known != index_.end(), FormatError, line.where(), ": ", id_key_, " ", id,
-                " is not among the questions of this run; was it started with another --limit or "
-                "--data?");
+    ESP_REQUIRE(
+        known != index_.end(), FormatError, line.where(), ": ", id_key_, " ", id,
+        " is not among the questions of this run; was it started with other questions, or with "
+        "another limit of them?");
     ESP_REQUIRE(line.at("model").as_string() == model_, FormatError, line.where(), ": ", id_key_,
                 " ", id, " was answered by another model (", line.at("model").as_string(), ", now ",
                 model_, "); choose another output folder");
@@ -98,22 +86,9 @@ class Journal {
     ESP_REQUIRE(prompt == questions_[known->second].prompt, FormatError, line.where(), ": ",
                 id_key_, " ", id, " was asked with another prompt (", prompt, ", now ",
                 questions_[known->second].prompt,
-                "); give the same --shots, --data and limits, or choose another output folder");
+                "); give the same shots, data and limits, or choose another output folder");
     done_ += has(known->second) ? 0 : 1;
     entries_[known->second] = std::move(line);
-  }
-  void write(const std::string& line) {
-    const off_t size = ::lseek(file_.get(), 0, SEEK_END);
-    for (std::size_t done = 0; done < line.size();) {
-      const ssize_t n = ::write(file_.get(), line.data() + done, line.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) {
-        const int code = n < 0 ? errno : ENOSPC;
-        (void)!::ftruncate(file_.get(), size);
-        io::detail::throw_errno(path_, "write", code);
-      }
-      done += static_cast<std::size_t>(n);
-    }
   }
 
   std::filesystem::path path_;
@@ -121,7 +96,7 @@ class Journal {
   std::vector<Question> questions_;
   std::vector<std::optional<io::Json>> entries_;
   std::unordered_map<std::int64_t, std::size_t> index_;
-  io::detail::FileDescriptor file_;
+  std::optional<io::AppendLog> log_;
   std::size_t done_ = 0;
 };
 

@@ -98,7 +98,7 @@ inline io::Json over_all(const std::vector<TaskResult>& results) {
   for (const char* key : {"results", "versions", "config_tasks", "summary_tasks"}) {
     j[key] = io::Json::object();
   }
-  Fingerprint all_prompts;
+  io::Fingerprint all_prompts;
   for (const TaskResult& r : results) {
     const std::string name = r.task + "|" + std::to_string(r.shots);
     detail::put_metrics(j["results"][name], r);
@@ -120,7 +120,7 @@ inline void write_lighteval_results(const std::vector<TaskResult>& results,
                                     const RunDescription& run,
                                     const std::filesystem::path& output) {
   const auto folder = output / "results" / run.model_name;
-  std::filesystem::create_directories(folder);
+  io::create_folders(folder);
   io::write_text(folder / "results_latest.json",
                  io::dump_python(lighteval_results(results, run), 2) + "\n");
 }

@@ -52,7 +52,7 @@ class MmluProTask {
     encode(session);
     std::vector<Journal::Question> keys;
     for (std::size_t i = 0; i < questions_.size(); ++i) {
-      Fingerprint print;
+      io::Fingerprint print;
       print.add(asked_[i].ids).add(static_cast<std::uint64_t>(options_.limits.max_new_tokens));
       keys.push_back({questions_[i].id, print.text()});
     }
@@ -76,8 +76,8 @@ class MmluProTask {
     for (MmluProQuestion& q : all) {
       if (wanted(q.category)) by_category[q.category].push_back(std::move(q));
     }
-    ESP_REQUIRE(!by_category.empty(), UsageError, "--subjects ", options_.subjects,
-                ": no category of mmlu_pro has such a name");
+    ESP_REQUIRE(!by_category.empty(), UsageError, "subjects ", options_.subjects,
+                ": no category of MMLU-Pro has such a name");
     std::map<std::string, std::size_t> take;
     std::int64_t left = options_.limit < 0 ? std::int64_t{1} << 62 : options_.limit;
     for (bool more = true; more && left > 0;) {
@@ -128,7 +128,7 @@ class MmluProTask {
     if (members.empty()) return;
     const std::string stop[] = {"Question:"};
     session.model->generate(prompts, options_.limits.max_new_tokens, stop,
-                            [&](std::size_t k, const Completion& completion) {
+                            [&](std::size_t k, const infer::Completion& completion) {
                               const std::size_t i = members[k];
                               io::Json line = io::Json::object();
                               line["category"] = questions_[i].category;
@@ -203,7 +203,7 @@ class MmluProTask {
     const auto folder = session.output / session.model_name / "CoT" / subjects;
     const std::string name = session.model_name + "-CoT-" + subjects;
     for (const auto& f : {folder, session.output / "summary", session.output / "log"}) {
-      std::filesystem::create_directories(f);
+      io::create_folders(f);
     }
     std::map<std::string, io::Json> lists;
     for (std::size_t i = 0; i < questions_.size(); ++i) {

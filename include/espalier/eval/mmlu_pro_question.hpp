@@ -111,7 +111,7 @@ inline constexpr std::string_view kMmluProHeader =
   const auto recorded = at / "mixtral_8x7b_instruct_outputs.json";
   const bool test = std::filesystem::exists(at / "test.jsonl");
   ESP_REQUIRE(test || std::filesystem::exists(recorded), IoError, (at / "test.jsonl").string(),
-              ": is missing; --data names the folder that holds mmlu_pro/test.jsonl and "
+              ": is missing; the data folder holds mmlu_pro/test.jsonl and "
               "mmlu_pro/validation.jsonl");
   data.questions = load_mmlu_pro(test ? at / "test.jsonl" : recorded);
   data.shots = load_mmlu_pro(at / "validation.jsonl");

@@ -32,8 +32,8 @@ struct MmluProRule {
   if (name == "current") return {name, 3, false};
   if (name == "2024-07") return {name, 3, true};
   if (name == "leaderboard-2024") return {name, 1, true};
-  throw UsageError("--rule " + name +
-                   ": no such rule; expected current, 2024-07 or leaderboard-2024");
+  throw UsageError("MMLU-Pro has no rule " + name +
+                   "; expected current, 2024-07 or leaderboard-2024");
 }
 
 /// What scoring needs of an answered question.

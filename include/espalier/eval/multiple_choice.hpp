@@ -109,7 +109,7 @@ inline ChoiceQuestion parse_contexts(const io::Json& row) {
 /// The file of a task: names are spelled as LightEval spells them, arc:easy is arc_easy.jsonl.
 [[nodiscard]] inline std::filesystem::path choice_file(const std::filesystem::path& data,
                                                        std::string task) {
-  ESP_REQUIRE(!task.empty() && task.find('/') == task.npos, UsageError, "--task ", task,
+  ESP_REQUIRE(!task.empty() && task.find('/') == task.npos, UsageError, "task ", task,
               ": no such task");
   const std::filesystem::path folder = data / "multiple_choice";
   std::replace(task.begin(), task.end(), ':', '_');
@@ -177,10 +177,10 @@ class ChoiceTask {
   }
 
   /// Context and continuation of every choice of question `i`, with `prefix` in front.
-  std::vector<Continuation> ask(const Session& session, std::size_t i,
-                                const std::string& prefix) const {
+  std::vector<infer::Continuation> ask(const Session& session, std::size_t i,
+                                       const std::string& prefix) const {
     const ChoiceQuestion& q = data_.questions[i];
-    std::vector<Continuation> asked;
+    std::vector<infer::Continuation> asked;
     for (std::size_t c = 0; c < q.size(); ++c) {
       asked.push_back(
           encode_pair(session.encode, session.start, prefix + q.context(c), q.continuation(c)));
@@ -210,9 +210,9 @@ class ChoiceTask {
 
   TaskResult run(const Session& session) {
     const std::vector<std::string> shots = prefixes();
-    std::vector<std::vector<Continuation>> asked;
+    std::vector<std::vector<infer::Continuation>> asked;
     std::vector<Journal::Question> keys;
-    Fingerprint all;
+    io::Fingerprint all;
     for (std::size_t i = 0; i < count_; ++i) {
       asked.push_back(ask(session, i, shots[i]));
       keys.push_back({static_cast<std::int64_t>(i), prompt_fingerprint(asked[i])});
@@ -228,8 +228,8 @@ class ChoiceTask {
   }
 
  private:
-  io::Json describe(const ChoiceQuestion& q, const std::vector<Continuation>& asked,
-                    std::span<const Likelihood> found) const {
+  io::Json describe(const ChoiceQuestion& q, const std::vector<infer::Continuation>& asked,
+                    std::span<const infer::Likelihood> found) const {
     io::Json line = io::Json::object();
     std::vector<double> log_probs;
     io::Json tokens = io::Json::array(), greedy = io::Json::array();

@@ -19,7 +19,7 @@ inline std::size_t answer_requests(const Session& session, const std::filesystem
                                    std::int64_t limit = -1) {
   const auto result = session.output / "requests.jsonl";
   const auto partial = session.output / "requests.partial.jsonl";
-  std::vector<std::vector<Continuation>> asked;
+  std::vector<std::vector<infer::Continuation>> asked;
   std::vector<Journal::Question> keys;
   const std::string text = io::read_text(file);
   io::for_each_json_line(text, file.string(), [&](const io::Json& row, std::size_t) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every task of one evaluation shares: the model and its name, the tokenizer, where results
-// go, and how the program around it is told how far things are.
+// go, and the progress callback.
 #pragma once
 
 #ifdef __CUDACC__
@@ -11,13 +11,13 @@
 #include <filesystem>
 
 #include <espalier/eval/encode_pair.hpp>
-#include <espalier/eval/fingerprint.hpp>
 #include <espalier/eval/journal.hpp>
+#include <espalier/io/fingerprint.hpp>
 
 namespace espalier::eval {
 
 struct Session {
-  LanguageModel* model = nullptr;
+  infer::LanguageModel* model = nullptr;
   Encode encode;
   std::int32_t start = -1;         // the token that stands for an empty context
   std::int64_t max_length = 4096;  // tokens that the model takes
@@ -34,9 +34,9 @@ struct Session {
   }
 };
 
-[[nodiscard]] inline std::string prompt_fingerprint(std::span<const Continuation> asked) {
-  Fingerprint print;
-  for (const Continuation& c : asked) print.add(c.context).add(c.continuation);
+[[nodiscard]] inline std::string prompt_fingerprint(std::span<const infer::Continuation> asked) {
+  io::Fingerprint print;
+  for (const infer::Continuation& c : asked) print.add(c.context).add(c.continuation);
   return print.text();
 }
 
@@ -50,26 +50,27 @@ struct Session {
 /// `describe(i, likelihoods of asked[i])` makes of each.
 template <class Describe>
 void score_missing(const Session& session, const std::string& task, Journal& journal,
-                   const std::vector<std::vector<Continuation>>& asked, Describe&& describe) {
+                   const std::vector<std::vector<infer::Continuation>>& asked,
+                   Describe&& describe) {
   session.report(task, journal);
   for (std::size_t i = 0; i < asked.size();) {
-    std::vector<Continuation> batch;
+    std::vector<infer::Continuation> batch;
     std::vector<std::size_t> members;
     std::size_t tokens = 0;
     for (; i < asked.size() && tokens < static_cast<std::size_t>(session.score_tokens); ++i) {
       if (journal.has(i)) continue;
       members.push_back(i);
-      for (const Continuation& c : asked[i]) {
+      for (const infer::Continuation& c : asked[i]) {
         tokens += c.context.size() + c.continuation.size();
         batch.push_back(c);
       }
     }
     if (members.empty()) break;
-    const std::vector<Likelihood> found = session.model->score(batch);
+    const std::vector<infer::Likelihood> found = session.model->score(batch);
     auto next = found.begin();
     for (const std::size_t m : members) {
       const auto count = static_cast<std::ptrdiff_t>(asked[m].size());
-      journal.append(m, describe(m, std::span<const Likelihood>(next, next + count)));
+      journal.append(m, describe(m, std::span<const infer::Likelihood>(next, next + count)));
       next += count;
     }
     session.report(task, journal);

@@ -49,9 +49,16 @@ struct MemoryForecast {
 [[nodiscard]] double forecast_flops_per_token(const DecoderConfig& c, std::int64_t trainable,
                                               double length);
 
+/// f32 floating-point operations per second of a matrix product of the model's kind on this
+/// machine, measured for a twentieth of a second: what forecast_flops_per_token is divided by.
+[[nodiscard]] double measured_flops_per_second(const DecoderConfig& c);
+
 }  // namespace espalier
 
 #ifdef ESP_BODIES
+#include <espalier/core/clock.hpp>
+#include <espalier/ops/linear.hpp>
+
 namespace espalier {
 
 namespace detail {
@@ -153,6 +160,24 @@ ESP_INLINE double forecast_flops_per_token(const DecoderConfig& c, std::int64_t 
   const double attention =  // scores and sum, causal
       static_cast<double>(c.num_hidden_layers) * 2 * q * (length / 2);
   return 4 * met + 6 * attention + 6 * static_cast<double>(trainable);
+}
+
+ESP_INLINE double measured_flops_per_second(const DecoderConfig& c) {
+  const std::int64_t rows = 128, in = std::min<std::int64_t>(c.hidden_size, 1024);
+  const std::int64_t width = c.has_mixture() ? c.mixture.width : c.intermediate_size;
+  const std::int64_t out = std::min<std::int64_t>(width, 2048);
+  const NoGrad no_grad;
+  const Var<float> x(Tensor<float>(Shape{rows, in}, 0.5f));
+  const AnyVar w(Tensor<float>(Shape{out, in}, 0.5f));
+  (void)linear(x, w);  // warms caches and threads
+  const double begin = monotonic_seconds();
+  double seconds = 0, flops = 0;
+  while (seconds < 0.05) {
+    (void)linear(x, w);
+    flops += 2.0 * static_cast<double>(rows * in * out);
+    seconds = monotonic_seconds() - begin;
+  }
+  return flops / seconds;
 }
 
 }  // namespace espalier

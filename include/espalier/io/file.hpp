@@ -156,6 +156,22 @@ ESP_INLINE void write_text(const std::filesystem::path& path, std::string_view t
   file.commit();
 }
 
+/// The folder and those above it, unless they are there.
+ESP_INLINE void create_folders(const std::filesystem::path& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) detail::throw_errno(folder, "create", error.value());
+}
+
+/// Takes a folder away at once: whoever is killed meanwhile leaves it under a temporary name.
+ESP_INLINE void remove_folder(const std::filesystem::path& folder) {
+  const std::filesystem::path doomed = detail::temporary_sibling(folder);
+  std::error_code ignored;
+  std::filesystem::remove_all(doomed, ignored);
+  if (::rename(folder.c_str(), doomed.c_str()) != 0) detail::throw_errno(folder, "remove");
+  std::filesystem::remove_all(doomed, ignored);
+}
+
 /// A folder that is built under a temporary name and appears when whole. The target must not exist.
 class AtomicFolder {
  public:

@@ -55,9 +55,9 @@ struct DecoderConfig {
   double router_aux_loss_coef = 0.001;
   double initializer_range = 0.02;
   bool tie_word_embeddings = false;
-  std::int32_t bos_token_id = 1;   // -1: none
-  std::int32_t pad_token_id = -1;  // -1: none
-  std::vector<std::int32_t> eos_token_ids = {2};
+  std::int32_t bos_token_id = 1;                  // -1: none
+  std::int32_t pad_token_id = -1;                 // -1: none
+  std::vector<std::int32_t> eos_token_ids = {2};  // the first one ends texts in training
   TensorNames names = mixtral_names();
 
   /// Has any layer a mixture?

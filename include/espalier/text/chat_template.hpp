@@ -12,6 +12,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -38,6 +39,9 @@ struct TextSegment {
   std::string text;
   bool is_completion = false;
 };
+
+/// A conversation as a model's template lays it out.
+using RenderChat = std::function<std::vector<TextSegment>(const std::vector<Message>&)>;
 
 class ChatTemplate {
  public:

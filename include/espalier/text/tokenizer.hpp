@@ -135,6 +135,15 @@ class Tokenizer {
     return it != d_->added_by_id.end() && d_->added[it->second].special;
   }
 
+  /// @throws FormatError when an id is not one of the model's `vocabulary` rows
+  ESP_INLINE void require_within(std::span<const std::int32_t> ids, std::int64_t vocabulary) const {
+    for (const std::int32_t id : ids) {
+      ESP_REQUIRE(id >= 0 && id < vocabulary, FormatError, d_->file, ": token id ", id,
+                  " is beyond the model's vocabulary of ", vocabulary,
+                  "; tokenizer and checkpoint do not belong together");
+    }
+  }
+
   std::optional<std::int32_t> bos_id() const { return bos_; }
   std::optional<std::int32_t> eos_id() const { return eos_; }
   std::optional<std::int32_t> pad_id() const { return pad_; }

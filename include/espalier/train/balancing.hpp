@@ -19,7 +19,7 @@ namespace espalier::train {
 inline void require_balancing_loss(const hub::Checkpoint& checkpoint) {
   hub::require_mixture(checkpoint, "balance");
   ESP_REQUIRE(has_balancing_loss(checkpoint.config()), FormatError, checkpoint.folder().string(),
-              ": --aux-loss is for routers with a softmax, that of a ",
+              ": the load-balancing loss is for routers with a softmax, that of a ",
               checkpoint.family().model_type, " has a sigmoid; train it without");
 }
 

@@ -51,13 +51,13 @@ class Checkpoints {
   template <class Write>
   std::filesystem::path save(std::int64_t step, Write&& write) const {
     const std::filesystem::path target = output_ / ("checkpoint-" + std::to_string(step));
-    if (std::filesystem::exists(target)) remove(target);
+    if (std::filesystem::exists(target)) io::remove_folder(target);
     io::AtomicFolder folder(target);
     write(folder.path());
     folder.commit();
     const std::vector<Entry> all = list();
     for (std::size_t i = 0; keep_ > 0 && i + static_cast<std::size_t>(keep_) < all.size(); ++i) {
-      remove(all[i].path);
+      io::remove_folder(all[i].path);
     }
     return target;
   }
@@ -92,15 +92,6 @@ class Checkpoints {
       return std::nullopt;
     }
     return value;
-  }
-
-  /// Renamed first: a folder that is half gone must not look like a checkpoint.
-  static void remove(const std::filesystem::path& folder) {
-    const std::filesystem::path doomed = io::detail::temporary_sibling(folder);
-    std::error_code ignored;
-    std::filesystem::remove_all(doomed, ignored);
-    if (::rename(folder.c_str(), doomed.c_str()) != 0) io::detail::throw_errno(folder, "remove");
-    std::filesystem::remove_all(doomed, ignored);
   }
 
   std::filesystem::path output_;

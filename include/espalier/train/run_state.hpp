@@ -105,7 +105,7 @@ inline void require_same_arguments(const io::Json& then, const io::Json& now,
     if (!then.find(m.key)) note(m.key, nullptr, &m.value);
   }
   ESP_REQUIRE(changes.empty(), UsageError, "cannot resume from ", checkpoint.string(), ": ",
-              changes, "; use the same arguments, or another --output");
+              changes, "; use the same arguments, or another output folder");
 }
 
 }  // namespace espalier::train

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// train_log.jsonl: one object per optimizer step, on the disk as soon as the step is done. Opening
+// train_log.jsonl: one object per optimizer step, in the file as soon as the step is done. Opening
 // it writes it anew from the steps that are known to be done, so a torn last line, or steps after
 // the checkpoint that a run goes on from, are gone.
 #pragma once
@@ -9,47 +9,53 @@
 #endif
 
 #include <filesystem>
+#include <optional>
 #include <vector>
 
-#include <espalier/io/file.hpp>
+#include <espalier/io/append_log.hpp>
 #include <espalier/io/json.hpp>
+#include <espalier/train/trainer.hpp>
 
 namespace espalier::train {
 
+/// A line of the log. `seconds`: of the step; `steps_per_epoch`: 0 where there are no epochs.
+[[nodiscard]] ESP_INLINE io::Json log_entry(const StepResult& r, double seconds,
+                                            std::int64_t steps_per_epoch = 0) {
+  io::Json entry = io::Json::object();
+  entry["step"] = r.step;
+  if (steps_per_epoch > 0) {
+    entry["epoch"] = static_cast<double>(r.step) / static_cast<double>(steps_per_epoch);
+  }
+  entry["loss"] = r.loss;
+  entry["aux_loss"] = r.aux_loss;
+  entry["grad_norm"] = r.grad_norm;
+  entry["lr"] = r.lr;
+  entry["tokens"] = r.tokens;
+  entry["targets"] = r.targets;
+  entry["tokens_per_second"] = static_cast<double>(r.tokens) / std::max(seconds, 1e-9);
+  return entry;
+}
+
 class TrainLog {
  public:
-  TrainLog(const std::filesystem::path& path, const std::vector<io::Json>& done) : path_(path) {
+  ESP_INLINE TrainLog(const std::filesystem::path& path, const std::vector<io::Json>& done) {
     std::string text;
     for (const io::Json& entry : done) text += io::dump(entry) + '\n';
     io::write_text(path, text);
-    file_ = io::detail::FileDescriptor(path, O_WRONLY | O_APPEND, "open");
-    size_ = static_cast<off_t>(text.size());
+    file_.emplace(path);
     entries_ = done;
   }
 
   /// @throws IoError when the disk is full; the file then ends with the last whole line.
-  void append(io::Json entry) {
-    const std::string line = io::dump(entry) + '\n';
-    for (std::size_t done = 0; done < line.size();) {
-      const ssize_t n = ::write(file_.get(), line.data() + done, line.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) {
-        const int code = n < 0 ? errno : ENOSPC;
-        (void)!::ftruncate(file_.get(), size_);
-        io::detail::throw_errno(path_, "write", code);
-      }
-      done += static_cast<std::size_t>(n);
-    }
-    size_ += static_cast<off_t>(line.size());
+  ESP_INLINE void append(io::Json entry) {
+    file_->append(io::dump(entry));
     entries_.push_back(std::move(entry));
   }
 
   const std::vector<io::Json>& entries() const { return entries_; }
 
  private:
-  std::filesystem::path path_;
-  io::detail::FileDescriptor file_;
-  off_t size_ = 0;
+  std::optional<io::AppendLog> file_;
   std::vector<io::Json> entries_;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One optimizer step at a time: micro-batches forward and backward, clipping, AdamW.
+// One optimizer step at a time: micro-batches forward and backward, clipping, optim::AdamW.
 // The objective of a step is   sum of token losses / targets of all its micro-batches
 //                            + aux_coefficient · mean over micro-batches of the auxiliary loss,
 // so how a step is cut into micro-batches changes neither term's weight. Sums over micro-batches
@@ -10,17 +10,17 @@
 #include <vector>
 
 #include <espalier/core/math.hpp>
+#include <espalier/data/batches.hpp>
 #include <espalier/models/model_loss.hpp>
-#include <espalier/train/adamw.hpp>
-#include <espalier/train/batches.hpp>
-#include <espalier/train/clip.hpp>
-#include <espalier/train/schedule.hpp>
+#include <espalier/optim/adamw.hpp>
+#include <espalier/optim/clip.hpp>
+#include <espalier/optim/schedule.hpp>
 
 namespace espalier::train {
 
 struct TrainerConfig {
-  Schedule schedule;
-  AdamWConfig adamw;
+  optim::Schedule schedule;
+  optim::AdamWConfig adamw;
   double clip = 1.0;              // maximal global gradient norm; 0: no clipping
   double aux_coefficient = 0.0;   // 0: the auxiliary loss is computed, but not trained on
   std::uint64_t seed = 0;         // of dropout
@@ -59,10 +59,10 @@ class Trainer {
       : Trainer(model.parameters(), objective_of(model), config) {}
 
   /// One update. @throws DivergedError naming the step.
-  StepResult step(const std::vector<Batch>& micro_batches) {
+  StepResult step(const std::vector<data::Batch>& micro_batches) {
     StepResult r;
     r.step = optimizer_.steps() + 1;
-    for (const Batch& b : micro_batches) {
+    for (const data::Batch& b : micro_batches) {
       r.tokens += b.tokens.tokens();
       r.targets += b.target_count;
     }
@@ -76,37 +76,37 @@ class Trainer {
     r.aux_loss = aux_sum / static_cast<double>(micro_batches.size());
     require_finite(r.step, "loss", r.loss);
     require_finite(r.step, "auxiliary loss", r.aux_loss);
-    r.grad_norm = global_grad_norm(optimizer_.parameters());
+    r.grad_norm = optim::global_grad_norm(optimizer_.parameters());
     require_finite(r.step, "gradient norm", r.grad_norm);
     r.lr = config_.schedule.at(r.step - 1);
-    optimizer_.step(r.lr, clip_coefficient(r.grad_norm, config_.clip));
+    optimizer_.step(r.lr, optim::clip_coefficient(r.grad_norm, config_.clip));
     optimizer_.zero_grad();
     return r;
   }
 
   /// Mean loss over all targets of held-out batches; no dropout, no gradients.
-  double evaluate(const std::vector<Batch>& batches) const {
+  double evaluate(const std::vector<data::Batch>& batches) const {
     const NoGrad no_grad;
     double sum = 0;
     std::int64_t targets = 0;
-    for (const Batch& b : batches) {
+    for (const data::Batch& b : batches) {
       sum += objective_(b.tokens, b.targets, nullptr, 1.0, 0.0).loss_sum;
       targets += b.target_count;
     }
     return targets > 0 ? sum / static_cast<double>(targets) : 0.0;
   }
 
-  AdamW& optimizer() { return optimizer_; }
-  const AdamW& optimizer() const { return optimizer_; }
+  optim::AdamW& optimizer() { return optimizer_; }
+  const optim::AdamW& optimizer() const { return optimizer_; }
 
  private:
-  void accumulate(const std::vector<Batch>& micro_batches, std::size_t m, std::int64_t targets,
-                  double& loss_sum, double& aux_sum) const {
+  void accumulate(const std::vector<data::Batch>& micro_batches, std::size_t m,
+                  std::int64_t targets, double& loss_sum, double& aux_sum) const {
     constexpr std::uint64_t kMaxMicroBatches = 1 << 20;
     const std::uint64_t index =
         static_cast<std::uint64_t>(optimizer_.steps()) * kMaxMicroBatches + m;
     const TrainContext context{config_.want_aux, config_.seed, index, config_.recompute_layers};
-    const Batch& b = micro_batches[m];
+    const data::Batch& b = micro_batches[m];
     const double share = config_.aux_coefficient / static_cast<double>(micro_batches.size());
     const Objective o =
         objective_(b.tokens, b.targets, &context, 1.0 / static_cast<double>(targets), share);
@@ -125,7 +125,7 @@ class Trainer {
 
   ObjectiveFunction objective_;
   TrainerConfig config_;
-  AdamW optimizer_;
+  optim::AdamW optimizer_;
 };
 
 }  // namespace espalier::train

@@ -14,7 +14,7 @@
 #include <espalier/core/error.hpp>
 #include <espalier/core/math.hpp>
 
-namespace espalier::train {
+namespace espalier::optim {
 
 enum class ScheduleKind { constant, linear, cosine };
 
@@ -51,4 +51,4 @@ struct Schedule {
   }
 };
 
-}  // namespace espalier::train
+}  // namespace espalier::optim

@@ -8,9 +8,9 @@
 #include <numeric>
 #include <vector>
 
-#include <espalier/train/batches.hpp>
+#include <espalier/data/batches.hpp>
 
-namespace espalier::train {
+namespace espalier::data {
 
 /// Best fit, longest first: each example goes to the fullest row that still has room for it. Rows
 /// are ordered by their first example. @throws Error when an example is longer than `max_length`.
@@ -48,4 +48,4 @@ namespace espalier::train {
   return rows;
 }
 
-}  // namespace espalier::train
+}  // namespace espalier::data

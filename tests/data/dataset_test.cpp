@@ -5,12 +5,12 @@
 
 #include <unistd.h>
 
-#include <espalier/train/dataset.hpp>
+#include <espalier/data/dataset.hpp>
 
 #include "support/catch.hpp"
 
 using namespace espalier;
-using namespace espalier::train;
+using namespace espalier::data;
 using Ids = std::vector<std::int32_t>;
 using Mask = std::vector<std::uint8_t>;
 
@@ -64,13 +64,13 @@ class DataFile {
   std::filesystem::path path_;
 };
 
-Dataset read(const std::string& content, RenderChat chat = render, std::int64_t max_length = 100,
-             std::int32_t eos = kEos) {
+Dataset read(const std::string& content, text::RenderChat chat = render,
+             std::int64_t max_length = 100, std::int32_t eos = kEos) {
   const DataFile file(content);
-  return DatasetReader(encode, std::move(chat), {max_length, eos}).read(file.path());
+  return read_dataset(file.path(), {encode, std::move(chat), eos, "none is known"}, max_length);
 }
 
-std::string failure(const std::string& content, RenderChat chat = render) {
+std::string failure(const std::string& content, text::RenderChat chat = render) {
   try {
     read(content, std::move(chat));
   } catch (const FormatError& e) {
@@ -82,7 +82,7 @@ std::string failure(const std::string& content, RenderChat chat = render) {
 }  // namespace
 
 TEST_CASE("dataset: text is trained on from its second token to the appended end",
-          "[train][dataset]") {
+          "[data][dataset]") {
   const Dataset d = read("{\"text\": \"xab\"}\n\n{\"text\": \"y$\"}\n");
   REQUIRE(d.examples.size() == 2);
   CHECK(d.examples[0].ids == Ids{kBos, 'x', kAb, kEos});
@@ -94,20 +94,20 @@ TEST_CASE("dataset: text is trained on from its second token to the appended end
 }
 
 TEST_CASE("dataset: prompt and response without a template train on the response and the end",
-          "[train][dataset]") {
+          "[data][dataset]") {
   const Dataset d = read("{\"prompt\": \"Q:\", \"response\": \"r\"}", nullptr);
   CHECK(d.examples.at(0).ids == Ids{kBos, 'Q', ':', 'r', kEos});
   CHECK(d.examples.at(0).is_target == Mask{0, 0, 0, 1, 1});
   CHECK(d.joined_pairs == 1);
 }
 
-TEST_CASE("dataset: a token across the boundary counts as response", "[train][dataset]") {
+TEST_CASE("dataset: a token across the boundary counts as response", "[data][dataset]") {
   const Dataset d = read("{\"prompt\": \"xa\", \"response\": \"by\"}", nullptr);
   CHECK(d.examples.at(0).ids == Ids{kBos, 'x', kAb, 'y', kEos});  // the ids of the joined text
   CHECK(d.examples.at(0).is_target == Mask{0, 0, 1, 1, 1});
 }
 
-TEST_CASE("dataset: prompt and response with a template are one exchange", "[train][dataset]") {
+TEST_CASE("dataset: prompt and response with a template are one exchange", "[data][dataset]") {
   const Dataset pair = read("{\"prompt\": \"hi\", \"response\": \"yo\"}");
   const Dataset chat = read(
       "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"},"
@@ -118,7 +118,7 @@ TEST_CASE("dataset: prompt and response with a template are one exchange", "[tra
   CHECK(chat.examples.at(0).is_target == pair.examples.at(0).is_target);
 }
 
-TEST_CASE("dataset: every turn of the assistant is trained on", "[train][dataset]") {
+TEST_CASE("dataset: every turn of the assistant is trained on", "[data][dataset]") {
   const Dataset d = read(
       "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"},"
       " {\"role\": \"assistant\", \"content\": \"b\"}, {\"role\": \"user\", \"content\": \"c\"},"
@@ -132,7 +132,7 @@ TEST_CASE("dataset: every turn of the assistant is trained on", "[train][dataset
   CHECK(trained == "b$<ab>$");
 }
 
-TEST_CASE("dataset: a trained end inside a token keeps that token", "[train][dataset]") {
+TEST_CASE("dataset: a trained end inside a token keeps that token", "[data][dataset]") {
   const Example e =
       example_of_segments(encode, {{"x", false}, {"ya", true}, {"bz", false}}, false, -1);
   CHECK(e.ids == Ids{'x', 'y', kAb, 'z'});
@@ -140,7 +140,7 @@ TEST_CASE("dataset: a trained end inside a token keeps that token", "[train][dat
 }
 
 TEST_CASE("dataset: long examples are cut on the right, and dropped when no target is left",
-          "[train][dataset]") {
+          "[data][dataset]") {
   const Dataset d = read(
       "{\"text\": \"abcdefgh\"}\n{\"prompt\": \"long prompt\", \"response\": \"r\"}\n"
       "{\"text\": \"x\"}\n",
@@ -154,7 +154,7 @@ TEST_CASE("dataset: long examples are cut on the right, and dropped when no targ
   CHECK_THROWS_AS(read("{\"text\": \"x\"}", render, 1), UsageError);
 }
 
-TEST_CASE("dataset: a malformed line is named", "[train][dataset]") {
+TEST_CASE("dataset: a malformed line is named", "[data][dataset]") {
   const std::string good = "{\"text\": \"x\"}\n";
   using Catch::Contains;
   CHECK_THAT(failure(good + "{\"text\": \"x\"\n"), Contains("jsonl: line 2: not valid JSON"));
@@ -167,7 +167,10 @@ TEST_CASE("dataset: a malformed line is named", "[train][dataset]") {
   CHECK_THAT(failure("{\"messages\": [{\"role\": \"user\"}]}"), Contains("\"content\" is missing"));
   CHECK_THAT(failure(good + "{\"messages\": [{\"role\": \"tool\", \"content\": \"x\"}]}"),
              Contains("line 2: role 'tool' is not known"));
-  CHECK_THAT(failure("{\"messages\": []}", nullptr), Contains("no chat template"));
+  CHECK_THAT(
+      failure("{\"messages\": []}", nullptr),
+      Contains("line 1: has \"messages\", but there is no chat template to render them (none is "
+               "known)"));
   CHECK_THAT(failure(""), Contains("no example to train on (0 lines"));
-  CHECK_THROWS_AS(DatasetReader(encode, render, {}).read("/nonexistent.jsonl"), IoError);
+  CHECK_THROWS_AS(read_dataset("/nonexistent.jsonl", {encode, render, kEos, {}}, 100), IoError);
 }

@@ -2,13 +2,13 @@
 #include <numeric>
 #include <set>
 
-#include <espalier/train/batches.hpp>
-#include <espalier/train/packing.hpp>
+#include <espalier/data/batches.hpp>
+#include <espalier/data/packing.hpp>
 
 #include "support/catch.hpp"
 
 using namespace espalier;
-using namespace espalier::train;
+using namespace espalier::data;
 
 namespace {
 
@@ -27,7 +27,7 @@ std::vector<std::int32_t> list(const Tensor<std::int32_t>& t) {
 
 }  // namespace
 
-TEST_CASE("batches: each row predicts the next token of its own sequence", "[train][batches]") {
+TEST_CASE("batches: each row predicts the next token of its own sequence", "[data][batches]") {
   const std::vector<Example> examples = {example(4, 10), example(3, 20, 2)};
   const Batch b = make_batch(examples, {{0}, {1}});
   CHECK(b.tokens.ids == std::vector<std::int32_t>{10, 11, 12, 13, 20, 21, 22});
@@ -36,7 +36,7 @@ TEST_CASE("batches: each row predicts the next token of its own sequence", "[tra
   CHECK(b.target_count == 4);
 }
 
-TEST_CASE("batches: a packed row keeps its sequences apart", "[train][batches]") {
+TEST_CASE("batches: a packed row keeps its sequences apart", "[data][batches]") {
   const std::vector<Example> examples = {example(4, 10), example(3, 20)};
   const Batch packed = make_batch(examples, {{0, 1}}), apart = make_batch(examples, {{0}, {1}});
   CHECK(packed.tokens.segments == apart.tokens.segments);
@@ -44,7 +44,7 @@ TEST_CASE("batches: a packed row keeps its sequences apart", "[train][batches]")
 }
 
 TEST_CASE("batches: packing loses nothing, fits, and wastes less than one row in two",
-          "[train][batches]") {
+          "[data][batches]") {
   std::vector<Example> examples;
   const Philox random(4);
   std::int64_t tokens = 0;
@@ -67,7 +67,7 @@ TEST_CASE("batches: packing loses nothing, fits, and wastes less than one row in
   CHECK_THROWS_WITH(pack_examples({example(65, 0)}, 64), Catch::Contains("65 tokens"));
 }
 
-TEST_CASE("batches: best fit picks the fullest row that has room", "[train][batches]") {
+TEST_CASE("batches: best fit picks the fullest row that has room", "[data][batches]") {
   // Longest first: 6 | 5 | 3 goes to the row of 6 (room 4 left of 10 is tighter than 5) | 4 to that
   // of 5.
   const std::vector<Example> examples = {example(3, 0), example(6, 0), example(5, 0),
@@ -75,7 +75,7 @@ TEST_CASE("batches: best fit picks the fullest row that has room", "[train][batc
   CHECK(pack_examples(examples, 10) == std::vector<Row>{{0, 2}, {1, 3}});
 }
 
-TEST_CASE("sampler: an epoch visits every row once and batches end with it", "[train][batches]") {
+TEST_CASE("sampler: an epoch visits every row once and batches end with it", "[data][batches]") {
   const bool shuffle = GENERATE(false, true);
   Sampler sampler(23, {4, 2, shuffle, 7});
   REQUIRE(sampler.steps_per_epoch() == 3);  // 6 micro-batches, the last of 3 rows
@@ -97,7 +97,7 @@ TEST_CASE("sampler: an epoch visits every row once and batches end with it", "[t
   }
 }
 
-TEST_CASE("sampler: a step is a function of seed and step alone", "[train][batches]") {
+TEST_CASE("sampler: a step is a function of seed and step alone", "[data][batches]") {
   Sampler forward(50, {3, 2, true, 1}), jumping(50, {3, 2, true, 1}), other(50, {3, 2, true, 2});
   std::vector<std::vector<std::vector<std::int64_t>>> steps;
   for (std::int64_t s = 0; s < 20; ++s) steps.push_back(forward.micro_batches(s));
@@ -108,7 +108,7 @@ TEST_CASE("sampler: a step is a function of seed and step alone", "[train][batch
   CHECK(steps[0] != steps[static_cast<std::size_t>(forward.steps_per_epoch())]);
 }
 
-TEST_CASE("sampler: batches larger than the data make one short step", "[train][batches]") {
+TEST_CASE("sampler: batches larger than the data make one short step", "[data][batches]") {
   Sampler sampler(3, {8, 4, false, 0});
   CHECK(sampler.steps_per_epoch() == 1);
   CHECK(sampler.micro_batches(5) == std::vector<std::vector<std::int64_t>>{{0, 1, 2}});

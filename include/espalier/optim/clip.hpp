@@ -12,7 +12,7 @@
 #include <espalier/core/threads.hpp>
 #include <espalier/nn/parameter.hpp>
 
-namespace espalier::train {
+namespace espalier::optim {
 
 namespace detail {
 inline double sum_of_squares(const Tensor<float>& g) {
@@ -52,4 +52,4 @@ inline double sum_of_squares(const Tensor<float>& g) {
   return max_norm > 0 ? std::min(1.0, max_norm / (total_norm + 1e-6)) : 1.0;
 }
 
-}  // namespace espalier::train
+}  // namespace espalier::optim

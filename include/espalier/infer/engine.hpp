@@ -7,18 +7,18 @@
 #pragma once
 
 #ifdef __CUDACC__
-#error "espalier/eval/engine.hpp is host-only; include it from a .cpp"
+#error "espalier/infer/engine.hpp is host-only; include it from a .cpp"
 #endif
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include <espalier/eval/language_model.hpp>
+#include <espalier/infer/language_model.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/text/decode_stream.hpp>
 
-namespace espalier::eval {
+namespace espalier::infer {
 
 struct EngineOptions {
   std::int64_t batch = 16;          // sequences that are decoded together
@@ -166,11 +166,7 @@ class DecoderEngine final : public LanguageModel {
     return hidden;
   }
   void check_ids(std::span<const std::int32_t> ids) const {
-    for (const std::int32_t id : ids) {
-      ESP_REQUIRE(id >= 0 && id < model_.config().vocab_size, FormatError, tokenizer_.file(),
-                  ": token id ", id, " is beyond the model's vocabulary of ",
-                  model_.config().vocab_size, "; tokenizer and checkpoint do not belong together");
-    }
+    tokenizer_.require_within(ids, model_.config().vocab_size);
   }
   void check(std::span<const std::vector<std::int32_t>> prompts) const {
     for (const auto& p : prompts) {
@@ -353,4 +349,4 @@ class DecoderEngine final : public LanguageModel {
   std::vector<std::int32_t> end_;
 };
 
-}  // namespace espalier::eval
+}  // namespace espalier::infer

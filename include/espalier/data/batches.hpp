@@ -14,7 +14,7 @@
 #include <espalier/nn/context.hpp>
 #include <espalier/nn/parameter.hpp>
 
-namespace espalier::train {
+namespace espalier::data {
 
 /// One sequence. `is_target[i]` says whether token i is trained on; token 0 never is, since nothing
 /// predicts it.
@@ -126,4 +126,4 @@ class Sampler {
   std::vector<std::int64_t> order_;
 };
 
-}  // namespace espalier::train
+}  // namespace espalier::data

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include <espalier/eval/engine.hpp>
+#include <espalier/infer/engine.hpp>
 
 #include <espalier/core/random.hpp>
 #include <espalier/hub/load_model.hpp>
 
 #include "support/catch.hpp"
 
-namespace espalier::eval {
+namespace espalier::infer {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
@@ -64,7 +64,7 @@ std::vector<Continuation> mixed_items() {
   return items;
 }
 
-TEST_CASE("Scores equal those of one plain forward pass per text", "[eval]") {
+TEST_CASE("Scores equal those of one plain forward pass per text", "[infer]") {
   const Tiny tiny;
   const auto items = mixed_items();
   const auto found = tiny.engine().score(items);
@@ -77,7 +77,7 @@ TEST_CASE("Scores equal those of one plain forward pass per text", "[eval]") {
   }
 }
 
-TEST_CASE("Scores have the same bits in any batch, order and pass size", "[eval]") {
+TEST_CASE("Scores have the same bits in any batch, order and pass size", "[infer]") {
   const Tiny tiny;
   auto items = mixed_items();
   const auto together = tiny.engine().score(items);
@@ -94,7 +94,7 @@ TEST_CASE("Scores have the same bits in any batch, order and pass size", "[eval]
   }
 }
 
-TEST_CASE("A greedy continuation is found greedy, and no other", "[eval]") {
+TEST_CASE("A greedy continuation is found greedy, and no other", "[infer]") {
   const Tiny tiny;
   Ids context = random_ids(3, 12);
   const std::vector<Ids> prompts = {context};
@@ -127,7 +127,7 @@ Ids plain_greedy(const Decoder<float>& model, Ids ids, int count) {
   return out;
 }
 
-TEST_CASE("Generation with a shared prefix in a changing batch equals plain decoding", "[eval]") {
+TEST_CASE("Generation with a shared prefix in a changing batch equals plain decoding", "[infer]") {
   const Tiny tiny;
   const Ids prefix = random_ids(1, 20);
   std::vector<Ids> prompts;
@@ -152,7 +152,7 @@ TEST_CASE("Generation with a shared prefix in a changing batch equals plain deco
   }
 }
 
-TEST_CASE("The text of a completion ends before the first stop string", "[eval]") {
+TEST_CASE("The text of a completion ends before the first stop string", "[infer]") {
   const Tiny tiny;
   const std::vector<Ids> prompts = {random_ids(5, 9)};
   Completion whole, cut;
@@ -165,7 +165,7 @@ TEST_CASE("The text of a completion ends before the first stop string", "[eval]"
   CHECK(cut.ids.size() < whole.ids.size());
 }
 
-TEST_CASE("A stop string is found across tokens", "[eval]") {
+TEST_CASE("A stop string is found across tokens", "[infer]") {
   const Tiny tiny;
   const Ids ids = tiny.tokenizer.encode("the answer stops here", false);
   REQUIRE(ids.size() > 4);
@@ -179,7 +179,7 @@ TEST_CASE("A stop string is found across tokens", "[eval]") {
   CHECK(text.text().ends_with("the answ"));
 }
 
-TEST_CASE("Token ids beyond the model's vocabulary are refused", "[eval]") {
+TEST_CASE("Token ids beyond the model's vocabulary are refused", "[infer]") {
   const Tiny tiny;
   const std::vector<Continuation> items = {{{1, 2}, {500}}};
   CHECK_THROWS_AS(tiny.engine().score(items), FormatError);
@@ -189,4 +189,4 @@ TEST_CASE("Token ids beyond the model's vocabulary are refused", "[eval]") {
 }
 
 }  // namespace
-}  // namespace espalier::eval
+}  // namespace espalier::infer

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace espalier::eval {
+namespace espalier::infer {
 
 /// Asked for: log p(continuation | context). The context has at least one token.
 struct Continuation {
@@ -45,4 +45,4 @@ class LanguageModel {
   std::function<void(std::int64_t tokens)> on_pass;
 };
 
-}  // namespace espalier::eval
+}  // namespace espalier::infer

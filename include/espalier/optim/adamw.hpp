@@ -15,7 +15,7 @@
 #include <espalier/nn/parameter.hpp>
 #include <espalier/ops/adamw_step.hpp>
 
-namespace espalier::train {
+namespace espalier::optim {
 
 struct AdamWConfig {
   double beta1 = 0.9;
@@ -141,4 +141,4 @@ class AdamW {
   std::int64_t steps_ = 0;
 };
 
-}  // namespace espalier::train
+}  // namespace espalier::optim

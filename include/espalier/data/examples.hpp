@@ -5,21 +5,20 @@
 #pragma once
 
 #ifdef __CUDACC__
-#error "espalier/train/examples.hpp is host-only; include it from a .cpp"
+#error "espalier/data/examples.hpp is host-only; include it from a .cpp"
 #endif
 
-#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include <espalier/data/batches.hpp>
 #include <espalier/text/chat_template.hpp>
-#include <espalier/train/batches.hpp>
+#include <espalier/text/encode.hpp>
 
-namespace espalier::train {
+namespace espalier::data {
 
-/// Ids of a text, with or without the special tokens that the tokenizer adds by itself.
-using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bool add_special)>;
+using text::Encode;
 
 /// The whole text, trained on from the second token on; `eos` is appended unless it is there (-1:
 /// none).
@@ -92,4 +91,4 @@ inline bool cut_right(Example& e, std::int64_t max_length) {
   return true;
 }
 
-}  // namespace espalier::train
+}  // namespace espalier::data

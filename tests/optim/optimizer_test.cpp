@@ -5,17 +5,17 @@
 #include <limits>
 
 #include <espalier/io/json.hpp>
-#include <espalier/train/adamw.hpp>
-#include <espalier/train/clip.hpp>
-#include <espalier/train/schedule.hpp>
+#include <espalier/optim/adamw.hpp>
+#include <espalier/optim/clip.hpp>
+#include <espalier/optim/schedule.hpp>
 
 #include "support/allclose.hpp"
 #include "support/catch.hpp"
 #include "support/make_tensor.hpp"
 
 using namespace espalier;
-using train::AdamW;
-using train::AdamWConfig;
+using optim::AdamW;
+using optim::AdamWConfig;
 
 namespace {
 
@@ -54,7 +54,7 @@ struct DoubleAdamW {
 
 }  // namespace
 
-TEST_CASE("adamw: twelve clipped steps follow torch", "[train][adamw]") {
+TEST_CASE("adamw: twelve clipped steps follow torch", "[optim][adamw]") {
   const io::Json g = golden();
   const io::Json& o = g.at("options");
   const AdamWConfig config = {o.at("betas").at(0).as_double(), o.at("betas").at(1).as_double(),
@@ -74,10 +74,10 @@ TEST_CASE("adamw: twelve clipped steps follow torch", "[train][adamw]") {
         set_grad(parameters[i], grad);
       }
     }
-    const double norm = train::global_grad_norm(parameters);
+    const double norm = optim::global_grad_norm(parameters);
     CAPTURE(s);
     CHECK(std::abs(norm - g.at("norms").at(s).as_double()) <= 1e-6 * norm);
-    optimizer.step(o.at("lr").as_double(), train::clip_coefficient(norm, o.at("clip").as_double()));
+    optimizer.step(o.at("lr").as_double(), optim::clip_coefficient(norm, o.at("clip").as_double()));
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const auto want = numbers(g.at("after").at(s).at(i));
       const auto m = test::compare(test::to_vector(parameters[i].var.any()), want, 1e-6, 1e-6);
@@ -87,7 +87,7 @@ TEST_CASE("adamw: twelve clipped steps follow torch", "[train][adamw]") {
   }
 }
 
-TEST_CASE("adamw: a hundred steps agree with a double reference", "[train][adamw]") {
+TEST_CASE("adamw: a hundred steps agree with a double reference", "[optim][adamw]") {
   const std::int64_t n = 20001;  // more than one block, not a multiple of it
   const AdamWConfig config = {0.9, 0.999, 1e-8, 0.1};
   const auto start = test::normal(n, 1);
@@ -109,7 +109,7 @@ TEST_CASE("adamw: a hundred steps agree with a double reference", "[train][adamw
   REQUIRE(m.count == 0);
 }
 
-TEST_CASE("adamw: without a gradient the moments fade and the weight decays", "[train][adamw]") {
+TEST_CASE("adamw: without a gradient the moments fade and the weight decays", "[optim][adamw]") {
   const NamedParameter p = make_parameter("p", {1.0});
   AdamW optimizer({p}, {0.9, 0.999, 1e-8, 0.5});
   DoubleAdamW reference{{0.9, 0.999, 1e-8, 0.5}, 1.0};
@@ -126,7 +126,7 @@ TEST_CASE("adamw: without a gradient the moments fade and the weight decays", "[
   CHECK(got < 0.6f);  // neither the momentum nor the decay stopped with the gradient
 }
 
-TEST_CASE("adamw: a restored optimizer goes on with the same bits", "[train][adamw]") {
+TEST_CASE("adamw: a restored optimizer goes on with the same bits", "[optim][adamw]") {
   const auto start = test::normal(50, 3);
   const NamedParameter a = make_parameter("p", start);
   AdamW first({a}, {});
@@ -150,12 +150,12 @@ TEST_CASE("adamw: a restored optimizer goes on with the same bits", "[train][ada
   CHECK_THROWS_WITH(second.restore(3, state), Catch::Contains("lacks p.exp_avg_sq"));
 }
 
-TEST_CASE("adamw: refuses parameters that are not f32, by name", "[train][adamw]") {
+TEST_CASE("adamw: refuses parameters that are not f32, by name", "[optim][adamw]") {
   const NamedParameter p = {"model.norm.weight", parameter(Tensor<double>(Shape{2}, 1.0))};
   CHECK_THROWS_WITH(AdamW({p}, {}), Catch::Contains("model.norm.weight is f64"));
 }
 
-TEST_CASE("clip: the norm is exact over many elements and any number of threads", "[train][clip]") {
+TEST_CASE("clip: the norm is exact over many elements and any number of threads", "[optim][clip]") {
   const std::int64_t n = 100003;
   const auto values = test::normal(n, 5);
   const NamedParameter p = make_parameter("p", values), q = make_parameter("q", {1.0, 2.0});
@@ -167,7 +167,7 @@ TEST_CASE("clip: the norm is exact over many elements and any number of threads"
   std::vector<double> got;
   for (const int threads : {1, 2, 3}) {
     set_num_threads(threads);
-    got.push_back(train::global_grad_norm({p, q}));
+    got.push_back(optim::global_grad_norm({p, q}));
   }
   set_num_threads(before);
   CHECK(std::abs(got[0] - want) <= 1e-13 * want);
@@ -175,17 +175,17 @@ TEST_CASE("clip: the norm is exact over many elements and any number of threads"
   CHECK(got[0] == got[2]);
 }
 
-TEST_CASE("clip: the coefficient is that of torch, and 0 switches it off", "[train][clip]") {
-  CHECK(train::clip_coefficient(0.5, 1.0) == 1.0);
-  CHECK(train::clip_coefficient(1.0, 1.0) == 1.0 / (1.0 + 1e-6));
-  CHECK(train::clip_coefficient(4.0, 1.0) == 1.0 / (4.0 + 1e-6));
-  CHECK(train::clip_coefficient(4.0, 0.0) == 1.0);
+TEST_CASE("clip: the coefficient is that of torch, and 0 switches it off", "[optim][clip]") {
+  CHECK(optim::clip_coefficient(0.5, 1.0) == 1.0);
+  CHECK(optim::clip_coefficient(1.0, 1.0) == 1.0 / (1.0 + 1e-6));
+  CHECK(optim::clip_coefficient(4.0, 1.0) == 1.0 / (4.0 + 1e-6));
+  CHECK(optim::clip_coefficient(4.0, 0.0) == 1.0);
 }
 
-TEST_CASE("schedule: rates equal those of transformers", "[train][schedule]") {
+TEST_CASE("schedule: rates equal those of transformers", "[optim][schedule]") {
   const io::Json g = golden();
   for (const io::Json& s : g.at("schedules").items()) {
-    const train::Schedule schedule = {train::schedule_named(s.at("name").as_string()),
+    const optim::Schedule schedule = {optim::schedule_named(s.at("name").as_string()),
                                       s.at("lr").as_double(), s.at("warmup").as_int(),
                                       s.at("total").as_int()};
     std::vector<double> got;
@@ -196,14 +196,14 @@ TEST_CASE("schedule: rates equal those of transformers", "[train][schedule]") {
     CHECK(m.count == 0);
     CHECK((schedule.warmup == 0 || got[0] == 0.0));
   }
-  CHECK_THROWS_WITH(train::schedule_named("cosin"),
+  CHECK_THROWS_WITH(optim::schedule_named("cosin"),
                     Catch::Contains("'cosin', expected constant, linear or cosine"));
 }
 
-TEST_CASE("adamw: a frozen parameter neither moves nor decays", "[train][adamw]") {
+TEST_CASE("adamw: a frozen parameter neither moves nor decays", "[optim][adamw]") {
   const std::vector<NamedParameter> both = {{"a", parameter(Tensor<float>({3}, 1.0f))},
                                             {"b", parameter(Tensor<float>({3}, 1.0f))}};
-  train::AdamW optimizer(both, {.weight_decay = 0.1});
+  optim::AdamW optimizer(both, {.weight_decay = 0.1});
   both[1].var.set_grad_mode(GradMode::ignore);
   optimizer.step(0.5);
   REQUIRE(test::to_vector(both[0].var.any()) == std::vector<double>(3, 1.0f - 0.05f));

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Texts to measure a model on, as token sequences: what analyze looks at experts with, and verify
+// at logits.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/data/calibration.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <filesystem>
+#include <vector>
+
+#include <espalier/data/records.hpp>
+
+namespace espalier::data {
+
+struct CalibrationSet {
+  std::vector<std::vector<std::int32_t>> sequences;
+  std::int64_t tokens = 0;
+};
+
+/// A sequence per record (records.hpp), up to `max_tokens` in all (0: no limit); the last one is
+/// cut there. Conversations and prompts with responses have the tokens that training sees; a text
+/// has the special tokens that the tokenizer adds by default and no end behind it, since it may be
+/// a piece of a longer one.
+/// @throws FormatError naming the line
+[[nodiscard]] ESP_INLINE CalibrationSet read_calibration(const std::filesystem::path& path,
+                                                         const RecordEncoder& encoder,
+                                                         std::int64_t max_tokens) {
+  CalibrationSet set;
+  for (const Record& r : parse_records(io::read_text(path), path, encoder)) {
+    if (max_tokens > 0 && set.tokens >= max_tokens) break;
+    std::vector<std::int32_t> ids = r.kind == Record::Kind::text
+                                        ? encoder.encode(r.turns[0].content, true)
+                                        : encoder.encode_record(r).ids;
+    if (max_tokens > 0) {
+      const auto room = static_cast<std::size_t>(max_tokens - set.tokens);
+      if (ids.size() > room) ids.resize(room);
+    }
+    set.tokens += std::ssize(ids);
+    if (!ids.empty()) set.sequences.push_back(std::move(ids));
+  }
+  ESP_REQUIRE(set.tokens > 0, FormatError, path.string(), ": has no text to calibrate with");
+  return set;
+}
+
+}  // namespace espalier::data

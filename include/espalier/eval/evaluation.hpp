@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+// The evaluation of a checkpoint as an object: what the program evaluate does, for a program of
+// one's own.
+//   eval::Evaluation run({.model = "mixtral", .data = "data", .output = "results",
+//                         .tasks = {"arc:easy", "lambada"}});
+//   const io::Json summary = run.run_tasks();
+// Every answer is in a journal of the output folder as soon as it is known; with `resume` a run
+// goes on from there, and leaves the same bytes as one that was not interrupted.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/evaluation.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <espalier/eval/mmlu_pro.hpp>
+#include <espalier/eval/multiple_choice.hpp>
+#include <espalier/infer/load_engine.hpp>
+#include <espalier/text/chat_tokenizer.hpp>
+
+namespace espalier::eval {
+
+struct EvaluationConfig {
+  std::string model;    // checkpoint folder in Hugging Face layout
+  std::string adapter;  // PEFT adapter folder; empty: none
+  std::string data;     // folder with mmlu_pro/ and multiple_choice/
+  std::string text;     // JSONL of the task "loss" (data/records.hpp)
+  std::string output;   // folder for results and journals
+  /// mmlu_pro, loss, or files of data/multiple_choice by their names, such as arc:easy.
+  std::vector<std::string> tasks;
+  bool resume = false;
+
+  std::int64_t limit = -1;                         // questions per task; -1: all
+  int shots = -1;                                  // worked examples; -1: 5 for mmlu_pro, else 0
+  std::string rule = "current", subjects = "all";  // of mmlu_pro
+  int max_new_tokens = 0;                          // of mmlu_pro; 0: by its rule
+  std::int64_t max_length = 0;         // 0: by the rule of mmlu_pro; for loss what the model takes
+  std::string chat_template = "auto";  // for loss
+
+  infer::EngineOptions engine;
+  /// How the model computes, and what results call it.
+  infer::LoadEngine load = infer::load_engine<float, Cpu>;
+  std::string dtype = "f32", device = "cpu";
+};
+
+class Evaluation {
+ public:
+  /// Checks the tasks before it loads the model, then prepares the output folder.
+  /// @throws UsageError, FormatError, IoError
+  explicit Evaluation(EvaluationConfig config);
+  Evaluation(const Evaluation&) = delete;
+  Evaluation& operator=(const Evaluation&) = delete;
+
+  /// Runs the tasks in their order, writes summary.json and LightEval's results file.
+  /// @returns the summary: {"model": ..., "tasks": {...}}
+  io::Json run_tasks();
+  /// What run_tasks measured; mmlu_pro is in its summary only.
+  const std::vector<TaskResult>& results() const { return results_; }
+  /// eval/requests.hpp. @returns how many were answered
+  std::size_t answer_requests(const std::string& file);
+
+  /// Called as questions are done; may throw to end the run, which can be resumed.
+  std::function<void(const std::string& task, std::size_t done, std::size_t total)> progress;
+  /// Called after every forward pass; may throw likewise.
+  std::function<void()> on_pass;
+  /// Called with what a user should know about the data.
+  std::function<void(const std::string& line)> on_note;
+
+  const EvaluationConfig& config() const { return config_; }
+  std::int64_t tokens() const { return tokens_; }  // that went through the model
+  double begin_seconds() const { return begin_; }  // since 1970
+
+ private:
+  void load_tasks();
+  MmluProOptions mmlu_pro_options() const;
+  void prepare_model();
+  TaskResult held_out() const;
+  void add(TaskResult result);
+  io::Json describe_model() const;
+
+  EvaluationConfig config_;
+  double begin_;
+  std::int64_t tokens_ = 0;
+  std::optional<MmluProTask> mmlu_pro_;
+  std::map<std::string, ChoiceData> choices_;
+  std::optional<hub::Checkpoint> checkpoint_;
+  std::optional<text::ChatTokenizer> words_;
+  std::unique_ptr<infer::LanguageModel> engine_;
+  Session session_;
+  std::vector<TaskResult> results_;
+  io::Json summary_ = io::Json::object();
+};
+
+}  // namespace espalier::eval
+
+#ifdef ESP_BODIES
+#include <espalier/data/dataset.hpp>
+#include <espalier/eval/held_out_loss.hpp>
+#include <espalier/eval/lighteval_results.hpp>
+#include <espalier/eval/requests.hpp>
+#include <espalier/eval/run_file.hpp>
+#include <espalier/hub/fingerprint.hpp>
+
+namespace espalier::eval {
+
+namespace detail {
+inline std::string name_of_folder(const std::string& path) {
+  std::filesystem::path p = std::filesystem::absolute(path).lexically_normal();
+  if (!p.has_filename()) p = p.parent_path();
+  return p.filename().string();
+}
+}  // namespace detail
+
+ESP_INLINE Evaluation::Evaluation(EvaluationConfig config)
+    : config_(std::move(config)), begin_(seconds_since_1970()) {
+  load_tasks();
+  prepare_model();
+  io::create_folders(config_.output);
+}
+
+ESP_INLINE void Evaluation::load_tasks() {
+  for (const std::string& task : config_.tasks) {
+    ESP_REQUIRE(std::count(config_.tasks.begin(), config_.tasks.end(), task) == 1, UsageError,
+                "task ", task, " stands twice");
+    if (task == "loss") {
+      ESP_REQUIRE(!config_.text.empty(), UsageError, "task loss needs a JSONL file of texts");
+      continue;
+    }
+    ESP_REQUIRE(!config_.data.empty(), UsageError, "task ", task, " needs the data folder");
+    if (task == "mmlu_pro") {
+      mmlu_pro_.emplace(load_mmlu_pro_data(config_.data), mmlu_pro_options());
+    } else {
+      choices_[task] = load_choices(choice_file(config_.data, task));
+    }
+  }
+}
+
+ESP_INLINE MmluProOptions Evaluation::mmlu_pro_options() const {
+  MmluProOptions m;
+  m.rule = mmlu_pro_rule(config_.rule);
+  m.limits = limits_of(m.rule);
+  if (config_.shots >= 0) m.limits.shots = config_.shots;
+  if (config_.max_new_tokens > 0) m.limits.max_new_tokens = config_.max_new_tokens;
+  if (config_.max_length > 0) m.limits.max_length = static_cast<int>(config_.max_length);
+  m.limit = config_.limit;
+  m.subjects = config_.subjects;
+  return m;
+}
+
+ESP_INLINE void Evaluation::prepare_model() {
+  checkpoint_.emplace(config_.model);
+  words_ = text::ChatTokenizer::load(config_.model, config_.chat_template);
+  const text::Tokenizer& tokenizer = words_->tokenizer();
+  engine_ = config_.load(*checkpoint_, config_.adapter, tokenizer, config_.engine);
+  engine_->on_pass = [this](std::int64_t tokens) {
+    tokens_ += tokens;
+    if (on_pass) on_pass();
+  };
+  session_.model = engine_.get();
+  session_.encode = words_->encoder(checkpoint_->config().vocab_size);
+  session_.start = tokenizer.bos_id().value_or(tokenizer.eos_id().value_or(-1));
+  session_.max_length = checkpoint_->config().max_position_embeddings;
+  session_.model_name = detail::name_of_folder(config_.model);
+  if (!config_.adapter.empty()) {
+    session_.model_name += "+" + detail::name_of_folder(config_.adapter);
+  }
+  session_.fingerprint = hub::fingerprint_of_model(*checkpoint_, config_.adapter, config_.dtype);
+  session_.output = config_.output;
+  session_.resume = config_.resume;
+  session_.progress = [this](const std::string& task, std::size_t done, std::size_t total) {
+    if (progress) progress(task, done, total);
+  };
+}
+
+ESP_INLINE io::Json Evaluation::run_tasks() {
+  for (const std::string& task : config_.tasks) {
+    if (task == "mmlu_pro") {
+      summary_["mmlu_pro"] = mmlu_pro_->run(session_);
+    } else if (task == "loss") {
+      add(held_out());
+    } else {
+      const ChoiceOptions options{std::max(config_.shots, 0), config_.limit};
+      add(ChoiceTask(task, choices_.at(task), options).run(session_));
+    }
+  }
+  const RunDescription description{session_.model_name, config_.dtype, config_.device,
+                                   config_.limit,       begin_,        seconds_since_1970()};
+  if (!results_.empty()) write_lighteval_results(results_, description, config_.output);
+  io::Json all = io::Json::object();
+  all["model"] = describe_model();
+  all["tasks"] = summary_;
+  io::write_text(session_.output / "summary.json", io::dump(all, 2) + "\n");
+  return all;
+}
+
+ESP_INLINE std::size_t Evaluation::answer_requests(const std::string& file) {
+  return eval::answer_requests(session_, file, config_.limit);
+}
+
+ESP_INLINE void Evaluation::add(TaskResult result) {
+  io::Json& s = summary_[result.task];
+  s["shots"] = result.shots;
+  s["documents"] = result.documents;
+  detail::put_metrics(s, result);
+  results_.push_back(std::move(result));
+}
+
+ESP_INLINE TaskResult Evaluation::held_out() const {
+  const std::int64_t length = config_.max_length > 0 ? config_.max_length : session_.max_length;
+  const data::Dataset data = data::read_dataset(
+      config_.text, data::record_encoder(*words_, checkpoint_->config()), length);
+  for (const std::string& line : data.summary()) {
+    if (on_note) on_note(config_.text + ": " + line);
+  }
+  return held_out_loss(session_, data.examples, config_.limit);
+}
+
+/// Enough for tables over several models: how many experts, and why these.
+ESP_INLINE io::Json Evaluation::describe_model() const {
+  const DecoderConfig& c = checkpoint_->config();
+  io::Json m = io::Json::object();
+  m["name"] = session_.model_name;
+  m["fingerprint"] = session_.fingerprint;
+  m["dtype"] = config_.dtype;
+  m["layers"] = c.num_hidden_layers;
+  m["experts"] = c.mixture.experts;
+  m["experts_per_token"] = c.mixture.router.top_k;
+  m["weight_bytes"] = checkpoint_->total_bytes();
+  const std::filesystem::path plan = checkpoint_->folder() / "pruning_plan.json";
+  if (!std::filesystem::exists(plan)) return m;
+  const io::Json p = io::read_json(plan);
+  m["pruning"]["criterion"] = nullptr;
+  if (const io::Json* provenance = p.find_value("provenance")) {
+    if (const io::Json* criterion = provenance->find_value("criterion")) {
+      m["pruning"]["criterion"] = *criterion;
+    }
+  }
+  return m;
+}
+
+}  // namespace espalier::eval
+#endif

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything in infer/.
+#pragma once
+#ifdef __CUDACC__
+#error "espalier/infer.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <espalier/infer/decode.hpp>
+#include <espalier/infer/engine.hpp>
+#include <espalier/infer/language_model.hpp>
+#include <espalier/infer/load_engine.hpp>
+#include <espalier/infer/sampling.hpp>

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which token comes next, given the scores of all of them.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/infer/sampling.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include <espalier/core/inline.hpp>
+#include <espalier/tensor/tensor.hpp>
+
+namespace espalier::infer {
+
+struct SamplingOptions {
+  double temperature = 0;  // 0: always the most likely token
+  double top_p = 1;        // draw from the likeliest tokens that reach this probability together
+};
+
+/// The next token from its logits [V]: the best one, or a draw from the smallest set of most likely
+/// tokens whose probabilities reach top_p (Holtzman et al. 2019, arXiv:1904.09751). Among equals
+/// the lowest id comes first.
+/// @param uniform a random number in [0, 1)
+[[nodiscard]] ESP_INLINE std::int32_t sample(const Tensor<float>& logits,
+                                             const SamplingOptions& options, double uniform) {
+  const float* z = logits.data();
+  const auto vocabulary = static_cast<std::size_t>(logits.numel());
+  const auto best = static_cast<std::size_t>(std::max_element(z, z + vocabulary) - z);
+  if (options.temperature <= 0) return static_cast<std::int32_t>(best);
+  std::vector<double> p(vocabulary);
+  for (std::size_t i = 0; i < vocabulary; ++i) {
+    p[i] = std::exp((z[i] - z[best]) / options.temperature);
+  }
+  std::vector<std::int32_t> order(vocabulary);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+    return p[static_cast<std::size_t>(a)] > p[static_cast<std::size_t>(b)];
+  });
+  const auto probability = [&](std::size_t i) { return p[static_cast<std::size_t>(order[i])]; };
+  const double all = std::accumulate(p.begin(), p.end(), 0.0);
+  double kept = 0;
+  std::size_t count = 0;
+  while (count < order.size() && (count == 0 || kept < options.top_p * all)) {
+    kept += probability(count++);
+  }
+  double left = uniform * kept;
+  for (std::size_t i = 0; i < count; ++i) {
+    left -= probability(i);
+    if (left < 0) return order[i];
+  }
+  return order[count - 1];
+}
+
+}  // namespace espalier::infer

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// A text file of lines that grows while a program works, such as the log of a run: each line is
+// handed to the system as soon as it is known, and stands in the file whole or not at all. A line
+// that a killed process left torn is cut off when the file is opened again. One process writes at a
+// time.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/io/append_log.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <sys/file.h>
+
+#include <espalier/io/file.hpp>
+
+namespace espalier::io {
+
+class AppendLog {
+ public:
+  /// Opens the file, or creates it.
+  /// @throws IoError also if another process is writing it
+  ESP_INLINE explicit AppendLog(std::filesystem::path path)
+      : path_(std::move(path)), file_(path_, O_RDWR | O_APPEND | O_CREAT, "open") {
+    if (::flock(file_.get(), LOCK_EX | LOCK_NB) != 0) {
+      ESP_REQUIRE(errno != EWOULDBLOCK, IoError, path_.string(),
+                  ": another run is writing it; wait for it or choose another output folder");
+      detail::throw_errno(path_, "lock");
+    }
+    const std::string text = read_text(path_);
+    const std::size_t end = text.rfind('\n');
+    lines_ = text.substr(0, end == text.npos ? 0 : end + 1);
+    size_ = static_cast<off_t>(lines_.size());
+    if (lines_.size() < text.size() && ::ftruncate(file_.get(), size_) != 0) {
+      detail::throw_errno(path_, "write");
+    }
+  }
+
+  /// What stood in the file when it was opened, whole lines only.
+  const std::string& lines() const { return lines_; }
+
+  /// Adds `line` and a line feed.
+  /// @throws IoError if that failed; the file then ends with the line before
+  ESP_INLINE void append(std::string line) {
+    line += '\n';
+    for (std::size_t done = 0; done < line.size();) {
+      const ssize_t n = ::write(file_.get(), line.data() + done, line.size() - done);
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) {
+        const int code = n < 0 ? errno : ENOSPC;
+        (void)!::ftruncate(file_.get(), size_);
+        detail::throw_errno(path_, "write", code);
+      }
+      done += static_cast<std::size_t>(n);
+    }
+    size_ += static_cast<off_t>(line.size());
+  }
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  detail::FileDescriptor file_;
+  std::string lines_;
+  off_t size_ = 0;
+};
+
+}  // namespace espalier::io

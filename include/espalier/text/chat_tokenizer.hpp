@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checkpoint's tokenizer together with the chat template in use: one rule for training,
+// calibration, evaluation and generation, so that a model is asked in the words in which it was
+// taught.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/text/chat_tokenizer.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <espalier/core/inline.hpp>
+#include <espalier/io/fingerprint.hpp>
+#include <espalier/text/chat_template.hpp>
+#include <espalier/text/encode.hpp>
+#include <espalier/text/tokenizer.hpp>
+
+namespace espalier::text {
+
+/// Copies share the tokenizer.
+class ChatTokenizer {
+ public:
+  /// `asked`: "auto" for the template in `folder`, if it is a known one; "none"; or the name of one
+  /// that is built in, which takes the tokenizer's own texts for begin and end.
+  /// @throws UsageError for an unknown name; IoError, FormatError for the tokenizer
+  ESP_INLINE static ChatTokenizer load(const std::filesystem::path& folder,
+                                       const std::string& asked = "auto") {
+    ChatTokenizer words(Tokenizer::load(folder));
+    if (asked == "none") {
+      words.why_none_ = "no chat template was asked for";
+    } else if (asked == "auto") {
+      try {
+        words.chat_ = ChatTemplate::detect(folder);
+      } catch (const FormatError& e) {
+        words.why_none_ = e.what();
+      }
+    } else {
+      const auto text_of = [&](std::optional<std::int32_t> id, const char* fallback) {
+        return id ? words.tokenizer_.token(*id) : std::string(fallback);
+      };
+      words.chat_ = ChatTemplate::named(asked, text_of(words.tokenizer_.bos_id(), "<s>"),
+                                        text_of(words.tokenizer_.eos_id(), "</s>"));
+    }
+    return words;
+  }
+
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  const std::optional<ChatTemplate>& chat() const { return chat_; }
+  /// Why there is no template, where there is none.
+  const std::string& why_none() const { return why_none_; }
+  std::string template_name() const { return chat_ ? std::string(chat_->name()) : "none"; }
+
+  /// The ids of a conversation. @throws FormatError without a template
+  ESP_INLINE std::vector<std::int32_t> encode_chat(const std::vector<Message>& messages,
+                                                   bool add_generation_prompt) const {
+    ESP_REQUIRE(chat_, FormatError, why_none_);
+    return tokenizer_.encode(chat_->render(messages, add_generation_prompt), false);
+  }
+
+  /// Text to ids, all of them below `vocabulary`, the rows of the model's embedding.
+  Encode encoder(std::int64_t vocabulary) const {
+    return [tokenizer = tokenizer_, vocabulary](std::string_view text, bool add_special) {
+      std::vector<std::int32_t> ids = tokenizer.encode(text, add_special);
+      tokenizer.require_within(ids, vocabulary);
+      return ids;
+    };
+  }
+  /// Empty where there is no template.
+  RenderChat renderer() const {
+    if (!chat_) return {};
+    return [chat = *chat_](const std::vector<Message>& m) { return chat.render_segments(m); };
+  }
+
+  /// A fixed conversation as it is rendered here: what an adapter has learned to answer to. A
+  /// server whose template or tokenizer gives other ids will not match the training.
+  ESP_INLINE io::Json probe() const {
+    io::Json probe = io::Json::object();
+    probe["template"] = template_name();
+    if (!chat_) return probe;
+    const std::vector<Message> messages = {
+        {"user", "How many apples?"}, {"assistant", "Two."}, {"user", "And pears?"}};
+    io::Json list = io::Json::array();
+    for (const Message& m : messages) {
+      io::Json turn = io::Json::object();
+      turn["role"] = m.role;
+      turn["content"] = m.content;
+      list.push_back(turn);
+    }
+    probe["messages"] = list;
+    probe["text"] = chat_->render(messages, true);
+    probe["ids"] = io::Json::array(encode_chat(messages, true));
+    return probe;
+  }
+
+  /// Of the tokenizer's file and of what the template makes of a conversation.
+  ESP_INLINE std::string fingerprint() const {
+    io::Fingerprint print;
+    print.add(io::read_text(tokenizer_.file())).add(io::dump(probe()));
+    return print.text();
+  }
+
+ private:
+  explicit ChatTokenizer(Tokenizer tokenizer) : tokenizer_(std::move(tokenizer)) {}
+
+  Tokenizer tokenizer_;
+  std::optional<ChatTemplate> chat_;
+  std::string why_none_;
+};
+
+}  // namespace espalier::text
