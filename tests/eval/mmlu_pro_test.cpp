@@ -337,7 +337,8 @@ TEST_CASE("A journal of another model, prompt or selection is refused", "[eval]"
     }
     return "";
   };
-  CHECK(message([&] { mini.run(folder.path, false, 10); }).find("--resume") != std::string::npos);
+  CHECK(message([&] { mini.run(folder.path, false, 10); }).find("resume to go on") !=
+        std::string::npos);
   CHECK(message([&] { mini.run(folder.path, true, 10, "beef"); }).find("another model") !=
         std::string::npos);
   CHECK(message([&] { mini.run(folder.path, true, 4); }).find("not among the questions") !=

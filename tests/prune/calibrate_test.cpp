@@ -7,6 +7,7 @@
 
 #include "support/allclose.hpp"
 #include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/tiny_mixtral.hpp"
 
 using namespace espalier;

@@ -9,6 +9,7 @@
 
 #include <espalier/io/adapter.hpp>
 #include <espalier/io/jsonl.hpp>
+#include <espalier/train/fine_tune.hpp>
 
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
@@ -156,12 +157,12 @@ TEST_CASE("fine_tune: goes on only under the same arguments", "[train][fine_tune
   const std::string command = b.command("--steps 30 --save-every 2 --output " + out);
   CHECK(b.interrupted(command, out, 4, "KILL") != 0);
   CHECK(b.shell(command) == 1);
-  CHECK_THAT(b.last_line(), Catch::Contains("holds a run already; go on with --resume"));
+  CHECK_THAT(b.last_line(), Catch::Contains("holds a run already; resume it"));
   CHECK(b.shell(command + " --clip 0.5 --lora-r 4 --resume") == 2);
-  CHECK_THAT(b.last_line(), Catch::Contains("--lora-r was 8, is 4, --clip was 1.0, is 0.5"));
+  CHECK_THAT(b.last_line(), Catch::Contains("lora_r was 8, is 4, clip was 1.0, is 0.5"));
   test::write_bytes(b / "data.jsonl", "{\"text\": \"something else\"}\n");
   CHECK(b.shell(command + " --resume") == 2);
-  CHECK_THAT(b.last_line(), Catch::Contains("--data was"));
+  CHECK_THAT(b.last_line(), Catch::Contains("data was"));
 }
 
 TEST_CASE("fine_tune: does not go on over other weights, or with another tokenizer",
@@ -176,18 +177,20 @@ TEST_CASE("fine_tune: does not go on over other weights, or with another tokeniz
 
   const fs::path shard = fs::path(model) / "model-00002-of-00002.safetensors";
   const std::string bytes = test::read_bytes(shard);
-  std::string other = bytes;
-  other.back() ^= 1;  // the last bit but seven of the last weight
-  test::write_bytes(shard, other);
-  CHECK(b.shell(command + " --resume") == 2);
-  CHECK_THAT(b.last_line(), Catch::Contains("--model was"));
+  for (const std::size_t from_end : {std::size_t{1}, bytes.size() / 2, bytes.size() / 3}) {
+    std::string other = bytes;
+    other[bytes.size() - from_end] ^= 1;  // one bit of one weight
+    test::write_bytes(shard, other);
+    CHECK(b.shell(command + " --resume") == 2);
+    CHECK_THAT(b.last_line(), Catch::Contains("model was"));
+  }
   test::write_bytes(shard, bytes);
 
   const fs::path tokenizer = fs::path(model) / "tokenizer.json";
   const std::string words = test::read_bytes(tokenizer);
   test::write_bytes(tokenizer, words + " ");
   CHECK(b.shell(command + " --resume") == 2);
-  CHECK_THAT(b.last_line(), Catch::Contains("tokenizer and template of --model was"));
+  CHECK_THAT(b.last_line(), Catch::Contains("tokenizer and template was"));
   test::write_bytes(tokenizer, words);
   CHECK(b.shell(command + " --resume") == 0);
 }
@@ -205,6 +208,40 @@ TEST_CASE("fine_tune: continues an adapter with the adapter's own rank and targe
   CHECK(c.alpha == 5);
   CHECK(c.rslora);
   CHECK(b.shell(b.command("--adapter " + first + " --lora-r 4 --output " + second)) == 2);
+}
+
+TEST_CASE("fine_tune: a loop of one's own makes the program's adapter", "[train][fine_tune]") {
+  Bench b;
+  const fs::path program = b / "program", own = b / "own";
+  REQUIRE(b.shell(b.command("--steps 5 --lr 1e-2 --target q,w2 --lora-dropout 0.1 --save-every 2 "
+                            "--output " +
+                            program.string())) == 0);
+  train::FineTuneConfig config;
+  config.model = std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/model";
+  config.data = (b / "data.jsonl").string();
+  config.output = own.string();
+  config.lora.targets = {"q", "w2"};
+  config.lora.dropout = 0.1;
+  config.steps = 5;
+  config.lr = 1e-2;
+  config.max_length = 24;
+  config.batch_size = config.grad_accum = 2;
+  config.seed = 3;
+  config.save_every = 0;
+  {
+    train::FineTune run(config);
+    run.begin();
+    while (run.state().step < 3) CHECK(run.step().at("loss").as_double() > 0);
+    CHECK(run.save() == own / "checkpoint-3");
+  }
+  train::FineTune run(config);
+  run.begin(train::FineTune::Start::resume);
+  CHECK(run.resumed_from() == own / "checkpoint-3");
+  CHECK(run.state().step == 3);
+  while (!run.done()) run.step();
+  run.finish();
+  CHECK(test::read_bytes(own / kTensors) == test::read_bytes(program / kTensors));
+  CHECK(log_of(own) == log_of(program));
 }
 
 TEST_CASE("fine_tune: what is wrong is said in one line", "[train][fine_tune]") {
