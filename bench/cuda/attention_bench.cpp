@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Causal grouped-query attention in bf16 over packed segments, forward and backward, beside the
-// plain rung; and decoding: one row of each of 16 sequences against the keys of its cache, which is
-// bounded by memory.
+// plain implementation; and decoding: one row of each of 16 sequences against the keys of its
+// cache, which is bounded by memory.
 //   cuda_attention_bench [--only NAME] [--reps 30] [--alike 5] [--json]
 #include <espalier/kernels/attention.hpp>
 #include <espalier/kernels/attention_plain.hpp>

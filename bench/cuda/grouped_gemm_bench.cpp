@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix products of an expert layer in bf16: up [R, H] to [R, F], down, their gradients of
-// inputs (nn) and of weights (tn, into f32); first by the rung that is taken without a workspace,
-// then by wgmma, where the GPU has it. Peers are a loop of cuBLAS over the experts that have rows,
-// with sizes that the host knows, and, on uniform loads, the plain rung.
+// inputs (nn) and of weights (tn, into f32); first by the implementation that is taken without a
+// workspace, then by wgmma, where the GPU has it. Peers are a loop of cuBLAS over the experts that
+// have rows, with sizes that the host knows, and, on uniform loads, the plain implementation.
 //   cuda_grouped_gemm_bench [--only NAME] [--reps 30] [--alike 5] [--json]
 #include <espalier/kernels/grouped_gemm.hpp>
 #include <espalier/kernels/grouped_gemm_plain.hpp>
@@ -95,12 +95,13 @@ class Product {
     return layout_ == Layout::nt ? rows(nt) : rows(nn);
   }
 #define ESP_CALL(f) [](auto... arguments) { return kernels::f(arguments...); }
-#define ESP_RUNG(prefix) launch(ESP_CALL(prefix##_nt), ESP_CALL(prefix##_nn), ESP_CALL(prefix##_tn))
+#define ESP_IMPLEMENTATION(prefix) \
+  launch(ESP_CALL(prefix##_nt), ESP_CALL(prefix##_nn), ESP_CALL(prefix##_tn))
   cudaError_t ours() const {
-    return ESP_RUNG(grouped_gemm);
+    return ESP_IMPLEMENTATION(grouped_gemm);
   }
   cudaError_t plain() const {
-    return ESP_RUNG(grouped_gemm_plain);
+    return ESP_IMPLEMENTATION(grouped_gemm_plain);
   }
 
   cudaError_t wgmma() const {

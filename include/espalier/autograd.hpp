@@ -3,8 +3,9 @@
 #pragma once
 
 #include <espalier/autograd/accumulate.hpp>
+#include <espalier/autograd/backward_pass.hpp>
 #include <espalier/autograd/checkpoint.hpp>
+#include <espalier/autograd/launch.hpp>
 #include <espalier/autograd/node.hpp>
 #include <espalier/autograd/node_map.hpp>
-#include <espalier/autograd/sweep.hpp>
 #include <espalier/autograd/var.hpp>

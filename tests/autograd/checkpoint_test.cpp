@@ -197,7 +197,7 @@ TEST_CASE("checkpoint: misuse is refused", "[autograd][checkpoint]") {
   const V once = sum(checkpoint([](const V& x) { return add(x, x); }, a));
   backward(once);
   REQUIRE_THROWS_WITH(backward(once),
-                      "backward: the graph through 'sum' was already swept; run the forward again");
+                      "backward: the graph through 'sum' was already used; run the forward again");
 }
 
 TEST_CASE("checkpoint: a further layer costs the memory of its input", "[autograd][checkpoint]") {

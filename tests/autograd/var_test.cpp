@@ -57,20 +57,20 @@ TEST_CASE("backward: misuse is refused", "[autograd][var]") {
   REQUIRE(!a.grad());
   backward(y);
   REQUIRE_THROWS_WITH(backward(y),
-                      "backward: the graph through 'sum' was already swept; run the forward again");
+                      "backward: the graph through 'sum' was already used; run the forward again");
   REQUIRE_THROWS_WITH(y.set_grad_mode(GradMode::ignore),
                       "set_grad_mode: the value is no parameter");
   REQUIRE_THROWS_WITH(constant.set_grad_mode({}), "set_grad_mode: the value is no parameter");
 }
 
-TEST_CASE("backward: a graph swept in part gives no gradient at all", "[autograd][var]") {
+TEST_CASE("backward: a graph used in part gives no gradient at all", "[autograd][var]") {
   const V a = leaf({1, 2}), b = leaf({3, 4});
   const V shared = scale(a, 2);
   backward(sum(shared));
   const V other = add(shared, b);
   REQUIRE_THROWS_WITH(
       backward(sum(other)),
-      "backward: the graph through 'scale' was already swept; run the forward again");
+      "backward: the graph through 'scale' was already used; run the forward again");
   REQUIRE(!b.grad());
   REQUIRE(grad_of(a) == Values{2, 2});
 }
@@ -115,7 +115,8 @@ TEST_CASE("backward: values used many times have the gradient of the formula", "
   check(double{});
 }
 
-TEST_CASE("backward: leaves accumulate, overwrite or ignore as the sweep says", "[autograd][var]") {
+TEST_CASE("backward: leaves accumulate, overwrite or ignore as the backward pass says",
+          "[autograd][var]") {
   const V a = leaf({1, 2}), b = leaf({3, 4});
   const auto loss = [&] { return sum(add(scale(a, 2), scale(add(a, b), 3))); };
   backward(loss());
@@ -135,7 +136,7 @@ TEST_CASE("backward: leaves accumulate, overwrite or ignore as the sweep says", 
   REQUIRE(grad_of(a) == Values{7, 8});
 }
 
-TEST_CASE("backward: a leaf's own mode goes before that of the sweep", "[autograd][var]") {
+TEST_CASE("backward: a leaf's own mode goes before that of the backward pass", "[autograd][var]") {
   const V a = leaf({1, 2}), b = leaf({3, 4});
   const auto loss = [&] { return sum(add(a, b)); };
   a.set_grad_mode(GradMode::overwrite);
@@ -187,7 +188,7 @@ TEST_CASE("backward: nothing is computed for leaves that ignore", "[autograd][va
   const V unused = y();
   backward(unused, {.mode = GradMode::ignore});
   REQUIRE(asked.size() == 1);
-  backward(unused);  // what a sweep had no use for is still there
+  backward(unused);  // unused saved tensors are still there
   REQUIRE(asked.size() == 2);
   REQUIRE(grad_of(a) == Values{5, 5});
 

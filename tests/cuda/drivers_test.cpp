@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // fine_tune, analyze and evaluate with --device cuda, in the simulator, against --device cpu: what
-// they write is the same to rounding.
+// they write is the same to rounding. README.md's first program with D = Cuda.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -37,6 +37,18 @@ std::vector<io::Json> lines_of(const fs::path& file) {
 }
 
 }  // namespace
+
+TEST_CASE("README.md: the first program prints with D = Cuda what it prints with D = Cpu",
+          "[cuda][drivers]") {
+  const test::TemporaryFolder folder;
+  REQUIRE(run(folder.path(), "first_program", "") == 0);
+  const auto bin = std::string(ESPALIER_BIN_DIR) + "/00_first_program";
+  REQUIRE(std::system(("'" + bin + "' > '" + (folder.path() / "cpu.txt").string() + "'").c_str()) ==
+          0);
+  const std::string text = test::read_bytes(folder.path() / "log.txt");
+  CHECK(text.rfind("token 0 -> expert 1 (0.73) and expert 2 (0.27)\n", 0) == 0);
+  CHECK(text == test::read_bytes(folder.path() / "cpu.txt"));
+}
 
 TEST_CASE("drivers on the device Cuda: a tiny model is trained, scored and evaluated as on the CPU",
           "[cuda][drivers]") {

@@ -136,7 +136,7 @@ TEMPLATE_TEST_CASE("device Cuda: linear with LoRA and dropout as on the CPU", "[
   });
 }
 
-// Ranks and widths of the tensor-core rung where T has 2 bytes, and of none.
+// Ranks and widths of the tensor-core implementation where T has 2 bytes, and of none.
 TEMPLATE_TEST_CASE("device Cuda: experts with LoRA as on the CPU, gradients of a pair with them",
                    "[cuda]", DEVICE_TYPES) {
   using T = TestType;
@@ -205,8 +205,8 @@ TEMPLATE_TEST_CASE("device Cuda: attention with sinks of segments that continue 
   cpu::attention_forward<T>(work(q.data(), k.data(), v.data(), want.data()), heads, sinks);
   const auto on_q = to<Cuda>(q), on_k = to<Cuda>(k), on_v = to<Cuda>(v);
   const Tensor<T, Cuda> got(q.shape());
-  launch_attention(Cuda{}, work(on_q.data(), on_k.data(), on_v.data(), got.data()), heads,
-                   to<Cuda>(sinks));
+  cached_attention<Cuda>(work(on_q.data(), on_k.data(), on_v.data(), got.data()), heads,
+                         to<Cuda>(sinks));
   require_close_runs(to_vector(to<Cpu>(got)), to_vector(want), dtype_of<T>::value);
 }
 

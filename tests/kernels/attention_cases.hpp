@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every rung of attention is tried on. A rung is a struct with the type T of its elements, the
-// multiple kAlign and the most kWidest that a head_dim must be of, forward and backward.
+// What every implementation of attention is tried on. An implementation is a struct with the type T
+// of its elements, the multiple kAlign and the most kWidest that a head_dim must be of, forward and
+// backward.
 #pragma once
 
 #include <espalier/kernels/attention.cuh>
@@ -92,12 +93,13 @@ inline std::vector<double> log_sums(const std::vector<double>& q, const std::vec
   return of;
 }
 
-/// Forward and backward of a rung against the reference, the same bits in every schedule.
-template <class Rung>
+/// Forward and backward of an implementation against the reference, the same bits in every
+/// schedule.
+template <class Impl>
 void check_attention(AttentionProblem c) {
-  using T = typename Rung::T;
+  using T = typename Impl::T;
   c.head_dim =
-      std::min(Rung::kWidest, (c.head_dim + Rung::kAlign - 1) / Rung::kAlign * Rung::kAlign);
+      std::min(Impl::kWidest, (c.head_dim + Impl::kAlign - 1) / Impl::kAlign * Impl::kAlign);
   CAPTURE(c.offsets, c.heads, c.kv_heads, c.head_dim, c.window);
   const std::int64_t n = c.rows(), of_q = n * c.heads * c.head_dim,
                      of_k = n * c.kv_heads * c.head_dim;
@@ -111,13 +113,13 @@ void check_attention(AttentionProblem c) {
     Buffer<T> bq(q), bk(k), bv(v), bdy(dy), y(of_q), dq(of_q), dk(of_k), dv(of_k);
     Buffer<float> log_sum(n * c.heads), dots(n * c.heads);
     const auto segments = packed<T>(c, bk.data(), bv.data());
-    REQUIRE(Rung::forward(y.data(), log_sum.data(), bq.data(), segments.data(), c.sizes(),
+    REQUIRE(Impl::forward(y.data(), log_sum.data(), bq.data(), segments.data(), c.sizes(),
                           nullptr) == cudaSuccess);
     require_close(y, want, rtol, rtol);
     require_close(log_sum, lse, kernel_tol<float>(c.head_dim), kernel_tol<float>(64));
     // The reference's y, so that only the backward pass is on trial.
     Buffer<T> exact_y(want);
-    REQUIRE(Rung::backward(dq.data(), dk.data(), dv.data(), dots.data(), bdy.data(), exact_y.data(),
+    REQUIRE(Impl::backward(dq.data(), dk.data(), dv.data(), dots.data(), bdy.data(), exact_y.data(),
                            log_sum.data(), bq.data(), segments.data(), c.sizes(),
                            nullptr) == cudaSuccess);
     require_close(dq, grads.dq, rtol, 4 * rtol);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every rung of attention against the double-precision reference, under every schedule.
+// Every implementation of attention against the double-precision reference, under every schedule.
 #include "attention_cases.hpp"
 
 using namespace espalier;
@@ -12,11 +12,11 @@ using F16 = __half;
 
 }  // namespace
 
-#define ESP_RUNGS \
+#define ESP_IMPLEMENTATIONS \
   Plain<float>, Plain<Bf16>, Plain<F16>, Mma<Bf16>, Mma<F16>, (Mma<Bf16, kernels::kFewRows>)
 
 TEMPLATE_TEST_CASE("attention: forward and backward follow the reference", "[kernels][attention]",
-                   ESP_RUNGS) {
+                   ESP_IMPLEMENTATIONS) {
   check_attention<TestType>({{0, 0}, 2, 1, 8, 0});
   check_attention<TestType>({{0, 1}, 1, 1, 1, 0});
   check_attention<TestType>({{0, 9, 9, 20}, 4, 2, 33, 0});

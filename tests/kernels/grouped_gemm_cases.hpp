@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every rung of the grouped matrix product is tried on: all layouts against plain loops in
-// double. A rung is a struct with the types C, A, B, the multiple kAlign that its sizes must be of,
-// and nt, nn, tn.
+// What every implementation of the grouped matrix product is tried on: all layouts against plain
+// loops in double. An implementation is a struct with the types C, A, B, the multiple kAlign that
+// its sizes must be of, and nt, nn, tn.
 #pragma once
 
 #include <algorithm>
@@ -82,11 +82,11 @@ void require_product(const Buffer<C>& c, const std::vector<double>& want, std::i
 }
 
 // nt or nn of rows of groups against the loop.
-template <class Rung, bool kTransposed>
+template <class Impl, bool kTransposed>
 void check_rows(const Problem& p) {
-  using C = typename Rung::C;
-  using A = typename Rung::A;
-  using B = typename Rung::B;
+  using C = typename Impl::C;
+  using A = typename Impl::A;
+  using B = typename Impl::B;
   const Groups& g = p.groups;
   CAPTURE(g.name, p.n, p.k, p.alpha, p.beta, kTransposed);
   const auto a_values = normal_as<A>(g.used() * p.k, 1);
@@ -120,9 +120,9 @@ void check_rows(const Problem& p) {
     if (p.beta != 0) std::copy_n(Buffer<C>(before).data(), before.size(), c.data());
     const auto run = [&](auto... arguments) {
       if constexpr (kTransposed) {
-        return Rung::nt(arguments...);
+        return Impl::nt(arguments...);
       } else {
-        return Rung::nn(arguments...);
+        return Impl::nn(arguments...);
       }
     };
     const cudaError_t error = run(c.data(), std::as_const(a).data(), b.in(), offsets.data(),
@@ -138,11 +138,11 @@ void check_rows(const Problem& p) {
 }
 
 // tn: a, b [R, m], [R, n].
-template <class Rung>
+template <class Impl>
 void check_tn(const Problem& p) {
-  using C = typename Rung::C;
-  using A = typename Rung::A;
-  using B = typename Rung::B;
+  using C = typename Impl::C;
+  using A = typename Impl::A;
+  using B = typename Impl::B;
   const Groups& g = p.groups;
   const std::int64_t m = p.k;
   CAPTURE(g.name, m, p.n, p.alpha, p.beta);
@@ -171,7 +171,7 @@ void check_tn(const Problem& p) {
   same_in_every_schedule([&] {
     Matrices<C> c(std::vector<std::vector<double>>(static_cast<std::size_t>(g.count()), before));
     const cudaError_t error =
-        Rung::tn(c.pointers.data(), std::as_const(a).data(), std::as_const(b).data(),
+        Impl::tn(c.pointers.data(), std::as_const(a).data(), std::as_const(b).data(),
                  offsets.data(), g.count(), m, p.n, p.alpha, p.beta, nullptr);
     REQUIRE(error == cudaSuccess);
     std::string bytes;
@@ -183,10 +183,10 @@ void check_tn(const Problem& p) {
   });
 }
 
-// Sizes up to a multiple of what the rung needs.
-template <class Rung>
+// Sizes up to a multiple of what the implementation needs.
+template <class Impl>
 std::int64_t fit(std::int64_t size) {
-  return (size + Rung::kAlign - 1) / Rung::kAlign * Rung::kAlign;
+  return (size + Impl::kAlign - 1) / Impl::kAlign * Impl::kAlign;
 }
 
 }  // namespace espalier::test

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One matrix product per expert, in all layouts and on every rung, against plain loops in double.
+// One matrix product per expert, in all layouts and on every implementation, against plain loops in
+// double.
 #include <espalier/kernels/grouped_gemm.cuh>
 
 #include "grouped_gemm_cases.hpp"
@@ -52,70 +53,70 @@ struct Mma {
   }
 };
 
-#define ESP_MMA_RUNGS (Mma<Bf16, Bf16>), (Mma<float, Bf16>), (Mma<F16, F16>), (Mma<float, F16>)
-#define ESP_ROWS_RUNGS                                                                   \
+#define ESP_MMA_NAMES (Mma<Bf16, Bf16>), (Mma<float, Bf16>), (Mma<F16, F16>), (Mma<float, F16>)
+#define ESP_ROWS_NAMES                                                                   \
   (Plain<float, float, float>), (Plain<float, float, Bf16>), (Plain<float, float, F16>), \
       (Plain<Bf16, Bf16, Bf16>), (Plain<float, Bf16, Bf16>), (Plain<F16, F16, F16>),     \
-      (Plain<float, F16, F16>), ESP_MMA_RUNGS
-#define ESP_TN_RUNGS \
-  (Plain<float, float, float>), (Plain<float, Bf16, Bf16>), (Plain<float, F16, F16>), ESP_MMA_RUNGS
+      (Plain<float, F16, F16>), ESP_MMA_NAMES
+#define ESP_TN_NAMES \
+  (Plain<float, float, float>), (Plain<float, Bf16, Bf16>), (Plain<float, F16, F16>), ESP_MMA_NAMES
 
 }  // namespace
 
 // Types differ in the conversion of elements alone: one each is enough here.
 TEMPLATE_TEST_CASE("grouped_gemm: rows times the weights of their expert",
                    "[kernels][grouped_gemm]", (Plain<Bf16, Bf16, Bf16>), (Mma<Bf16, Bf16>)) {
-  using Rung = TestType;
+  using Impl = TestType;
   for (const Groups& g : all_groups()) {
     if (g.count() > 100) continue;  // a block for each takes its time here; 70 are among the cases
-    check_rows<Rung, true>({g, fit<Rung>(23), fit<Rung>(37), 1, 0});
-    check_rows<Rung, false>({g, fit<Rung>(23), fit<Rung>(37), 1, 0});
+    check_rows<Impl, true>({g, fit<Impl>(23), fit<Impl>(37), 1, 0});
+    check_rows<Impl, false>({g, fit<Impl>(23), fit<Impl>(37), 1, 0});
   }
 }
 
 TEMPLATE_TEST_CASE("grouped_gemm: sizes off and on the tiles, k of 0, alpha and beta",
-                   "[kernels][grouped_gemm]", ESP_ROWS_RUNGS) {
-  using Rung = TestType;
+                   "[kernels][grouped_gemm]", ESP_ROWS_NAMES) {
+  using Impl = TestType;
   const Groups g = groups_of("", {66, 0, 3}, 2);
   for (const auto& [n, k] : {std::pair{1, 1}, {64, 16}, {64, 32}, {129, 130}, {7, 0}, {0, 5}}) {
-    check_rows<Rung, true>({g, fit<Rung>(n), fit<Rung>(k), 1, 0});
-    check_rows<Rung, false>({g, fit<Rung>(n), fit<Rung>(k), -2, 0});
+    check_rows<Impl, true>({g, fit<Impl>(n), fit<Impl>(k), 1, 0});
+    check_rows<Impl, false>({g, fit<Impl>(n), fit<Impl>(k), -2, 0});
   }
   for (const float beta : {1.0f, 0.25f}) {
     for (const int k : {40, 0}) {
-      check_rows<Rung, true>({g, fit<Rung>(9), fit<Rung>(k), 0.5f, beta});
-      check_rows<Rung, false>({g, fit<Rung>(9), fit<Rung>(k), 0.5f, beta});
+      check_rows<Impl, true>({g, fit<Impl>(9), fit<Impl>(k), 0.5f, beta});
+      check_rows<Impl, false>({g, fit<Impl>(9), fit<Impl>(k), 0.5f, beta});
     }
   }
 }
 
 TEMPLATE_TEST_CASE("grouped_gemm: gradients of the weights of every expert",
-                   "[kernels][grouped_gemm]", ESP_TN_RUNGS) {
-  using Rung = TestType;
+                   "[kernels][grouped_gemm]", ESP_TN_NAMES) {
+  using Impl = TestType;
   for (const Groups& g : all_groups()) {  // experts without rows get zeros
-    if (g.count() > 100 && Rung::kAlign > 1) continue;
-    const std::int64_t m = fit<Rung>(g.count() > 100 ? 2 : 9), n = fit<Rung>(5);
-    check_tn<Rung>({g, n, m, 1, 0});
+    if (g.count() > 100 && Impl::kAlign > 1) continue;
+    const std::int64_t m = fit<Impl>(g.count() > 100 ? 2 : 9), n = fit<Impl>(5);
+    check_tn<Impl>({g, n, m, 1, 0});
   }
   const Groups g = groups_of("", {66, 0, 3, 32}, 2);
   for (const auto& [m, n] : {std::pair{1, 1}, {65, 7}, {64, 130}, {0, 3}}) {
-    check_tn<Rung>({g, fit<Rung>(n), fit<Rung>(m), 0.5f, 1});
+    check_tn<Impl>({g, fit<Impl>(n), fit<Impl>(m), 0.5f, 1});
   }
-  check_tn<Rung>({g, fit<Rung>(9), fit<Rung>(5), -2, 0.25f});
+  check_tn<Impl>({g, fit<Impl>(9), fit<Impl>(5), -2, 0.25f});
 }
 
 TEMPLATE_TEST_CASE("grouped_gemm: small integers to the bit", "[kernels][grouped_gemm]",
-                   ESP_ROWS_RUNGS) {
-  using Rung = TestType;
-  using C = typename Rung::C;
+                   ESP_ROWS_NAMES) {
+  using Impl = TestType;
+  using C = typename Impl::C;
   const Groups g = groups_of("", {70, 0, 3});
-  const std::int64_t n = fit<Rung>(67), k = fit<Rung>(35);  // sums up to 160: exact also in bf16
+  const std::int64_t n = fit<Impl>(67), k = fit<Impl>(35);  // sums up to 160: exact also in bf16
   const auto a_values = rounded_integers(g.rows * k, 7), b_values = rounded_integers(n * k, 3);
-  const Buffer<typename Rung::A> a(a_values);
-  const Matrices<typename Rung::B> b({b_values, {}, b_values});
+  const Buffer<typename Impl::A> a(a_values);
+  const Matrices<typename Impl::B> b({b_values, {}, b_values});
   const auto offsets = buffer_of(g.offsets);
   Buffer<C> c(g.rows * n);
-  REQUIRE(Rung::nt(c.data(), a.data(), b.in(), offsets.data(), g.count(), g.rows, n, k, 1.0f, 0.0f,
+  REQUIRE(Impl::nt(c.data(), a.data(), b.in(), offsets.data(), g.count(), g.rows, n, k, 1.0f, 0.0f,
                    nullptr) == cudaSuccess);
   std::vector<double> want;
   for (std::int64_t r = 0; r < g.rows; ++r) {
@@ -131,18 +132,18 @@ TEMPLATE_TEST_CASE("grouped_gemm: small integers to the bit", "[kernels][grouped
 TEMPLATE_TEST_CASE("grouped_gemm: a NaN stays in its row, infinity is no zero",
                    "[kernels][grouped_gemm]", (Plain<float, float, float>),
                    (Plain<Bf16, Bf16, Bf16>), (Mma<Bf16, Bf16>)) {
-  using Rung = TestType;
+  using Impl = TestType;
   const Groups g = groups_of("", {3, 2});
-  const std::int64_t n = fit<Rung>(5), k = fit<Rung>(3);
-  auto a_values = normal_as<typename Rung::A>(g.rows * k, 1);
+  const std::int64_t n = fit<Impl>(5), k = fit<Impl>(3);
+  auto a_values = normal_as<typename Impl::A>(g.rows * k, 1);
   a_values[1 * k] = std::nan("");
-  auto b_values = normal_as<typename Rung::B>(n * k, 2);
+  auto b_values = normal_as<typename Impl::B>(n * k, 2);
   b_values[2] = INFINITY;
-  const Buffer<typename Rung::A> a(a_values);
-  const Matrices<typename Rung::B> b({normal_as<typename Rung::B>(n * k, 3), b_values});
+  const Buffer<typename Impl::A> a(a_values);
+  const Matrices<typename Impl::B> b({normal_as<typename Impl::B>(n * k, 3), b_values});
   const auto offsets = buffer_of(g.offsets);
-  Buffer<typename Rung::C> c(g.rows * n);
-  REQUIRE(Rung::nt(c.data(), a.data(), b.in(), offsets.data(), 2, g.rows, n, k, 1.0f, 0.0f,
+  Buffer<typename Impl::C> c(g.rows * n);
+  REQUIRE(Impl::nt(c.data(), a.data(), b.in(), offsets.data(), 2, g.rows, n, k, 1.0f, 0.0f,
                    nullptr) == cudaSuccess);
   const auto got = c.values();
   for (std::int64_t r = 0; r < g.rows; ++r) {
@@ -178,7 +179,7 @@ TEST_CASE("grouped_gemm: more than 2^31 elements", "[kernels][grouped_gemm]") {
 }
 
 #ifndef ESP_ON_GPU  // nobody names the kernels there
-TEST_CASE("grouped_gemm: the rung is chosen by types, sizes and alignment",
+TEST_CASE("grouped_gemm: the implementation is chosen by types, sizes and alignment",
           "[kernels][grouped_gemm]") {
   const auto kernel_of = [](std::int64_t n, std::int64_t k, std::int64_t offset, auto zero) {
     using T = decltype(zero);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The rung for wgmma and the copy engine, against plain loops in double: what the other rungs are
+// The implementation with wgmma and TMA, against plain loops in double: what the other ones are
 // tried on, and sizes around its own tiles, k steps and stages. On a GPU of another kind the front
-// takes the mma rung in its place.
+// takes the mma implementation in its place.
 #include <espalier/kernels/grouped_gemm.cuh>
 #include <tuple>
 
@@ -50,54 +50,55 @@ struct Wgmma {
   }
 };
 
-#define ESP_RUNGS (Wgmma<Bf16, Bf16>), (Wgmma<float, Bf16>), (Wgmma<F16, F16>), (Wgmma<float, F16>)
+#define ESP_IMPLEMENTATIONS \
+  (Wgmma<Bf16, Bf16>), (Wgmma<float, Bf16>), (Wgmma<F16, F16>), (Wgmma<float, F16>)
 
 }  // namespace
 
 TEST_CASE("grouped_gemm_wgmma: rows times the weights of their expert", "[kernels][grouped_gemm]") {
-  using Rung = Wgmma<Bf16, Bf16>;
+  using Impl = Wgmma<Bf16, Bf16>;
   for (const Groups& g : all_groups()) {
     if (g.count() > 100) continue;
-    check_rows<Rung, true>({g, 24, 40, 1, 0});
-    check_rows<Rung, false>({g, 24, 40, 1, 0});
+    check_rows<Impl, true>({g, 24, 40, 1, 0});
+    check_rows<Impl, false>({g, 24, 40, 1, 0});
   }
 }
 
 TEST_CASE("grouped_gemm_wgmma: sizes off and on tiles, steps and stages",
           "[kernels][grouped_gemm]") {
-  using Rung = Wgmma<Bf16, Bf16>;
+  using Impl = Wgmma<Bf16, Bf16>;
   // More row tiles than a band has, more tiles than blocks, more steps than stages.
   const Groups g = groups_of("", {130, 0, 3, 128}, 2);
   for (const auto& [n, k] : {std::pair{256, 64}, {8, 8}, {264, 328}, {520, 72}, {16, 0}, {0, 16}}) {
-    check_rows<Rung, true>({g, n, k, 1, 0});
-    check_rows<Rung, false>({g, n, k, -2, 0});
+    check_rows<Impl, true>({g, n, k, 1, 0});
+    check_rows<Impl, false>({g, n, k, -2, 0});
   }
-  check_rows<Rung, true>({groups_of("", {1200, 5}), 264, 8, 1, 0});
+  check_rows<Impl, true>({groups_of("", {1200, 5}), 264, 8, 1, 0});
 }
 
 TEMPLATE_TEST_CASE("grouped_gemm_wgmma: types, alpha and beta", "[kernels][grouped_gemm]",
-                   ESP_RUNGS) {
-  using Rung = TestType;
+                   ESP_IMPLEMENTATIONS) {
+  using Impl = TestType;
   const Groups g = groups_of("", {66, 0, 3}, 2);
   for (const int k : {72, 0}) {
-    check_rows<Rung, true>({g, 40, k, 0.5f, 0.25f});
-    check_rows<Rung, false>({g, 40, k, -2, 1});
-    if constexpr (std::is_same_v<typename Rung::C, float>) {
-      check_tn<Rung>({g, 40, 72, 0.5f, k == 0 ? 0.0f : 0.25f});
+    check_rows<Impl, true>({g, 40, k, 0.5f, 0.25f});
+    check_rows<Impl, false>({g, 40, k, -2, 1});
+    if constexpr (std::is_same_v<typename Impl::C, float>) {
+      check_tn<Impl>({g, 40, 72, 0.5f, k == 0 ? 0.0f : 0.25f});
     }
   }
 }
 
 TEST_CASE("grouped_gemm_wgmma: gradients of the weights of every expert",
           "[kernels][grouped_gemm]") {
-  using Rung = Wgmma<float, Bf16>;
+  using Impl = Wgmma<float, Bf16>;
   for (const Groups& g : all_groups()) {  // experts without rows get zeros
     if (g.count() > 100) continue;
-    check_tn<Rung>({g, 8, 16, 1, 0});
+    check_tn<Impl>({g, 8, 16, 1, 0});
   }
   const Groups g = groups_of("", {66, 0, 3, 320}, 2);
   for (const auto& [m, n] : {std::pair{128, 256}, {136, 264}, {8, 520}, {0, 8}}) {
-    check_tn<Rung>({g, n, m, 0.5f, 1});
+    check_tn<Impl>({g, n, m, 0.5f, 1});
   }
 }
 

@@ -26,7 +26,7 @@ enum class Fault {
   bytes,           // announces fewer bytes than are copied
   read_early,      // looks at the sums without waiting
   registers,       // adds without a fence
-  barrier_unseen,  // makes barriers that the copy engine does not see
+  barrier_unseen,  // makes barriers that TMA does not see
   map_unseen,      // uses a map of a kernel without acquiring it
   disagree,        // threads of the warpgroup name different operands
   misaligned,      // a box at 512
@@ -204,7 +204,7 @@ TEST_CASE("hopper: what nobody waited for is NaN", "[kernels][simulator]") {
   });
 }
 
-TEST_CASE("hopper: a stage that is filled, or read, out of turn spoils the sums",
+TEST_CASE("hopper: a stage that is filled, or read, out of order spoils the sums",
           "[kernels][simulator]") {
   simulator::for_each_schedule(
       [](simulator::Schedule) { REQUIRE((wrong_elements<true, true, Fault::freed_early>()) > 0); });
@@ -218,7 +218,7 @@ TEST_CASE("hopper: faults are refused, with the reason", "[kernels][simulator]")
   simulator::for_each_schedule([&](simulator::Schedule) {
     says(outcome<Fault::never_freed>(), "is in mbarrier_wait");
     says(outcome<Fault::bytes>(), "and nothing will end it");
-    says(outcome<Fault::barrier_unseen>(), "the copy engine does not see the mbarrier");
+    says(outcome<Fault::barrier_unseen>(), "TMA does not see the mbarrier");
     says(outcome<Fault::map_unseen>(), "a tensor map that a kernel wrote must be acquired");
     says(outcome<Fault::registers>(), "wgmma_fence before registers");
     says(outcome<Fault::disagree>(), "disagree about the products of their warpgroup");

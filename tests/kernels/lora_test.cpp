@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The low-rank update of one linear layer per expert and its gradients, on both rungs, against
-// plain loops in double.
+// The low-rank update of one linear layer per expert and its gradients, on both implementations,
+// against plain loops in double.
 #include <algorithm>
 #include <cmath>
 #include <espalier/kernels/lora.cuh>
@@ -360,7 +360,7 @@ TEMPLATE_TEST_CASE("lora: more than 2^31 elements", "[kernels][lora]", float, Bf
 }
 
 #ifndef ESP_ON_GPU  // nobody names the kernels there
-TEST_CASE("lora: the rung is chosen by types, sizes and alignment", "[kernels][lora]") {
+TEST_CASE("lora: the implementation is chosen by types, sizes and alignment", "[kernels][lora]") {
   const auto on_tensor_cores = [](std::int64_t width, int rank, std::int64_t offset, auto zero) {
     using T = decltype(zero);
     const LoraProblem p{groups_of("", {3}), width, rank, 1, offset};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of gradients, elementwise: f32 and f64 in their own type, bf16 in f32 with one rounding per
-// sum. No element meets another, so the bits do not depend on the number of threads.
+// sum. Elementwise, so the bits do not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ void add_elements(const T* a, const T* b, T* to, std::int64_t n) {
   });
 }
 
-/// sum += term, where an empty `sum` is zero. Memory that somebody else holds is not written.
+/// sum += term, where an empty `sum` is zero. Does not write memory that has other handles.
 ESP_INLINE void accumulate(AnyTensor& sum, AnyTensor term) {
   if (!sum) {
     sum = std::move(term);

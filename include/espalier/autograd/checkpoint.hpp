@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Activation checkpointing (Chen et al. 2016, arXiv:1604.06174): a part of a graph keeps its inputs
-// and its outputs alone; backward computes what lies between once more.
+// and outputs alone, and the backward pass computes the values between them again.
 //   const auto [h2, logits] = checkpoint([layer](const Var<float>& h) {
 //     ...; return std::pair{h2, logits}; }, h);
-// Gradients of inputs and of whatever the function captures (parameters, other values) are the same
-// bits as without: the recomputed nodes take the place in the sweep of those they stand for. Random
-// ops here are functions of counters, so they draw the same again. Calls may be nested.
+// Gradients of inputs and of everything the function captures (parameters, other values) are the
+// same bits as without: the backward pass visits the recomputed nodes in the place of the original
+// ones. Random ops are functions of counters, so they draw the same again. Calls may be nested.
 #pragma once
 
 #include <tuple>
@@ -24,7 +24,7 @@ namespace detail {
 
 using CheckpointFunction = Function<std::vector<AnyVar>()>;
 
-/// The nodes that existed when the clock stood at `last` and that `outputs` depend on.
+/// The nodes up to time `last` that `outputs` depend on.
 ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<AnyVar>& outputs,
                                                             std::uint64_t last) {
   std::vector<std::shared_ptr<Node>> earlier, stack;
@@ -43,7 +43,7 @@ ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<An
   return earlier;
 }
 
-/// Runs `f` again as it ran when the clock stood at `first`, with everything recorded.
+/// Runs `f` again from time `first` of the clock, with everything recorded.
 inline std::vector<AnyVar> run_again(const CheckpointFunction& f, std::uint64_t first) {
   struct Rewind {
     std::uint64_t before;
@@ -56,7 +56,7 @@ inline std::vector<AnyVar> run_again(const CheckpointFunction& f, std::uint64_t 
 }
 
 /// One node "checkpoint" behind the inputs computes all gradients at once. Each output has a node
-/// in front of it that leaves its gradient here.
+/// in front of it that stores its gradient here.
 struct CheckpointGradients {
   std::vector<AnyTensor> of_outputs;
   std::vector<Shape> shapes;
@@ -104,7 +104,7 @@ ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) {
     const bool inside = inner && inner->order > first;  // not a constant, nor a value from outside
     fronts.push_back(outputs[i]);
     if (!inside) continue;
-    std::shared_ptr<Node> front;  // one for a value that comes twice
+    std::shared_ptr<Node> front;  // a value that comes twice has one
     for (std::size_t j = 0; j < i; ++j) {
       if (outputs[j].node() == inner) front = fronts[j].node();
     }
@@ -112,7 +112,7 @@ ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) {
       front = new_node("checkpoint", {hub});
       front->backward = [gradients, i](const AnyTensor& dy, const std::vector<bool>&) {
         gradients->of_outputs[i] = dy;
-        // The hub must only learn that something reached it.
+        // No values: the hub only needs some gradient to be visited.
         return std::vector<AnyTensor>{AnyTensor(Shape{0}, DType::f32)};
       };
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The graph, erased: a `Node` is not a template and its edges carry `AnyTensor`, so bf16
+// The type-erased graph: a `Node` is not a template and its edges carry `AnyTensor`, so bf16
 // activations, f32 adapters and a double check live in one graph. Nodes carry the order of their
-// creation, and a sweep goes through them backwards: any two programs that compute the same values
-// in the same order add up their gradients in the same order, to the last bit.
+// creation, and the backward pass visits them in the reverse order: two programs that compute the
+// same values in the same order add up their gradients in the same order, to the last bit.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@
 
 namespace espalier {
 
-/// What a sweep does with the gradient of a leaf: compute none, put it in the place of what the
-/// leaf holds, or add it to that.
+/// What the backward pass does with the gradient of a leaf: compute none, replace the leaf's
+/// gradient by it, or add it to the leaf's gradient.
 enum class GradMode : std::uint8_t { ignore, overwrite, accumulate };
 
 struct Node {
@@ -31,14 +31,14 @@ struct Node {
   std::uint64_t order = 0;                    // greater than that of any input; 0 for leaves
   std::vector<std::shared_ptr<Node>> inputs;  // null where an input needs no gradient
   std::vector<AnyTensor> like;                // shape, type and device of each input, no values
-  /// One gradient per input; may leave those empty that `needs` does not ask for.
+  /// One gradient per input; those that `needs` does not ask for may be empty.
   Function<std::vector<AnyTensor>(const AnyTensor& dy, const std::vector<bool>& needs)> backward;
-  /// Instead of `backward`: a graph to go on with (autograd/checkpoint.hpp).
+  /// Instead of `backward`: recomputes a graph to continue with (autograd/checkpoint.hpp).
   Function<std::vector<Root>()> recompute;
 
   // Leaves only.
-  AnyTensor grad;                // empty until the first sweep
-  std::optional<GradMode> mode;  // goes before the mode of the sweep
+  AnyTensor grad;                // empty until the first backward pass
+  std::optional<GradMode> mode;  // overrides the mode of the backward pass
 
   Node() = default;
   Node(const Node&) = delete;
@@ -56,13 +56,13 @@ struct Node {
   }
 
   bool is_leaf() const { return order == 0; }
-  bool swept() const { return !is_leaf() && !backward && !recompute; }
+  bool used() const { return !is_leaf() && !backward && !recompute; }
 };
 
 namespace detail {
 
-/// What operations of a thread leave behind: nothing, edges alone (to learn what a value depends
-/// on), or everything that a sweep needs.
+/// What operations of a thread record: nothing, edges alone (to learn what a value depends on), or
+/// everything that the backward pass needs.
 enum class Recording : std::uint8_t { off, edges, full };
 
 struct GraphState {
@@ -97,7 +97,7 @@ class RecordingScope {
 
 }  // namespace detail
 
-/// While one of these lives, operations of this thread build no graph.
+/// During its lifetime, operations of this thread build no graph.
 class NoGrad {
  public:
   NoGrad() = default;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an algorithm over a graph knows of its nodes: a hash table of open addressing (Knuth, TAOCP
-// 6.4, algorithm L). Lighter to compile than <map> or <unordered_map>, for all who include the
-// umbrella: those took a sixteenth of its time.
+// A hash table from nodes to values, with open addressing (Knuth, TAOCP 6.4, algorithm L). Lighter
+// to compile than <map> or <unordered_map>, which took a sixteenth of the time of the umbrella
+// header.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ namespace detail {
 template <class Value>
 class NodeMap {
  public:
-  /// Of a new node, Value{}. The reference holds until the next new node.
+  /// A new node gets Value{}. The reference is valid until the next new node.
   Value& operator[](const Node* node) {
     if (slots_.empty()) grow();
     std::size_t i = place_of(node);
@@ -38,7 +38,7 @@ class NodeMap {
     Value value{};
   };
 
-  /// Where `node` is, or will be. The number of slots is a power of two.
+  /// The slot of `node`, or the one for it. The number of slots is a power of two.
   std::size_t place_of(const Node* node) const {
     const std::size_t last = slots_.size() - 1;
     const std::uint64_t hash = reinterpret_cast<std::uintptr_t>(node) * 0x9E3779B97F4A7C15u;

@@ -4,13 +4,12 @@
 //   static constexpr const char* kName;
 //   Tensor<T, D> forward(Saved& saved, const Input&... values) const;
 //   std::array<AnyTensor, n> backward(const Saved& saved, const Tensor<T, D>& dy) const;
-// `forward` puts what backward needs into `saved.tensors`: only that lives on. `backward` returns
-// one gradient per input and never accumulates; it may leave those empty that `saved.needs` does
-// not ask for. The engine accumulates.
+// `forward` puts what backward needs into `saved.tensors`; all other values are freed. `backward`
+// returns one gradient per input and never accumulates, which the engine does; a gradient that
+// `saved.needs` does not ask for may be empty.
 //
-// A device other than the CPU brings its own: where argument-dependent lookup through D finds
-//   launch_forward(D{}, op, saved, values...)   and   launch_backward(D{}, op, saved, dy),
-// these run in the place of the op's members (cuda/device.hpp).
+// On a device other than the CPU, Launch<Op, T, D> runs in the place of the op's members
+// (autograd/launch.hpp).
 #pragma once
 
 #include <array>
@@ -19,7 +18,8 @@
 #include <utility>
 #include <vector>
 
-#include <espalier/autograd/sweep.hpp>
+#include <espalier/autograd/backward_pass.hpp>
+#include <espalier/autograd/launch.hpp>
 #include <espalier/core/inline.hpp>
 
 namespace espalier {
@@ -44,8 +44,8 @@ class AnyVar {
   void zero_grad() const {
     if (node_) node_->grad = AnyTensor();
   }
-  /// What sweeps do with this parameter's gradient, whatever their own mode; empty: as they say.
-  /// While it is `ignore`, the parameter is frozen: operations take it for a constant.
+  /// Overrides the backward pass's GradMode for this parameter; empty: does not. While the mode is
+  /// `ignore`, the parameter is frozen: operations treat it as a constant.
   /// @throws Error when the value is no parameter.
   void set_grad_mode(std::optional<GradMode> mode) const {
     ESP_REQUIRE(node_ && node_->is_leaf(), Error, "set_grad_mode: the value is no parameter");
@@ -72,17 +72,6 @@ template <Element T, Device D>
   return Var<T, D>(AnyVar(std::move(value), std::make_shared<Node>()));
 }
 
-struct Saved {
-  std::vector<AnyTensor> tensors;
-  // Per input: is its gradient wanted? Set before forward, and before backward anew: a sweep may
-  // want fewer.
-  std::vector<bool> needs;
-  template <Element T, Device D = Cpu>
-  Tensor<T, D> get(std::size_t i) const {
-    return Tensor<T, D>(tensors.at(i));
-  }
-};
-
 namespace detail {
 
 inline double bytes_of(const std::vector<AnyTensor>& tensors) {
@@ -90,7 +79,7 @@ inline double bytes_of(const std::vector<AnyTensor>& tensors) {
   for (const AnyTensor& t : tensors) bytes += t ? static_cast<double>(t.size_bytes()) : 0;
   return bytes;
 }
-/// What an op moves that makes `written` of `read`; nothing when it gives out what it got.
+/// Bytes read plus bytes written; 0 where all outputs are views of inputs.
 inline double moved_bytes(const std::vector<AnyTensor>& read,
                           const std::vector<AnyTensor>& written) {
   double bytes = 0;
@@ -102,7 +91,7 @@ inline double moved_bytes(const std::vector<AnyTensor>& read,
   return bytes > 0 ? bytes + bytes_of(read) : 0;
 }
 
-/// Where the output of an op on `inputs` goes in the graph: nowhere when none needs a gradient.
+/// The place of an op's output in the graph: none when no input needs a gradient.
 struct Recorded {
   std::vector<std::shared_ptr<Node>> edges;
   std::vector<AnyTensor> inputs_like;
@@ -136,8 +125,8 @@ struct Recorded {
   }
 };
 
-/// The output `y` of an op, with its node.
-template <class Op, Element T, Device D>
+/// The output `y` of an op, with its node. `launched`: Launch has the op's backward.
+template <bool launched, class Op, Element T, Device D>
 Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
   if (!place.graph) return Var<T, D>(std::move(y));
   const bool saves = place.saves();
@@ -148,14 +137,9 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
                                                     const std::vector<bool>& needs) mutable {
       saved.needs = needs;
       auto grads = [&] {
-        if constexpr (requires { launch_backward(D{}, op, saved, Tensor<T, D>(dy)); }) {
-          return launch_backward(D{}, op, saved, Tensor<T, D>(dy));
+        if constexpr (launched) {
+          return Launch<Op, T, D>::backward(op, saved, Tensor<T, D>(dy));
         } else {
-          // A host loop on device pointers would crash, or worse.
-          static_assert(
-              !D::is_cuda || requires { Op::kAnyDevice; },
-              "the op has no launch_backward for this device, or one of other types: "
-              "include its header of espalier/cuda/");
           return op.backward(saved, Tensor<T, D>(dy));
         }
       }();
@@ -185,44 +169,52 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
 ///   std::vector<AnyTensor> backward(const Saved&, const Tensor<T, D>& dy) const;
 template <Element T, Device D, class Op>
 [[nodiscard]] Var<T, D> apply_list(const Op& op, const std::vector<AnyVar>& inputs) {
+  using List = std::vector<AnyTensor>;
+  constexpr bool launched = Launched<Op, T, D, List, List>;
   detail::Recorded place(Op::kName, inputs);
   Saved saved{{}, place.needs(inputs.size())};
-  std::vector<AnyTensor> values;
+  List values;
   for (const AnyVar& v : inputs) values.push_back(v.any());
   const trace::Scope scope(Op::kName);
   Tensor<T, D> y = [&] {
-    if constexpr (requires { launch_forward<T>(D{}, op, saved, values); }) {
-      return launch_forward<T>(D{}, op, saved, values);
+    if constexpr (launched) {
+      return Launch<Op, T, D>::forward(op, saved, values);
     } else {
       return op.template forward<T, D>(saved, values);
     }
   }();
-  if (trace::enabled())
-    trace::estimate_bytes(detail::moved_bytes(values, std::vector<AnyTensor>{y}));
-  return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
+  if constexpr (D::is_cuda) detail::require_launch<Op, T, D, List, List>();
+  if (trace::enabled()) trace::estimate_bytes(detail::moved_bytes(values, List{y}));
+  return detail::recorded<launched>(op, std::move(place), std::move(saved), std::move(y));
 }
 
 /// Runs `op` on inputs of one element type.
 template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
 [[nodiscard]] Var<T, D> apply(const Op& op, const Var<T, D>& first, const Rest&... rest) {
+  using Gradients = std::array<AnyTensor, 1 + sizeof...(Rest)>;
+  constexpr bool launched = Launched<Op, T, D, Gradients, Tensor<T, D>, decltype(rest.value())...>;
   const std::vector<AnyVar> inputs = {first, rest...};
   detail::Recorded place(Op::kName, inputs);
   Saved saved{{}, place.needs(inputs.size())};
   const trace::Scope scope(Op::kName);
   Tensor<T, D> y = [&] {
-    if constexpr (requires { launch_forward(D{}, op, saved, first.value(), rest.value()...); }) {
-      return launch_forward(D{}, op, saved, first.value(), rest.value()...);
+    if constexpr (launched) {
+      return Launch<Op, T, D>::forward(op, saved, first.value(), rest.value()...);
     } else {
+      static_assert(std::tuple_size_v<decltype(op.backward(saved, first.value()))> ==
+                        std::tuple_size_v<Gradients>,
+                    "Op::backward must return one gradient per input");
       return op.forward(saved, first.value(), rest.value()...);
     }
   }();
-  static_assert(std::tuple_size_v<decltype(op.backward(saved, y))> == 1 + sizeof...(Rest),
-                "Op::backward must return one gradient per input");
+  if constexpr (D::is_cuda) {
+    detail::require_launch<Op, T, D, Gradients, Tensor<T, D>, decltype(rest.value())...>();
+  }
   if (trace::enabled()) {
     trace::estimate_bytes(
         detail::moved_bytes({first.any(), rest.any()...}, std::vector<AnyTensor>{y}));
   }
-  return detail::recorded(op, std::move(place), std::move(saved), std::move(y));
+  return detail::recorded<launched>(op, std::move(place), std::move(saved), std::move(y));
 }
 
 struct BackwardOptions {
@@ -230,8 +222,8 @@ struct BackwardOptions {
   AnyTensor seed = {};                   // gradient of the root; empty: ones
 };
 
-/// Backward from `root` to the leaves. Saved tensors are freed as the sweep passes, so a graph can
-/// be swept once.
+/// Backward from `root` to the leaves. Saved tensors are freed on the way, so a graph can be used
+/// once.
 ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
   ESP_REQUIRE(root.node() != nullptr, Error,
               "backward: the value does not depend on any parameter");
@@ -245,7 +237,7 @@ ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
               ", its gradient ", seed.shape());
   ESP_REQUIRE(seed.dtype() == root.any().dtype(), DTypeError, "backward: the value is ",
               name(root.any().dtype()), ", its gradient ", name(seed.dtype()));
-  detail::Sweep(options.mode).run(root.node(), std::move(seed));
+  detail::BackwardPass(options.mode).run(root.node(), std::move(seed));
 }
 /// The same, adding to what the leaves hold.
 inline void backward(const AnyVar& root, AnyTensor seed = {}) {

@@ -56,25 +56,6 @@ inline kernels::AttentionSizes attention_sizes(const Shape& q, const Shape& k, i
   return {q[0], segments, int(q[1]), int(k[1]), int(q[2]), window};
 }
 
-}  // namespace detail
-
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const CausalAttention& op, Saved& saved,
-                               const Tensor<T, Cuda>& q, const Tensor<T, Cuda>& k,
-                               const Tensor<T, Cuda>& v) {
-  op.check(q.shape(), k.shape(), v.shape());
-  auto segments = detail::packed_segments(op, k, v);
-  Tensor<T, Cuda> y(q.shape());
-  const Tensor<float, Cuda> log_sum(Shape{q.shape(0), q.shape(1)});
-  ESP_CUDA(kernels::attention_forward(
-      ptr(y), ptr(log_sum), ptr(q), segments.upload(),
-      detail::attention_sizes(q.shape(), k.shape(), segments.size(), op.window), stream()));
-  saved.tensors = {q, k, v, y, log_sum};
-  return y;
-}
-
-namespace detail {
-
 struct AttentionGradients {
   AnyTensor dq, dk, dv;
   Tensor<float, Cuda> dot;  // [N, A], <dy, y> of each row and head
@@ -109,69 +90,90 @@ inline Tensor<float, Cuda> widened_sinks(const AnyTensor& sinks, std::int64_t he
 
 }  // namespace detail
 
-template <FloatElement T>
-std::array<AnyTensor, 3> launch_backward(Cuda, const CausalAttention& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
-  auto grads = detail::attention_gradients(op, saved, dy);
-  return {std::move(grads.dq), std::move(grads.dk), std::move(grads.dv)};
-}
-
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const AttentionWithSinks& op, Saved& saved,
-                               const std::vector<AnyTensor>& in) {
-  const Tensor<T, Cuda> q(in[0]), k(in[1]), v(in[2]);
-  op.causal.check(q.shape(), k.shape(), v.shape());
-  const auto sinks = detail::widened_sinks(in[3], q.shape(1));
-  Tensor<T, Cuda> y = launch_forward(Cuda{}, op.causal, saved, q, k, v);
-  ESP_CUDA(kernels::attention_sinks(ptr(y), ptr(saved.get<float, Cuda>(4)), ptr(sinks),
-                                    {q.shape(0), q.shape(1), q.shape(2)}, stream()));
-  saved.tensors.push_back(in[3]);
-  return y;
-}
-
-template <FloatElement T>
-std::vector<AnyTensor> launch_backward(Cuda, const AttentionWithSinks& op, const Saved& saved,
-                                       const Tensor<T, Cuda>& dy) {
-  auto grads = detail::attention_gradients(op.causal, saved, dy);
-  std::vector<AnyTensor> all = {grads.dq, grads.dk, grads.dv, AnyTensor()};
-  if (!saved.needs[3]) return all;
-  const AnyTensor& stored = saved.tensors[5];
-  const auto sinks = detail::widened_sinks(stored, grads.dot.shape(1));
-  visit_dtype<float, bf16, f16>(AttentionWithSinks::kName, stored.dtype(), [&]<class S>() {
-    const Tensor<S, Cuda> d(stored.shape());
-    ESP_CUDA(kernels::attention_sinks_backward(ptr(d), ptr(grads.dot),
-                                               ptr(saved.get<float, Cuda>(4)), ptr(sinks),
-                                               grads.dot.shape(0), grads.dot.shape(1), stream()));
-    all[3] = d;
-  });
-  return all;
-}
-
-/// Segments whose queries and results lie one after another, each with the cache that it continues.
-/// `sinks`: empty, or [A] on the device, of f32, bf16 or f16.
-template <FloatElement T>
-void launch_attention(Cuda, const std::vector<cpu::AttentionSegment<T>>& work,
-                      const cpu::AttentionHeads& heads, const AnyTensor& sinks = {}) {
-  if (work.empty()) return;
-  detail::DeviceSegments<T> segments;
-  std::int64_t rows = 0;
-  for (const auto& s : work) {
-    segments.add(s.k, s.v, rows, s.q_rows, s.kv_rows);
-    rows += s.q_rows;
-  }
-  auto* const y = reinterpret_cast<kernel_t<T>*>(work[0].y);
-  Tensor<float, Cuda> log_sum;
-  if (sinks) log_sum = Tensor<float, Cuda>(Shape{rows, heads.heads});
-  ESP_CUDA(kernels::attention_forward(y, sinks ? ptr(log_sum) : nullptr,
-                                      reinterpret_cast<const kernel_t<T>*>(work[0].q),
-                                      segments.upload(),
-                                      {rows, segments.size(), int(heads.heads), int(heads.kv_heads),
-                                       int(heads.head_dim), heads.window},
-                                      stream()));
-  if (!sinks) return;
-  const auto wide = detail::widened_sinks(sinks, heads.heads);
-  ESP_CUDA(kernels::attention_sinks(y, ptr(log_sum), ptr(wide), {rows, heads.heads, heads.head_dim},
-                                    stream()));
-}
-
 }  // namespace espalier::cuda
+
+namespace espalier {
+
+template <CudaFloat T>
+struct Launch<CausalAttention, T, Cuda> {
+  static Tensor<T, Cuda> forward(const CausalAttention& op, Saved& saved, const Tensor<T, Cuda>& q,
+                                 const Tensor<T, Cuda>& k, const Tensor<T, Cuda>& v) {
+    op.check(q.shape(), k.shape(), v.shape());
+    auto segments = cuda::detail::packed_segments(op, k, v);
+    Tensor<T, Cuda> y(q.shape());
+    const Tensor<float, Cuda> log_sum(Shape{q.shape(0), q.shape(1)});
+    ESP_CUDA(kernels::attention_forward(
+        ptr(y), ptr(log_sum), ptr(q), segments.upload(),
+        cuda::detail::attention_sizes(q.shape(), k.shape(), segments.size(), op.window),
+        cuda::stream()));
+    saved.tensors = {q, k, v, y, log_sum};
+    return y;
+  }
+  static std::array<AnyTensor, 3> backward(const CausalAttention& op, const Saved& saved,
+                                           const Tensor<T, Cuda>& dy) {
+    auto grads = cuda::detail::attention_gradients(op, saved, dy);
+    return {std::move(grads.dq), std::move(grads.dk), std::move(grads.dv)};
+  }
+};
+
+template <CudaFloat T>
+struct Launch<AttentionWithSinks, T, Cuda> {
+  static Tensor<T, Cuda> forward(const AttentionWithSinks& op, Saved& saved,
+                                 const std::vector<AnyTensor>& in) {
+    const Tensor<T, Cuda> q(in[0]), k(in[1]), v(in[2]);
+    op.causal.check(q.shape(), k.shape(), v.shape());
+    const auto sinks = cuda::detail::widened_sinks(in[3], q.shape(1));
+    Tensor<T, Cuda> y = Launch<CausalAttention, T, Cuda>::forward(op.causal, saved, q, k, v);
+    ESP_CUDA(kernels::attention_sinks(ptr(y), ptr(saved.get<float, Cuda>(4)), ptr(sinks),
+                                      {q.shape(0), q.shape(1), q.shape(2)}, cuda::stream()));
+    saved.tensors.push_back(in[3]);
+    return y;
+  }
+  static std::vector<AnyTensor> backward(const AttentionWithSinks& op, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+    auto grads = cuda::detail::attention_gradients(op.causal, saved, dy);
+    std::vector<AnyTensor> all = {grads.dq, grads.dk, grads.dv, AnyTensor()};
+    if (!saved.needs[3]) return all;
+    const AnyTensor& stored = saved.tensors[5];
+    const auto sinks = cuda::detail::widened_sinks(stored, grads.dot.shape(1));
+    visit_dtype<float, bf16, f16>(AttentionWithSinks::kName, stored.dtype(), [&]<class S>() {
+      const Tensor<S, Cuda> d(stored.shape());
+      ESP_CUDA(kernels::attention_sinks_backward(
+          ptr(d), ptr(grads.dot), ptr(saved.get<float, Cuda>(4)), ptr(sinks), grads.dot.shape(0),
+          grads.dot.shape(1), cuda::stream()));
+      all[3] = d;
+    });
+    return all;
+  }
+};
+
+template <CudaFloat T>
+struct Launch<CachedAttention, T, Cuda> {
+  /// The queries and the results of all segments lie one after another. `sinks`: empty, or [A] on
+  /// the device, of f32, bf16 or f16.
+  static void forward(const std::vector<cpu::AttentionSegment<T>>& work,
+                      const cpu::AttentionHeads& heads, const AnyTensor& sinks) {
+    if (work.empty()) return;
+    cuda::detail::DeviceSegments<T> segments;
+    std::int64_t rows = 0;
+    for (const auto& s : work) {
+      segments.add(s.k, s.v, rows, s.q_rows, s.kv_rows);
+      rows += s.q_rows;
+    }
+    auto* const y = reinterpret_cast<cuda::kernel_t<T>*>(work[0].y);
+    Tensor<float, Cuda> log_sum;
+    if (sinks) log_sum = Tensor<float, Cuda>(Shape{rows, heads.heads});
+    ESP_CUDA(kernels::attention_forward(y, sinks ? ptr(log_sum) : nullptr,
+                                        reinterpret_cast<const cuda::kernel_t<T>*>(work[0].q),
+                                        segments.upload(),
+                                        {rows, segments.size(), int(heads.heads),
+                                         int(heads.kv_heads), int(heads.head_dim), heads.window},
+                                        cuda::stream()));
+    if (!sinks) return;
+    const auto wide = cuda::detail::widened_sinks(sinks, heads.heads);
+    ESP_CUDA(kernels::attention_sinks(y, ptr(log_sum), ptr(wide),
+                                      {rows, heads.heads, heads.head_dim}, cuda::stream()));
+  }
+};
+
+}  // namespace espalier

@@ -6,28 +6,29 @@
 #include <espalier/kernels/clamped_swiglu.hpp>
 #include <espalier/ops/clamped_swiglu.hpp>
 
-namespace espalier::cuda {
+namespace espalier {
 
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const ClampedSwiGlu& op, Saved& saved,
-                               const Tensor<T, Cuda>& gate, const Tensor<T, Cuda>& up) {
-  ClampedSwiGlu::check(gate.shape(), up.shape());
-  Tensor<T, Cuda> y(gate.shape());
-  ESP_CUDA(kernels::clamped_swiglu_forward(ptr(y), ptr(gate), ptr(up), static_cast<float>(op.alpha),
-                                           cpu::bound_of<T>(op.limit), y.numel(), stream()));
-  saved.tensors = {gate, up};
-  return y;
-}
+template <CudaFloat T>
+struct Launch<ClampedSwiGlu, T, Cuda> {
+  static Tensor<T, Cuda> forward(const ClampedSwiGlu& op, Saved& saved, const Tensor<T, Cuda>& gate,
+                                 const Tensor<T, Cuda>& up) {
+    ClampedSwiGlu::check(gate.shape(), up.shape());
+    Tensor<T, Cuda> y(gate.shape());
+    ESP_CUDA(
+        kernels::clamped_swiglu_forward(ptr(y), ptr(gate), ptr(up), static_cast<float>(op.alpha),
+                                        cpu::bound_of<T>(op.limit), y.numel(), cuda::stream()));
+    saved.tensors = {gate, up};
+    return y;
+  }
+  static std::array<AnyTensor, 2> backward(const ClampedSwiGlu& op, const Saved& saved,
+                                           const Tensor<T, Cuda>& dy) {
+    const auto gate = saved.get<T, Cuda>(0), up = saved.get<T, Cuda>(1);
+    const Tensor<T, Cuda> dgate(dy.shape()), dup(dy.shape());
+    ESP_CUDA(kernels::clamped_swiglu_backward(
+        ptr(dgate), ptr(dup), ptr(dy), ptr(gate), ptr(up), static_cast<float>(op.alpha),
+        cpu::bound_of<T>(op.limit), dy.numel(), cuda::stream()));
+    return {dgate, dup};
+  }
+};
 
-template <FloatElement T>
-std::array<AnyTensor, 2> launch_backward(Cuda, const ClampedSwiGlu& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
-  const auto gate = saved.get<T, Cuda>(0), up = saved.get<T, Cuda>(1);
-  const Tensor<T, Cuda> dgate(dy.shape()), dup(dy.shape());
-  ESP_CUDA(kernels::clamped_swiglu_backward(ptr(dgate), ptr(dup), ptr(dy), ptr(gate), ptr(up),
-                                            static_cast<float>(op.alpha),
-                                            cpu::bound_of<T>(op.limit), dy.numel(), stream()));
-  return {dgate, dup};
-}
-
-}  // namespace espalier::cuda
+}  // namespace espalier

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The device `Cuda`: Tensor<T, Cuda> lies in GPU memory, and ops on it launch the kernels.
 //   const Tensor<float, Cuda> x = to<Cuda>(on_the_host);   ...   to<Cpu>(y)
-// cuda/NAME.hpp says what an op does here, in overloads of launch_forward and launch_backward that
-// autograd/var.hpp finds through the tag. So the headers of ops/ know nothing of CUDA, and a
-// program that uses the device includes espalier/cuda.hpp.
+// cuda/NAME.hpp specialises Launch (autograd/launch.hpp) for an op, so the headers of ops/ know
+// nothing of CUDA. A program that uses the device includes espalier/cuda.hpp.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <espalier/autograd/launch.hpp>
 #include <espalier/cuda/runtime.hpp>
 #include <espalier/kernels/adamw.hpp>
 #include <espalier/kernels/elementwise.hpp>
@@ -40,12 +40,12 @@ struct kernel_type<f16> {
 };
 static_assert(sizeof(__nv_bfloat16) == sizeof(bf16) && sizeof(__half) == sizeof(f16));
 }  // namespace detail
-/// T as kernels know it.
+/// The CUDA type of the elements T.
 template <class T>
 using kernel_t = typename detail::kernel_type<T>::type;
 
-/// Device memory for the length of a call; the stream keeps it until the kernels before its end
-/// ran.
+/// Device memory for the scope of a call. It is freed in stream order, so after the kernels that
+/// use it.
 class Workspace {
  public:
   explicit Workspace(std::size_t bytes) : memory_(bytes > 0 ? allocate(bytes) : nullptr) {}
@@ -94,6 +94,10 @@ inline constexpr Memory kMemory = {"cuda",       false,    allocate,    copy,
 
 using cuda::Cuda;
 
+/// Element types that ops on Cuda compute in.
+template <class T>
+concept CudaFloat = std::same_as<T, float> || std::same_as<T, bf16>;
+
 template <>
 inline const Memory& memory_of<Cuda>() {
   return cuda::kMemory;
@@ -107,7 +111,7 @@ template <Device D, Element T, Device From>
 
 namespace cuda {
 
-/// The elements of a tensor as a kernel takes them.
+/// The pointer of a tensor for a kernel.
 template <Element T>
 [[nodiscard]] kernel_t<T>* ptr(const Tensor<T, Cuda>& x) {
   return reinterpret_cast<kernel_t<T>*>(x.bytes());

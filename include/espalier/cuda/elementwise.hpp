@@ -17,21 +17,6 @@
 
 namespace espalier::cuda {
 
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const Add&, Saved&, const Tensor<T, Cuda>& a,
-                               const Tensor<T, Cuda>& b) {
-  ESP_REQUIRE(a.shape() == b.shape(), ShapeError, Add::kName, ": a is ", a.shape(), ", b is ",
-              b.shape());
-  Tensor<T, Cuda> y(a.shape());
-  ESP_CUDA(kernels::add(ptr(y), ptr(a), ptr(b), y.numel(), stream()));
-  return y;
-}
-template <FloatElement T>
-std::array<AnyTensor, 2> launch_backward(Cuda, const Add&, const Saved&,
-                                         const Tensor<T, Cuda>& dy) {
-  return {dy, dy};
-}
-
 namespace detail {
 /// A gradient summed in f32 as elements of its parameter's type.
 inline AnyTensor in_type(const AnyTensor& sum, DType type) {
@@ -72,69 +57,94 @@ Tensor<T, Cuda> masked(const Tensor<T, Cuda>& x, const std::vector<bool>& keep, 
 }
 }  // namespace detail
 
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const Mul&, Saved& saved, const Tensor<T, Cuda>& a,
-                               const Tensor<T, Cuda>& b) {
-  ESP_REQUIRE(a.shape() == b.shape(), ShapeError, Mul::kName, ": a is ", a.shape(), ", b is ",
-              b.shape());
-  saved.tensors = {a, b};
-  return detail::product(a, b);
-}
-template <FloatElement T>
-std::array<AnyTensor, 2> launch_backward(Cuda, const Mul&, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
-  return {detail::product(dy, saved.get<T, Cuda>(1)), detail::product(dy, saved.get<T, Cuda>(0))};
-}
-
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const Scale& op, Saved&, const Tensor<T, Cuda>& x) {
-  return detail::scaled(x, op.factor);
-}
-template <FloatElement T>
-std::array<AnyTensor, 1> launch_backward(Cuda, const Scale& op, const Saved&,
-                                         const Tensor<T, Cuda>& dy) {
-  return {detail::scaled(dy, op.factor)};
-}
-
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const Clamp& op, Saved& saved, const Tensor<T, Cuda>& x) {
-  Tensor<T, Cuda> y(x.shape());
-  ESP_CUDA(kernels::clamp(ptr(y), ptr(x), cpu::bound_of<T>(op.low), cpu::bound_of<T>(op.high),
-                          y.numel(), stream()));
-  saved.tensors = {x};
-  return y;
-}
-template <FloatElement T>
-std::array<AnyTensor, 1> launch_backward(Cuda, const Clamp& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
-  const auto x = saved.get<T, Cuda>(0);
-  const Tensor<T, Cuda> dx(x.shape());
-  ESP_CUDA(kernels::clamp_backward(ptr(dx), ptr(dy), ptr(x), cpu::bound_of<T>(op.low),
-                                   cpu::bound_of<T>(op.high), dx.numel(), stream()));
-  return {dx};
-}
-
-template <FloatElement To, FloatElement From>
-Tensor<To, Cuda> launch_forward(Cuda, const Cast<From>&, Saved&, const std::vector<AnyTensor>& in) {
-  return detail::converted<To>(Tensor<From, Cuda>(in[0]));
-}
-template <FloatElement To, FloatElement From>
-std::vector<AnyTensor> launch_backward(Cuda, const Cast<From>&, const Saved&,
-                                       const Tensor<To, Cuda>& dy) {
-  return {detail::converted<From>(dy)};
-}
-
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const MaskColumns& op, Saved&, const Tensor<T, Cuda>& x) {
-  ESP_REQUIRE(x.shape().rank() == 2 && x.shape(1) == static_cast<std::int64_t>(op.keep.size()),
-              ShapeError, MaskColumns::kName, ": x is ", x.shape(), ", the mask has ",
-              op.keep.size(), " columns");
-  return detail::masked(x, op.keep, -std::numeric_limits<float>::infinity());
-}
-template <FloatElement T>
-std::array<AnyTensor, 1> launch_backward(Cuda, const MaskColumns& op, const Saved&,
-                                         const Tensor<T, Cuda>& dy) {
-  return {detail::masked(dy, op.keep, 0.0f)};
-}
-
 }  // namespace espalier::cuda
+
+namespace espalier {
+
+template <CudaFloat T>
+struct Launch<Add, T, Cuda> {
+  static Tensor<T, Cuda> forward(const Add&, Saved&, const Tensor<T, Cuda>& a,
+                                 const Tensor<T, Cuda>& b) {
+    ESP_REQUIRE(a.shape() == b.shape(), ShapeError, Add::kName, ": a is ", a.shape(), ", b is ",
+                b.shape());
+    Tensor<T, Cuda> y(a.shape());
+    ESP_CUDA(kernels::add(ptr(y), ptr(a), ptr(b), y.numel(), cuda::stream()));
+    return y;
+  }
+  static std::array<AnyTensor, 2> backward(const Add&, const Saved&, const Tensor<T, Cuda>& dy) {
+    return {dy, dy};
+  }
+};
+
+template <CudaFloat T>
+struct Launch<Mul, T, Cuda> {
+  static Tensor<T, Cuda> forward(const Mul&, Saved& saved, const Tensor<T, Cuda>& a,
+                                 const Tensor<T, Cuda>& b) {
+    ESP_REQUIRE(a.shape() == b.shape(), ShapeError, Mul::kName, ": a is ", a.shape(), ", b is ",
+                b.shape());
+    saved.tensors = {a, b};
+    return cuda::detail::product(a, b);
+  }
+  static std::array<AnyTensor, 2> backward(const Mul&, const Saved& saved,
+                                           const Tensor<T, Cuda>& dy) {
+    return {cuda::detail::product(dy, saved.get<T, Cuda>(1)),
+            cuda::detail::product(dy, saved.get<T, Cuda>(0))};
+  }
+};
+
+template <CudaFloat T>
+struct Launch<Scale, T, Cuda> {
+  static Tensor<T, Cuda> forward(const Scale& op, Saved&, const Tensor<T, Cuda>& x) {
+    return cuda::detail::scaled(x, op.factor);
+  }
+  static std::array<AnyTensor, 1> backward(const Scale& op, const Saved&,
+                                           const Tensor<T, Cuda>& dy) {
+    return {cuda::detail::scaled(dy, op.factor)};
+  }
+};
+
+template <CudaFloat T>
+struct Launch<Clamp, T, Cuda> {
+  static Tensor<T, Cuda> forward(const Clamp& op, Saved& saved, const Tensor<T, Cuda>& x) {
+    Tensor<T, Cuda> y(x.shape());
+    ESP_CUDA(kernels::clamp(ptr(y), ptr(x), cpu::bound_of<T>(op.low), cpu::bound_of<T>(op.high),
+                            y.numel(), cuda::stream()));
+    saved.tensors = {x};
+    return y;
+  }
+  static std::array<AnyTensor, 1> backward(const Clamp& op, const Saved& saved,
+                                           const Tensor<T, Cuda>& dy) {
+    const auto x = saved.get<T, Cuda>(0);
+    const Tensor<T, Cuda> dx(x.shape());
+    ESP_CUDA(kernels::clamp_backward(ptr(dx), ptr(dy), ptr(x), cpu::bound_of<T>(op.low),
+                                     cpu::bound_of<T>(op.high), dx.numel(), cuda::stream()));
+    return {dx};
+  }
+};
+
+template <CudaFloat To, CudaFloat From>
+struct Launch<Cast<From>, To, Cuda> {
+  static Tensor<To, Cuda> forward(const Cast<From>&, Saved&, const std::vector<AnyTensor>& in) {
+    return cuda::detail::converted<To>(Tensor<From, Cuda>(in[0]));
+  }
+  static std::vector<AnyTensor> backward(const Cast<From>&, const Saved&,
+                                         const Tensor<To, Cuda>& dy) {
+    return {cuda::detail::converted<From>(dy)};
+  }
+};
+
+template <CudaFloat T>
+struct Launch<MaskColumns, T, Cuda> {
+  static Tensor<T, Cuda> forward(const MaskColumns& op, Saved&, const Tensor<T, Cuda>& x) {
+    ESP_REQUIRE(x.shape().rank() == 2 && x.shape(1) == static_cast<std::int64_t>(op.keep.size()),
+                ShapeError, MaskColumns::kName, ": x is ", x.shape(), ", the mask has ",
+                op.keep.size(), " columns");
+    return cuda::detail::masked(x, op.keep, -std::numeric_limits<float>::infinity());
+  }
+  static std::array<AnyTensor, 1> backward(const MaskColumns& op, const Saved&,
+                                           const Tensor<T, Cuda>& dy) {
+    return {cuda::detail::masked(dy, op.keep, 0.0f)};
+  }
+};
+
+}  // namespace espalier

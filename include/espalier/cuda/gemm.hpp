@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // C [m, n] = alpha · A [m, k] B [k, n] + beta · C by cuBLAS, row-major, sums in f32. Operands of
-// two types meet in the wider one: the narrower is converted into a workspace first.
+// two types are multiplied in the wider one: the narrower is converted into a workspace first.
 #pragma once
 
 #include <cublas_v2.h>
 
 #include <algorithm>
 #include <climits>
+#include <initializer_list>
 
 #include <espalier/cuda/device.hpp>
 #include <espalier/kernels/elementwise.hpp>
@@ -71,12 +72,23 @@ inline Tensor<float, Cuda> widened(const Matrix& from, std::int64_t rows, std::i
 
 }  // namespace detail
 
+namespace detail {
+
+inline void require_counts(std::initializer_list<std::int64_t> counts) {
+  ESP_REQUIRE(std::max(counts) <= INT_MAX, ShapeError, "gemm on cuda: a size is ", std::max(counts),
+              "; cuBLAS counts to ", INT_MAX);
+}
+inline cublasOperation_t operation(const Matrix& x) {
+  return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+}
+
+}  // namespace detail
+
 /// With `b.transposed`, b is a weight [n, k] and C = A bᵀ. beta 0: C is not read.
 template <Element T>
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix a, Matrix b, T* c,
           std::int64_t stride_c, float alpha = 1, float beta = 0) {
-  ESP_REQUIRE(std::max({m, n, k, a.stride, b.stride, stride_c}) <= INT_MAX, ShapeError,
-              "gemm on cuda: m n k are ", m, ' ', n, ' ', k, "; cuBLAS counts to ", INT_MAX);
+  detail::require_counts({m, n, k, a.stride, b.stride, stride_c});
   if (m == 0 || n == 0) return;
   Tensor<float, Cuda> wide;
   if (a.dtype != b.dtype) {
@@ -88,13 +100,29 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, Matrix a, Matrix b, T*
     narrow = {wide.bytes(), DType::f32, width, narrow.transposed};
   }
   // Row-major C is column-major Cᵀ = Bᵀ Aᵀ.
-  const auto op = [](const Matrix& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
-  check(cublasGemmEx(detail::cublas(), op(b), op(a), int(n), int(m), int(k), &alpha, b.data,
-                     detail::cublas_type(b.dtype), int(b.stride), a.data,
+  check(cublasGemmEx(detail::cublas(), detail::operation(b), detail::operation(a), int(n), int(m),
+                     int(k), &alpha, b.data, detail::cublas_type(b.dtype), int(b.stride), a.data,
                      detail::cublas_type(a.dtype), int(a.stride), &beta, c,
                      detail::cublas_type(dtype_of<T>::value), int(stride_c), CUBLAS_COMPUTE_32F,
                      CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
+}
+
+/// `batch` products of matrices of one type that lie one after another in a, b and c.
+template <Element T>
+void gemm_batch(std::int64_t batch, std::int64_t m, std::int64_t n, std::int64_t k, const Matrix& a,
+                const Matrix& b, T* c, float beta) {
+  if (batch == 1) return gemm(m, n, k, a, b, c, n, 1, beta);
+  detail::require_counts({batch, m, n, k});
+  if (batch == 0 || m == 0 || n == 0) return;
+  const float alpha = 1;
+  check(cublasGemmStridedBatchedEx(detail::cublas(), detail::operation(b), detail::operation(a),
+                                   int(n), int(m), int(k), &alpha, b.data,
+                                   detail::cublas_type(b.dtype), int(b.stride), k * n, a.data,
+                                   detail::cublas_type(a.dtype), int(a.stride), m * k, &beta, c,
+                                   detail::cublas_type(dtype_of<T>::value), int(n), m * n,
+                                   int(batch), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmStridedBatchedEx");
 }
 
 }  // namespace espalier::cuda

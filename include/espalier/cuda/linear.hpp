@@ -21,7 +21,7 @@ namespace espalier::cuda {
 
 enum class ExpertProducts { kernels, cublas_loop };
 
-/// What products over several experts take, in this process; may be set.
+/// How this process computes products over several experts; may be set.
 inline ExpertProducts& expert_products() {
   static ExpertProducts products = [] {
     const char* text = std::getenv("ESPALIER_EXPERTS");
@@ -67,7 +67,7 @@ class GroupedProducts {
     };
     if constexpr (std::same_as<T, float>) {
       visit_dtype<float, bf16, f16>("linear on cuda", b[0].dtype(), launch);
-    } else if (b[0].dtype() == DType::f32) {  // weights that are wider than what they meet
+    } else if (b[0].dtype() == DType::f32) {  // weights wider than the activations
       const auto sum = beta != 0 ? converted<float>(c) : Tensor<float, Cuda>(c.shape());
       rows(sum, converted<float>(a), b, straight, beta);
       ESP_CUDA(kernels::cast(ptr(c), ptr(sum), c.numel(), stream()));
@@ -143,79 +143,83 @@ inline void require_pairs(const LinearOp& op, const std::vector<AnyTensor>& in) 
 
 }  // namespace detail
 
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const LinearOp& op, Saved& saved,
-                               const std::vector<AnyTensor>& in) {
-  const Tensor<T, Cuda> x(in[0]);
-  const std::size_t groups = op.groups(), first = op.first_weight();
-  for (std::size_t g = 0; g < groups; ++g) {
-    const Shape& w = in[first + g].shape();
-    ESP_REQUIRE(
-        x.shape().rank() == 2 && w.rank() == 2 && w[1] == x.shape(1) && w[0] == in[first].shape(0),
-        ShapeError, LinearOp::kName, ": weight ", g, " is ", w, ", x is ", x.shape(),
-        "; expected [out, ", x.shape(1), "]");
-  }
-  detail::require_pairs(op, in);
-  const detail::GroupedProducts products(op);
-  Tensor<T, Cuda> y(Shape{x.shape(0), in[first].shape(0)});
-  saved.tensors = in;
-  if (op.lora) {
-    const detail::LoraBranch<T> branch(op, in, x.shape(0), false);
-    const Tensor<T, Cuda> s = branch.down(Tensor<T, Cuda>(in[op.lora_input ? 1 : 0]));
-    branch.up(y, s);
-    saved.tensors.push_back(s);
-  }
-  products.rows(y, x, {in.begin() + first, in.begin() + first + groups}, false,
-                op.lora ? 1.0f : 0.0f);
-  return y;
-}
-
-template <FloatElement T>
-std::vector<AnyTensor> launch_backward(Cuda, const LinearOp& op, const Saved& saved,
-                                       const Tensor<T, Cuda>& dy) {
-  const std::vector<AnyTensor>& in = saved.tensors;
-  const std::size_t groups = op.groups(), first = op.first_weight();
-  const detail::GroupedProducts products(op);
-  const Tensor<T, Cuda> x(in[0]);
-  const auto wanted = [&](std::size_t begin) {
-    for (std::size_t g = 0; g < groups; ++g) {
-      if (saved.needs[begin + g]) return true;
-    }
-    return false;
-  };
-  std::vector<AnyTensor> grads(saved.needs.size());
-  const auto put = [&](std::size_t begin, const std::vector<AnyTensor>& found) {
-    for (std::size_t g = 0; g < groups; ++g) {
-      if (saved.needs[begin + g]) grads[begin + g] = found[g];
-    }
-  };
-  if (wanted(first)) put(first, products.weights(dy, x));
-  if (op.lora) {
-    const std::size_t input = op.lora_input ? 1 : 0;
-    const Tensor<T, Cuda> lora_x(in[input]);
-    const detail::LoraBranch<T> branch(op, in, x.shape(0), true);
-    const Tensor<T, Cuda> ds = branch.backward_up(dy, Tensor<T, Cuda>(in.back()));
-    if (wanted(op.first_a())) branch.backward_down(ds, lora_x);
-    for (std::size_t g = 0; g < groups; ++g) {
-      if (saved.needs[op.first_a() + g]) grads[op.first_a() + g] = branch.da(g);
-      if (saved.needs[op.first_b() + g]) grads[op.first_b() + g] = branch.db(g);
-    }
-    if (saved.needs[input]) {
-      const Tensor<T, Cuda> d(lora_x.shape());
-      branch.backward_input(d, ds);
-      grads[input] = d;
-    }
-  }
-  if (saved.needs[0]) {
-    const bool add = static_cast<bool>(grads[0]);
-    if (!add) grads[0] = Tensor<T, Cuda>(x.shape());
-    products.rows(Tensor<T, Cuda>(grads[0]), dy, {in.begin() + first, in.begin() + first + groups},
-                  true, add ? 1.0f : 0.0f);
-  }
-  for (std::size_t i = op.first_weight(); i < grads.size(); ++i) {
-    if (grads[i]) grads[i] = detail::in_type(grads[i], in[i].dtype());
-  }
-  return grads;
-}
-
 }  // namespace espalier::cuda
+
+namespace espalier {
+
+template <CudaFloat T>
+struct Launch<LinearOp, T, Cuda> {
+  static Tensor<T, Cuda> forward(const LinearOp& op, Saved& saved,
+                                 const std::vector<AnyTensor>& in) {
+    const Tensor<T, Cuda> x(in[0]);
+    const std::size_t groups = op.groups(), first = op.first_weight();
+    for (std::size_t g = 0; g < groups; ++g) {
+      const Shape& w = in[first + g].shape();
+      ESP_REQUIRE(x.shape().rank() == 2 && w.rank() == 2 && w[1] == x.shape(1) &&
+                      w[0] == in[first].shape(0),
+                  ShapeError, LinearOp::kName, ": weight ", g, " is ", w, ", x is ", x.shape(),
+                  "; expected [out, ", x.shape(1), "]");
+    }
+    cuda::detail::require_pairs(op, in);
+    const cuda::detail::GroupedProducts products(op);
+    Tensor<T, Cuda> y(Shape{x.shape(0), in[first].shape(0)});
+    saved.tensors = in;
+    if (op.lora) {
+      const cuda::detail::LoraBranch<T> branch(op, in, x.shape(0), false);
+      const Tensor<T, Cuda> s = branch.down(Tensor<T, Cuda>(in[op.lora_input ? 1 : 0]));
+      branch.up(y, s);
+      saved.tensors.push_back(s);
+    }
+    products.rows(y, x, {in.begin() + first, in.begin() + first + groups}, false,
+                  op.lora ? 1.0f : 0.0f);
+    return y;
+  }
+  static std::vector<AnyTensor> backward(const LinearOp& op, const Saved& saved,
+                                         const Tensor<T, Cuda>& dy) {
+    const std::vector<AnyTensor>& in = saved.tensors;
+    const std::size_t groups = op.groups(), first = op.first_weight();
+    const cuda::detail::GroupedProducts products(op);
+    const Tensor<T, Cuda> x(in[0]);
+    const auto wanted = [&](std::size_t begin) {
+      for (std::size_t g = 0; g < groups; ++g) {
+        if (saved.needs[begin + g]) return true;
+      }
+      return false;
+    };
+    std::vector<AnyTensor> grads(saved.needs.size());
+    const auto put = [&](std::size_t begin, const std::vector<AnyTensor>& found) {
+      for (std::size_t g = 0; g < groups; ++g) {
+        if (saved.needs[begin + g]) grads[begin + g] = found[g];
+      }
+    };
+    if (wanted(first)) put(first, products.weights(dy, x));
+    if (op.lora) {
+      const std::size_t input = op.lora_input ? 1 : 0;
+      const Tensor<T, Cuda> lora_x(in[input]);
+      const cuda::detail::LoraBranch<T> branch(op, in, x.shape(0), true);
+      const Tensor<T, Cuda> ds = branch.backward_up(dy, Tensor<T, Cuda>(in.back()));
+      if (wanted(op.first_a())) branch.backward_down(ds, lora_x);
+      for (std::size_t g = 0; g < groups; ++g) {
+        if (saved.needs[op.first_a() + g]) grads[op.first_a() + g] = branch.da(g);
+        if (saved.needs[op.first_b() + g]) grads[op.first_b() + g] = branch.db(g);
+      }
+      if (saved.needs[input]) {
+        const Tensor<T, Cuda> d(lora_x.shape());
+        branch.backward_input(d, ds);
+        grads[input] = d;
+      }
+    }
+    if (saved.needs[0]) {
+      const bool add = static_cast<bool>(grads[0]);
+      if (!add) grads[0] = Tensor<T, Cuda>(x.shape());
+      products.rows(Tensor<T, Cuda>(grads[0]), dy,
+                    {in.begin() + first, in.begin() + first + groups}, true, add ? 1.0f : 0.0f);
+    }
+    for (std::size_t i = op.first_weight(); i < grads.size(); ++i) {
+      if (grads[i]) grads[i] = cuda::detail::in_type(grads[i], in[i].dtype());
+    }
+    return grads;
+  }
+};
+
+}  // namespace espalier

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The LoRA branch of a linear layer on the device Cuda: scale · (x' Aᵀ) Bᵀ per group, and its
 // gradients, by the kernels of kernels/lora.hpp. Factors and their gradients are f32; x' Aᵀ and its
-// gradient have the type of the activations. Results are written first, and the products with the
-// weights added to them.
+// gradient have the type of the activations. The branch overwrites its results; the products with
+// the weights are added to them.
 #pragma once
 
 #include <array>
@@ -26,7 +26,7 @@ namespace espalier::cuda::detail {
 template <FloatElement T>
 class LoraBranch {
  public:
-  /// Over `rows` rows; with_gradients makes room for those of the factors.
+  /// Over `rows` rows; with_gradients allocates the gradients of the factors.
   LoraBranch(const LinearOp& op, const std::vector<AnyTensor>& in, std::int64_t rows,
              bool with_gradients)
       : groups_(static_cast<int>(op.groups())),

@@ -22,20 +22,24 @@ Tensor<T, Cuda> rotated(const Rope& op, const Tensor<T, Cuda>& x, const Tensor<f
 }
 }  // namespace detail
 
-template <FloatElement T>
-Tensor<T, Cuda> launch_forward(Cuda, const Rope& op, Saved& saved, const Tensor<T, Cuda>& x) {
-  op.check(x.shape());
-  const auto on_host = espalier::detail::RopeTables<float>::instance().get(op.positions, op.config,
-                                                                           op.dims(x.shape()));
-  const Tensor<float, Cuda> table = to<Cuda>(on_host);
-  saved.tensors = {table};
-  return detail::rotated(op, x, table, 1.0f);
-}
-
-template <FloatElement T>
-std::array<AnyTensor, 1> launch_backward(Cuda, const Rope& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
-  return {detail::rotated(op, dy, saved.get<float, Cuda>(0), -1.0f)};
-}
-
 }  // namespace espalier::cuda
+
+namespace espalier {
+
+template <CudaFloat T>
+struct Launch<Rope, T, Cuda> {
+  static Tensor<T, Cuda> forward(const Rope& op, Saved& saved, const Tensor<T, Cuda>& x) {
+    op.check(x.shape());
+    const auto on_host =
+        detail::RopeTables<float>::instance().get(op.positions, op.config, op.dims(x.shape()));
+    const Tensor<float, Cuda> table = to<Cuda>(on_host);
+    saved.tensors = {table};
+    return cuda::detail::rotated(op, x, table, 1.0f);
+  }
+  static std::array<AnyTensor, 1> backward(const Rope& op, const Saved& saved,
+                                           const Tensor<T, Cuda>& dy) {
+    return {cuda::detail::rotated(op, dy, saved.get<float, Cuda>(0), -1.0f)};
+  }
+};
+
+}  // namespace espalier

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The rule of a router as kernels take it: they see no header of the ops.
+// Converts the rule of a router to that of the kernels, which include no header of ops/.
 #pragma once
 
 #include <espalier/kernels/router_top_k.hpp>

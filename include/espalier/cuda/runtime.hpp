@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The few runtime calls of the CUDA device, with errors as exceptions. Everything runs on one
-// stream, so memory is free for the next operation as soon as its handle is gone: allocations are
+// stream, so the next operation may reuse memory as soon as its handle is gone: allocations are
 // ordered with the kernels (cudaMallocAsync), and only a download waits.
 #pragma once
 
@@ -48,7 +48,7 @@ inline void check(cudaError_t error, const char* call) {
 }
 
 namespace detail {
-/// Memory that the pool of the device keeps between two synchronisations: all of it.
+/// Lets the memory pool of the device keep all freed memory across synchronisations.
 inline void keep_freed_memory() {
   cudaMemPool_t pool;
   check(cudaDeviceGetDefaultMemPool(&pool, 0), "cudaDeviceGetDefaultMemPool");
@@ -104,7 +104,7 @@ inline void fill_zero(std::byte* to, std::size_t bytes) {
 
 namespace detail {
 
-/// Two pinned buffers in turn: one is filled, upload behind upload, while the other is on its way.
+/// Two pinned buffers: one is filled, upload after upload, while the other is copied.
 /// The host waits only where both are full.
 class Staging {
  public:
@@ -138,7 +138,7 @@ class Staging {
  private:
   struct Buffer {
     std::byte* memory = nullptr;
-    cudaEvent_t done = nullptr;  // with what it held before
+    cudaEvent_t done = nullptr;  // after the last copy from this buffer
     std::size_t used = 0;
   };
   struct Piece {
@@ -155,7 +155,7 @@ class Staging {
     }
   }
 
-  /// Pinned memory that no copy uses, for as much of `bytes` as one buffer has left.
+  /// Pinned memory that no copy uses: up to `bytes`, as much as the current buffer has left.
   Piece take(std::size_t bytes) {
     constexpr std::size_t kAlign = 256;
     if (buffers_[current_].used == kBytes) {

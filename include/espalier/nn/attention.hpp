@@ -82,13 +82,7 @@ class Attention {
                       y.data() + begin * width, rows, caches[s]->length() + rows});
     }
     const cpu::AttentionHeads heads{q.shape(1), k.shape(1), q.shape(2), config_.window};
-    const trace::Scope scope("attention");
-    const AnyTensor& sinks = w_.sinks.any();
-    if constexpr (requires { launch_attention(D{}, work, heads, sinks); }) {
-      launch_attention(D{}, work, heads, sinks);
-    } else {
-      cpu::attention_forward<T>(work, heads, sinks);
-    }
+    cached_attention<D>(work, heads, w_.sinks.any());
     return w_.o(merged(Var<T, D>(y)));
   }
 

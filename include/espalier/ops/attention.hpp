@@ -22,7 +22,9 @@ struct CausalAttention {
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& q, const Tensor<T, D>& k,
                        const Tensor<T, D>& v) const {
-    static_assert(!D::is_cuda, "attention: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "attention on this device: include <espalier/cuda/attention.hpp>, which defines "
+                  "Launch<CausalAttention>");
     check(q.shape(), k.shape(), v.shape());
     const cpu::AttentionHeads h = heads(q.shape(), k.shape());
     Tensor<T, D> y(q.shape());
@@ -88,7 +90,9 @@ struct AttentionWithSinks {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "attention: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "attention on this device: include <espalier/cuda/attention.hpp>, which defines "
+                  "Launch<AttentionWithSinks>");
     const Tensor<T, D> q(in[0]), k(in[1]), v(in[2]);
     const Tensor<T, D> y = causal.forward(saved, q, k, v);
     cpu::apply_sinks(y.data(), saved.get<acc_t<T>, D>(4).data(), q.shape(0),
@@ -114,6 +118,27 @@ struct AttentionWithSinks {
     return all;
   }
 };
+
+/// Attention without a gradient, of segments that continue caches.
+struct CachedAttention {
+  static constexpr const char* kName = "attention";
+};
+
+/// Writes `work[s].y` for every segment s. `sinks`: empty, or [A] of any float type.
+template <Device D, FloatElement T>
+void cached_attention(const std::vector<cpu::AttentionSegment<T>>& work,
+                      const cpu::AttentionHeads& heads, const AnyTensor& sinks = {}) {
+  const trace::Scope scope(CachedAttention::kName);
+  if constexpr (D::is_cuda) {
+    static_assert(LaunchedForward<CachedAttention, T, D, std::vector<cpu::AttentionSegment<T>>,
+                                  cpu::AttentionHeads, AnyTensor>,
+                  "attention on this device: include <espalier/cuda/attention.hpp>, which defines "
+                  "Launch<CachedAttention>");
+    Launch<CachedAttention, T, D>::forward(work, heads, sinks);
+  } else {
+    cpu::attention_forward<T>(work, heads, sinks);
+  }
+}
 
 /// `sinks`: empty, or [A] of any float type.
 /// @throws ShapeError when heads, rows, segments or sinks do not fit.

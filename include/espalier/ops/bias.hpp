@@ -21,7 +21,7 @@ struct AddBias {
   static constexpr std::int64_t kColumns = 128;  // of a task of backward
 
   std::vector<std::int64_t> offsets;  // G + 1; empty where a device keeps them
-  std::size_t device_groups = 0;      // with offsets that only the device knows; empty: one group
+  std::size_t device_groups = 0;      // groups of device_offsets; without offsets: one group
   AnyTensor device_offsets;
 
   // Inputs: x, b_0..b_G-1.
@@ -29,7 +29,9 @@ struct AddBias {
 
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "add_bias: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "add_bias on this device: include <espalier/cuda/bias.hpp>, which defines Launch<AddBias>");
     using A = acc_t<T>;
     check(in);
     check_offsets(in[0].shape(0));
@@ -84,7 +86,7 @@ struct AddBias {
     return grads;
   }
 
-  /// x and the biases fit one another.
+  /// @throws ShapeError when a bias does not fit x.
   void check(const std::vector<AnyTensor>& in) const {
     const Shape& x = in[0].shape();
     ESP_REQUIRE(x.rank() == 2, ShapeError, kName, ": x is ", x, ", expected [rows, out]");
@@ -93,7 +95,7 @@ struct AddBias {
                   in[1 + g].shape(), ", x is ", x, "; expected [", x[1], "]");
     }
   }
-  /// What backward must know of the biases, without their memory.
+  /// Shapes and types of the biases, for backward; no memory.
   static std::vector<AnyTensor> types(const std::vector<AnyTensor>& in) {
     std::vector<AnyTensor> list;
     for (std::size_t i = 1; i < in.size(); ++i) {

@@ -23,7 +23,9 @@ struct Cast {
  private:
   template <FloatElement B, FloatElement A, Device D>
   static Tensor<B, D> converted(const Tensor<A, D>& x) {
-    static_assert(!D::is_cuda, "cast: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "cast on this device: include <espalier/cuda/elementwise.hpp>, which defines Launch<Cast>");
     Tensor<B, D> y(x.shape());
     cpu::map(x.numel(), cpu::Identity{}, y.data(), x.data());
     return y;

@@ -25,7 +25,9 @@ struct ClampedSwiGlu {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& gate, const Tensor<T, D>& up) const {
-    static_assert(!D::is_cuda, "clamped_swiglu: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "clamped_swiglu on this device: include <espalier/cuda/clamped_swiglu.hpp>, "
+                  "which defines Launch<ClampedSwiGlu>");
     check(gate.shape(), up.shape());
     Tensor<T, D> y(gate.shape());
     const auto top = cpu::bound_of<T>(limit), slope = static_cast<acc_t<T>>(alpha);

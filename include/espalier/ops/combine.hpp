@@ -16,7 +16,9 @@ struct Combine {
 
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "combine: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "combine on this device: include <espalier/cuda/moe.hpp>, which defines Launch<Combine>");
     const Tensor<T, D> rows(in[0]);
     const Tensor<acc_t<T>, D> weights(in[1]);
     ESP_REQUIRE(rows.shape().rank() == 2 && rows.shape(0) == routing.rows(), ShapeError, kName,

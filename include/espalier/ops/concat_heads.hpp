@@ -26,7 +26,9 @@ struct ConcatHeads {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& a, const Tensor<T, D>& b) const {
-    static_assert(!D::is_cuda, "concat_heads: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "concat_heads on this device: include <espalier/cuda/column_blocks.hpp>, which "
+                  "defines Launch<ConcatHeads>");
     Tensor<T, D> y(output(a.shape(), b.shape()));
     const std::int64_t p1 = a.shape(2), p2 = b.shape(2);
     const std::int64_t rows = a.shape(0) * a.shape(1);

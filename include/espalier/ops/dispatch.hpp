@@ -15,7 +15,9 @@ struct Dispatch {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "dispatch: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "dispatch on this device: include <espalier/cuda/moe.hpp>, which defines Launch<Dispatch>");
     ESP_REQUIRE(x.shape().rank() == 2 && x.shape(0) == routing.tokens, ShapeError, kName, ": x is ",
                 x.shape(), ", the routing has ", routing.tokens, " tokens");
     const std::int64_t h = x.shape(1);

@@ -21,7 +21,9 @@ struct Dropout {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "dropout: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "dropout on this device: include <espalier/cuda/dropout.hpp>, which defines "
+                  "Launch<Dropout>");
     ESP_REQUIRE(p >= 0 && p < 1, Error, kName, ": p is ", p, ", expected 0 <= p < 1");
     return masked(x);
   }

@@ -18,7 +18,9 @@ struct Embedding {
 
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "embedding: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "embedding on this device: include <espalier/cuda/embedding.hpp>, which defines "
+                  "Launch<Embedding>");
     const AnyTensor& table = in[0];
     check(table.shape());
     const bool trainable =
@@ -73,11 +75,11 @@ struct Embedding {
   static constexpr std::int64_t kColumns = 512;  // of one sum
 
   /// d[id] = sum of the rows of dy with that id. One id may have most of the rows (padding, say),
-  /// so work is cut by columns too.
+  /// so the work is split by columns too.
   template <FloatElement T, Element E>
   void add_rows(const Tensor<T>& dy, E* d) const {
     const std::int64_t h = dy.shape(1);
-    std::vector<std::int32_t> order(ids.numel());  // positions by id, then as they stand
+    std::vector<std::int32_t> order(ids.numel());  // positions, sorted by id and position
     algo::count_up(order);
     algo::stable_sort(order, [&](std::int32_t a, std::int32_t b) { return ids[a] < ids[b]; });
     std::vector<std::int64_t> first;  // of each id that occurs, in `order`

@@ -24,7 +24,7 @@ struct group_offsets<Cpu> {
 template <Device D>
 using GroupOffsets = typename detail::group_offsets<D>::type;
 
-/// One group of all rows; on a device an empty tensor says so.
+/// One group of all rows; on a device an empty tensor.
 template <Device D>
 [[nodiscard]] GroupOffsets<D> one_group([[maybe_unused]] std::int64_t rows) {
   if constexpr (D::is_cuda) {

@@ -37,7 +37,7 @@ struct LinearOp {
   bool lora = false;
   bool lora_input = false;  // the LoRA branch has an input of its own, after dropout
   double scale = 1;
-  std::size_t device_groups = 0;  // with offsets that only the device knows; empty: one group
+  std::size_t device_groups = 0;  // groups of device_offsets; without offsets: one group
   AnyTensor device_offsets;
 
   // Inputs: x, [x'], W_0..W_G-1, [A_0.., B_0..].
@@ -49,7 +49,9 @@ struct LinearOp {
 
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "linear: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "linear on this device: include <espalier/cuda/linear.hpp>, which defines "
+                  "Launch<LinearOp>");
     check(in);
     const Tensor<T, D> x(in[0]);
     const std::int64_t width = x.shape(1), out = in[first_weight()].shape(0);
@@ -120,7 +122,7 @@ struct LinearOp {
   struct Factors {
     AnyTensor a, b;
   };
-  /// A and B as the products take them.
+  /// A and B in the type of the products.
   template <FloatElement T>
   std::vector<Factors> lora_factors(const std::vector<AnyTensor>& in) const {
     std::vector<Factors> factors(groups());

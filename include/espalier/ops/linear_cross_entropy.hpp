@@ -34,7 +34,7 @@ inline void check_head(const char* op, const Shape& x, const Shape& w,
   }
 }
 
-/// Even chunks: a last one of few rows would pay for reading all of w.
+/// Chunks of equal size: a last chunk of few rows would read all of w for them.
 inline std::int64_t rows_a_chunk(std::int64_t rows, std::int64_t vocab) {
   const std::int64_t most =
       std::max<std::int64_t>(16, kLogitChunk / std::max<std::int64_t>(vocab, 1));
@@ -89,7 +89,10 @@ struct LinearCrossEntropy {
 
   template <std::floating_point A, Device D = Cpu>
   Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "linear_cross_entropy: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "linear_cross_entropy on this device: include <espalier/cuda/linear_cross_entropy.hpp>, "
+        "which defines Launch<LinearCrossEntropy>");
     const Tensor<X, D> x(in[0]);
     const AnyTensor& w = in[1];
     detail::check_head(kName, x.shape(), w.shape(), targets);
@@ -125,7 +128,7 @@ struct LinearCrossEntropy {
       dz.transposed = true;
       if (dw) cpu::gemm<A>(v, h, m, dz, detail::matrix(rows), dw.data(), h, A{1}, A{1});
     }
-    // An empty tensor of w's type says what its gradient is to be.
+    // An empty tensor keeps the type of w for its gradient.
     saved.tensors = {dx, dw, AnyTensor(Shape{0}, w.dtype())};
     return Tensor<A, D>(Shape{1}, static_cast<A>(loss));
   }
@@ -186,7 +189,10 @@ template <FloatElement T, Device D>
   return apply_list<acc_t<T>, D>(LinearCrossEntropy<T>{targets}, {x, w});
 }
 
-/// x wᵀ [N, V] in acc_t, whatever x and w are; without a graph.
+/// The name of linear_logits() for Launch: forward(z, x, w) fills z.
+struct LinearLogits {};
+
+/// x wᵀ [N, V] in acc_t for x and w of any types; without a graph.
 /// @throws ShapeError when x and w do not fit.
 template <FloatElement T, Device D>
 [[nodiscard]] Tensor<acc_t<T>, D> linear_logits(const Tensor<T, D>& x, const AnyTensor& w) {
@@ -195,8 +201,11 @@ template <FloatElement T, Device D>
               "; expected [N, H] and [V, H]");
   const trace::Scope scope("linear_logits");
   Tensor<acc_t<T>, D> z(Shape{x.shape(0), w.shape(0)});
-  if constexpr (requires { launch_logits(D{}, z, x, w); }) {
-    launch_logits(D{}, z, x, w);
+  if constexpr (D::is_cuda) {
+    static_assert(LaunchedForward<LinearLogits, T, D, Tensor<acc_t<T>, D>, Tensor<T, D>, AnyTensor>,
+                  "linear_logits on this device: include <espalier/cuda/linear_cross_entropy.hpp>, "
+                  "which defines Launch<LinearLogits>");
+    Launch<LinearLogits, T, D>::forward(z, x, w);
   } else {
     cpu::gemm<acc_t<T>>(x.shape(0), w.shape(0), x.shape(1), detail::matrix(x),
                         detail::matrix(w, true), z.data(), w.shape(0));
@@ -210,6 +219,9 @@ struct TokenLogProbs {
   Tensor<std::int32_t> argmax;  // [N] most likely id, the lowest of equals; -1 where it is -1
 };
 
+/// The name of linear_log_probs() for Launch: forward(x, w, targets).
+struct LinearLogProbs {};
+
 /// log softmax(x wᵀ)[target] of every row, without a graph and without holding N x V.
 /// @throws ShapeError as linear_cross_entropy.
 template <FloatElement T, Device D>
@@ -218,8 +230,12 @@ template <FloatElement T, Device D>
   using A = acc_t<T>;
   detail::check_head("linear_log_probs", x.shape(), w.shape(), targets);
   const trace::Scope scope("linear_log_probs");
-  if constexpr (requires { launch_log_probs(D{}, x, w, targets); }) {
-    return launch_log_probs(D{}, x, w, targets);
+  if constexpr (D::is_cuda) {
+    static_assert(
+        LaunchedForward<LinearLogProbs, T, D, Tensor<T, D>, AnyTensor, Tensor<std::int32_t>>,
+        "linear_log_probs on this device: include <espalier/cuda/linear_cross_entropy.hpp>, which "
+        "defines Launch<LinearLogProbs>");
+    return Launch<LinearLogProbs, T, D>::forward(x, w, targets);
   } else {
     const std::int64_t n = x.shape(0), h = x.shape(1), v = w.shape(0);
     TokenLogProbs<A> out{Tensor<A>(Shape{n}, A{0}), Tensor<std::int32_t>(Shape{n}, -1)};

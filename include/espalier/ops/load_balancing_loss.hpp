@@ -19,7 +19,10 @@ struct LoadBalancingLoss {
 
   template <std::floating_point A, Device D = Cpu>
   Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "load_balancing_loss: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "load_balancing_loss on this device: include <espalier/cuda/load_balancing_loss.hpp>, "
+        "which defines Launch<LoadBalancingLoss>");
     const std::int64_t e = in[0].shape(1), rows = total_rows(in);
     const Tensor<double> share(Shape{e}, 0.0);  // sum over k of f[k, e]
     std::vector<double> mean(e, 0.0);

@@ -16,7 +16,9 @@ struct MaskColumns {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "mask_columns: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "mask_columns on this device: include <espalier/cuda/elementwise.hpp>, which "
+                  "defines Launch<MaskColumns>");
     ESP_REQUIRE(x.shape().rank() == 2 && x.shape(1) == static_cast<std::int64_t>(keep.size()),
                 ShapeError, kName, ": x is ", x.shape(), ", the mask has ", keep.size(),
                 " columns");

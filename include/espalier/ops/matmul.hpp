@@ -21,10 +21,29 @@ struct Matmul {
   static constexpr const char* kName = "matmul";
   MatmulOptions options;
 
+  /// A factor of the products: matrices that lie one after another.
+  struct Factor {
+    const AnyTensor& value;
+    bool transposed;  // the memory holds the transposes
+  };
+
   // Inputs: a, b, [c].
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "matmul: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "matmul on this device: include <espalier/cuda/matmul.hpp>, which defines "
+                  "Launch<Matmul>");
+    return forward_by<T, D>(multiply<T>, saved, in);
+  }
+  template <FloatElement T, Device D = Cpu>
+  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+    return backward_by(multiply<T>, saved, dy);
+  }
+
+  /// Forward on any device: `product(a, b, c, beta)` writes c = a b + beta c for every matrix of
+  /// the batch.
+  template <FloatElement T, Device D, class Product>
+  Tensor<T, D> forward_by(Product product, Saved& saved, const std::vector<AnyTensor>& in) const {
     const Tensor<T, D> a(in[0]), b(in[1]);
     check(a.shape(), b.shape());
     const Shape shape = with_matrix(a.shape(), a.shape(options.transpose_a ? -1 : -2),
@@ -37,7 +56,7 @@ struct Matmul {
     } else {
       y = Tensor<T, D>(shape);
     }
-    multiply<T>({a, options.transpose_a}, {b, options.transpose_b}, y, in.size() == 3 ? 1 : 0);
+    product({a, options.transpose_a}, {b, options.transpose_b}, y, in.size() == 3 ? 1 : 0);
     saved.tensors = {a, b};
     if (!saved.needs[0]) saved.tensors[1] = AnyTensor();
     if (!saved.needs[1]) saved.tensors[0] = AnyTensor();
@@ -46,8 +65,9 @@ struct Matmul {
 
   // With A and B the factors as they are multiplied: dA = dy Bᵀ, dB = Aᵀ dy, and where the memory
   // holds the transpose, that of both sides.
-  template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  template <FloatElement T, Device D, class Product>
+  std::vector<AnyTensor> backward_by(Product product, const Saved& saved,
+                                     const Tensor<T, D>& dy) const {
     std::vector<AnyTensor> grads(saved.needs.size());
     const bool ta = options.transpose_a, tb = options.transpose_b;
     const auto a = saved.get<T, D>(0), b = saved.get<T, D>(1);
@@ -56,9 +76,9 @@ struct Matmul {
       const std::int64_t k = b.shape(tb ? -1 : -2);
       const Tensor<T, D> da(ta ? with_matrix(dy.shape(), k, m) : with_matrix(dy.shape(), m, k));
       if (ta) {
-        multiply<T>({b, tb}, {dy, true}, da);
+        product({b, tb}, {dy, true}, da, 0);
       } else {
-        multiply<T>({dy, false}, {b, !tb}, da);
+        product({dy, false}, {b, !tb}, da, 0);
       }
       grads[0] = da;
     }
@@ -66,9 +86,9 @@ struct Matmul {
       const std::int64_t k = a.shape(ta ? -2 : -1);
       const Tensor<T, D> db(tb ? with_matrix(dy.shape(), n, k) : with_matrix(dy.shape(), k, n));
       if (tb) {
-        multiply<T>({dy, true}, {a, ta}, db);
+        product({dy, true}, {a, ta}, db, 0);
       } else {
-        multiply<T>({a, !ta}, {dy, false}, db);
+        product({a, !ta}, {dy, false}, db, 0);
       }
       grads[1] = db;
     }
@@ -77,26 +97,23 @@ struct Matmul {
   }
 
  private:
-  struct Factor {
-    const AnyTensor& value;
-    bool transposed;
+  /// Matrix i of a factor.
+  static cpu::MatrixView matrix(const Factor& f, std::int64_t i) {
+    const AnyTensor& v = f.value;
+    const auto bytes = static_cast<std::int64_t>(size_of(v.dtype()));
+    return {v.bytes() + i * v.shape(-2) * v.shape(-1) * bytes, v.dtype(), v.shape(-1),
+            f.transposed};
+  }
 
-    cpu::MatrixView matrix(std::int64_t i) const {
-      const std::int64_t rows = value.shape(-2), cols = value.shape(-1);
-      const auto bytes = static_cast<std::int64_t>(size_of(value.dtype()));
-      return {value.bytes() + i * rows * cols * bytes, value.dtype(), cols, transposed};
-    }
-  };
-
-  /// c = a b + beta c, for every matrix of the batch.
-  template <FloatElement T, Device D>
-  static void multiply(const Factor& a, const Factor& b, const Tensor<T, D>& c, acc_t<T> beta = 0) {
+  /// The products on the CPU.
+  template <FloatElement T>
+  static void multiply(const Factor& a, const Factor& b, const Tensor<T>& c, int beta) {
     const std::int64_t m = c.shape(-2), n = c.shape(-1), k = a.value.shape(a.transposed ? -2 : -1);
     std::vector<cpu::GemmProblem<T>> problems;
     const std::int64_t batch = m * n == 0 ? 0 : c.numel() / (m * n);
     for (std::int64_t i = 0; i < batch; ++i) {
-      problems.push_back(
-          {m, n, k, a.matrix(i), b.matrix(i), c.data() + i * m * n, n, acc_t<T>{1}, beta});
+      problems.push_back({m, n, k, matrix(a, i), matrix(b, i), c.data() + i * m * n, n, acc_t<T>{1},
+                          static_cast<acc_t<T>>(beta)});
     }
     cpu::gemm_batch<T>(problems);
   }

@@ -12,7 +12,9 @@ struct Mul {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& a, const Tensor<T, D>& b) const {
-    static_assert(!D::is_cuda, "mul: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "mul on this device: include <espalier/cuda/elementwise.hpp>, which defines Launch<Mul>");
     ESP_REQUIRE(a.shape() == b.shape(), ShapeError, kName, ": a is ", a.shape(), ", b is ",
                 b.shape());
     saved.tensors.resize(2);

@@ -24,7 +24,9 @@ struct Narrow {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "narrow: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "narrow on this device: include <espalier/cuda/column_blocks.hpp>, which defines "
+                  "Launch<Narrow>");
     Tensor<T, D> y(output(x.shape()));
     cpu::place_columns(detail::rows_of(x.shape()), length, y.data(), {length, 0}, x.data(),
                        {x.shape(-1), begin});
@@ -53,7 +55,9 @@ struct PadLast {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "pad_last: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "pad_last on this device: include <espalier/cuda/column_blocks.hpp>, which "
+                  "defines Launch<PadLast>");
     Tensor<T, D> y(output(x.shape()));
     cpu::place_columns(detail::rows_of(x.shape()), x.shape(-1), y.data(), {width, 0}, x.data(),
                        {x.shape(-1), 0});

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = x / sqrt(mean(x²) + eps) · w, per row.        x, y [N, H]   w [H] in any float type
-// Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4. Computed in acc_t, the factors of the rows in
+// Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4. Computed in acc_t, the reciprocal RMS in
 // double; each result is rounded to T once. Sums run over vector lanes, in one order for each
-// width; dw sums fixed blocks of 64 rows. Saves x, w and the factors. A trained w is acc_t.
+// width; dw sums fixed blocks of 64 rows. Saves x, w and 1 / RMS. A trained w is acc_t.
 #pragma once
 
 #include <espalier/autograd/var.hpp>
@@ -19,7 +19,9 @@ struct RmsNormOp {
 
   template <FloatElement T, Device D = Cpu>
   Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "rms_norm: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "rms_norm on this device: include <espalier/cuda/rms_norm.hpp>, which defines "
+                  "Launch<RmsNormOp>");
     using A = acc_t<T>;
     const Tensor<T, D> x(in[0]);
     check(x.shape(), in[1], saved.needs[1], dtype_of<A>::value);
@@ -55,7 +57,7 @@ struct RmsNormOp {
     Tensor<A, D> partial;
     if (saved.needs[0]) grads[0] = dx = Tensor<T, D>(x.shape());
     if (saved.needs[1]) partial = Tensor<A, D>(Shape{blocks, h}, A{0});
-    // Whole blocks where dw is wanted, for a block's sum has one owner.
+    // Whole blocks where dw is wanted: one task computes the sum of a block.
     const std::int64_t grain = partial ? kBlock : rows_per_task(h);
     parallel_for(rows, grain, [&](std::int64_t begin, std::int64_t end) {
       simd::dispatch([&]<int W>() {
@@ -77,7 +79,7 @@ struct RmsNormOp {
   }
 
  private:
-  // Where the row's result will go is asked for while the row is read: writing would wait for it.
+  // Prefetches the output row for writing while the input row is read.
   template <FloatElement T, int W>
   static ESP_SIMD_INLINE double square_sum(const T* x, std::int64_t h, const T* y) {
     using V = simd::Native<T, W>;
@@ -143,7 +145,7 @@ struct RmsNormOp {
       return fma(product, V::load(row.w + c, lanes), sum);
     });
   }
-  // The two terms cancel where a row is near the square root of eps, hence doubles for the factors.
+  // The two terms cancel where a row's RMS is near sqrt(eps), hence doubles for its reciprocal.
   template <int W, FloatElement T>
   static ESP_SIMD_INLINE void input_gradient(const Row<T>& row, double dot) {
     using V = simd::Native<T, W>;

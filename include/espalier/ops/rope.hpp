@@ -132,8 +132,8 @@ Tensor<A> rope_table(const Tensor<std::int32_t>& positions, const RopeConfig& co
   return table;
 }
 
-/// Of each of the last few configs the table made last, for the next layer that has this config and
-/// the same rows: the cosines take several times as long as the rotation itself.
+/// The tables of the last few configs, one each, for the next layer with the same config and the
+/// same positions: the cosines take several times as long as the rotation itself.
 template <std::floating_point A>
 class RopeTables {
  public:
@@ -143,7 +143,7 @@ class RopeTables {
     const Lock lock(mutex_);
     std::size_t at = 0;
     while (at < entries_.size() && !(entries_[at].table && entries_[at].config == config)) ++at;
-    if (at == entries_.size()) --at;  // the one not used for longest
+    if (at == entries_.size()) --at;  // replaces the least recently used
     for (; at > 0; --at) std::swap(entries_[at], entries_[at - 1]);
     Entry& first = entries_.front();
     const auto now = positions.span();
@@ -168,7 +168,7 @@ class RopeTables {
   };
 
   Mutex mutex_;
-  std::array<Entry, 4> entries_;  // the one used last first
+  std::array<Entry, 4> entries_;  // most recently used first
 };
 
 }  // namespace detail
@@ -184,7 +184,9 @@ struct Rope {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "rope: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "rope on this device: include <espalier/cuda/rope.hpp>, which defines Launch<Rope>");
     check(x.shape());
     const auto table =
         detail::RopeTables<acc_t<T>>::instance().get(positions, config, dims(x.shape()));

@@ -36,7 +36,7 @@ struct BasicRouting {
 };
 using Routing = BasicRouting<Cpu>;
 
-/// The routing where the host can read it; a device has its own overload.
+/// The routing in host memory; a device has its own overload.
 [[nodiscard]] inline const Routing& on_host(const Routing& routing) {
   return routing;
 }
@@ -216,7 +216,6 @@ struct RouterWeights {
 
   template <std::floating_point A, Device D = Cpu>
   Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "router_top_k: no CUDA path");
     const Tensor<T, D> logits(in[0]);
     const std::int64_t e = logits.shape(1), k = rule.top_k;
     const Tensor<A, D> weights(chosen.shape());
@@ -317,6 +316,10 @@ struct RouterOutput {
   BasicRouting<D> routing;
 };
 
+/// The name of router_top_k() for Launch, whose forward(logits, rule, selection_bias) returns a
+/// RouterOutput: a device computes choice and weights in one launch.
+struct RouterTopK {};
+
 /// Routes `logits` [N, E] by `rule`. `selection_bias` [E], of any float type, is added to the
 /// scores for the choice only and has no gradient; an expert whose bias is NaN ranks last.
 /// @throws ShapeError when the rule or the bias does not fit the logits.
@@ -329,8 +332,11 @@ template <FloatElement T, Device D>
   rule.check(e);
   ESP_REQUIRE(!selection_bias || selection_bias.shape() == Shape{e}, ShapeError,
               "router_top_k: selection_bias is ", selection_bias.shape(), ", expected [", e, "]");
-  if constexpr (requires { launch_router_top_k(D{}, logits, rule, selection_bias); }) {
-    return launch_router_top_k(D{}, logits, rule, selection_bias);
+  if constexpr (D::is_cuda) {
+    static_assert(LaunchedForward<RouterTopK, T, D, Var<T, D>, RouterRule, AnyTensor>,
+                  "router_top_k on this device: include <espalier/cuda/moe.hpp>, which defines "
+                  "Launch<RouterTopK>");
+    return Launch<RouterTopK, T, D>::forward(logits, rule, selection_bias);
   } else {
     const auto chosen = choose_experts(logits.value(), rule, selection_bias);
     return {apply_list<acc_t<T>, D>(RouterWeights<T>{chosen, rule}, {logits}),
@@ -339,7 +345,7 @@ template <FloatElement T, Device D>
 }
 
 namespace detail {
-/// Refuses what is not one [N, E] per layer, with one row at least.
+/// @throws ShapeError unless there is an [N, E] per layer, and a row.
 template <FloatElement T, Device D>
 void check_router_logits(const char* op, const std::vector<Var<T, D>>& layers) {
   ESP_REQUIRE(!layers.empty(), ShapeError, op, ": no router logits");

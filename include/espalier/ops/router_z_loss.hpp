@@ -16,7 +16,9 @@ struct RouterZLoss {
 
   template <std::floating_point A, Device D = Cpu>
   Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "router_z_loss: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "router_z_loss on this device: include <espalier/cuda/router_z_loss.hpp>, which "
+                  "defines Launch<RouterZLoss>");
     double total = 0;
     std::int64_t rows = 0;
     saved.tensors = in;

@@ -13,7 +13,9 @@ struct Scale {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "scale: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "scale on this device: include <espalier/cuda/elementwise.hpp>, which defines "
+                  "Launch<Scale>");
     Tensor<T, D> y(x.shape());
     const auto f = static_cast<acc_t<T>>(factor);
     cpu::map(

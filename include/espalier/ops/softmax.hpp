@@ -14,9 +14,10 @@ struct Softmax {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda, "softmax: no CUDA path");
-    ESP_REQUIRE(x.shape().rank() >= 1, ShapeError, kName, ": x is ", x.shape(),
-                ", expected at least one axis");
+    static_assert(!D::is_cuda,
+                  "softmax on this device: include <espalier/cuda/softmax.hpp>, which defines "
+                  "Launch<Softmax>");
+    check(x.shape());
     Tensor<T, D> y(x.shape());
     const T* from = x.data();
     T* to = y.data();
@@ -46,6 +47,10 @@ struct Softmax {
                       to + at, p, pd + at);
                 });
     return {dx};
+  }
+
+  static void check(const Shape& x) {
+    ESP_REQUIRE(x.rank() >= 1, ShapeError, kName, ": x is ", x, ", expected at least one axis");
   }
 
  private:

@@ -17,7 +17,8 @@ struct Sum {
 
   template <std::floating_point A, Device D = Cpu>
   Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda, "sum: no CUDA path");
+    static_assert(!D::is_cuda,
+                  "sum on this device: include <espalier/cuda/sum.hpp>, which defines Launch<Sum>");
     const Tensor<T, D> x(in[0]);
     const std::int64_t n = x.numel();
     std::vector<double> parts((n + kBlock - 1) / kBlock);

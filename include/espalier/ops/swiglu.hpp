@@ -16,7 +16,9 @@ struct SwiGlu {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& gate, const Tensor<T, D>& up) const {
-    static_assert(!D::is_cuda, "swiglu: no CUDA path");
+    static_assert(
+        !D::is_cuda,
+        "swiglu on this device: include <espalier/cuda/swiglu.hpp>, which defines Launch<SwiGlu>");
     ESP_REQUIRE(gate.shape() == up.shape(), ShapeError, kName, ": gate is ", gate.shape(),
                 ", up is ", up.shape(), "; expected equal shapes");
     Tensor<T, D> y(gate.shape());

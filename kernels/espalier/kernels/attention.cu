@@ -3,7 +3,7 @@
 
 namespace espalier::kernels {
 
-// The rungs are compiled in their own files.
+// The implementations are compiled in their own files.
 #define ESP_FORWARD(PREFIX, NAME, T)                                                 \
   PREFIX template cudaError_t NAME(T*, float*, const T*, const AttentionSegment<T>*, \
                                    const AttentionSizes&, cudaStream_t);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which rung of the ladder attention takes.
+// Chooses the implementation of attention: plain or mma.
 #pragma once
 
 #include <espalier/kernels/attention.hpp>

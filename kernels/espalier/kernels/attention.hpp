@@ -5,9 +5,9 @@
 // Row i of a segment has position kv_rows - q_rows + i and sees the keys up to it, with a window
 // the last `window` of them. Softmax with a running maximum (Dao et al. 2022, arXiv:2205.14135),
 // never L x L. Scale P^-1/2. f32 sums, rounded once to T; no atomics: the same bits in every run,
-// and for a row whatever the other segments are. P at most 256. These functions take the fastest
-// rung that T, P and the alignment of the arguments allow: attention_plain.hpp for anything,
-// attention_mma.hpp for tensor cores.
+// and a row does not depend on the other segments. P at most 256. These functions take the fastest
+// implementation that T, P and the alignment of the arguments allow: attention_plain.hpp for
+// anything, attention_mma.hpp for tensor cores.
 #pragma once
 
 #include <espalier/kernels/attention_segments.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// First rung of attention.hpp, with its contract: any type, alignment and head_dim up to 256; a
-// warp per row and head. A value reaches the rows that see it and no other, also a NaN.
+// The plain implementation of attention.hpp, with its contract: any type, alignment and head_dim up
+// to 256; a warp per row and head. A value reaches the rows that see it and no other, also a NaN.
 #pragma once
 
 #include <espalier/kernels/attention_segments.hpp>

@@ -108,6 +108,19 @@ __device__ __forceinline__ T block_sum(T v) {
   return v;
 }
 
+/// The largest over such a block; NaN only where all are NaN.
+__device__ __forceinline__ float block_max(float v) {
+  ESP_SHARED(float[kWarp], of_warp);
+  const int warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+  v = warp_max(v);
+  if (warps == 1) return v;
+  __syncthreads();  // a result before this one may still be read
+  if (threadIdx.x % kWarp == 0) of_warp[warp] = v;
+  __syncthreads();
+  for (int w = 0; w < warps; ++w) v = fmaxf(v, of_warp[w]);
+  return v;
+}
+
 template <class I>
 __host__ __device__ constexpr I ceil_div(I a, I b) {
   return (a + b - 1) / b;

@@ -3,7 +3,7 @@
 
 namespace espalier::kernels {
 
-// The rungs are compiled in their own files.
+// The implementations are compiled in their own files.
 #define ESP_ROWS(PREFIX, NAME, C, A, B, ...)                                                \
   PREFIX template cudaError_t NAME(C*, const A*, const B* const*, const std::int32_t*, int, \
                                    std::int64_t, std::int64_t, std::int64_t, float, float,  \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which rung of the ladder a product takes.
+// Chooses the implementation of a product: plain, mma or wgmma.
 #pragma once
 
 #include <espalier/kernels/grouped_gemm.hpp>

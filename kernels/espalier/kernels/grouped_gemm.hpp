@@ -6,12 +6,12 @@
 //   tn   c_g [M, N] = alpha · a_gᵀ · b_g + beta · c_g    a [R, M], b [R, N]: gradients of weights
 // b (tn: c) is an array of G pointers in device memory; those of groups without rows are not
 // followed (tn: their c_g becomes beta · c_g). Sums in f32, rounded once to the type of c; beta 0:
-// c is not read. Deterministic: one owner per element, k in order, whatever the other rows are.
-// These functions take the fastest rung that the types and the alignment of `a` and `c` allow:
-// grouped_gemm_plain.hpp for anything, grouped_gemm_mma.hpp for tensor cores, and, if the caller
-// gives a workspace, grouped_gemm_wgmma.hpp where the device is an H100 or H200. That one has run
-// in the simulator alone, so nothing in this project gives one until its tests have passed on a
-// GPU.
+// c is not read. Deterministic: one owner per element, k in order, independent of other rows.
+// These functions take the fastest implementation that the types and the alignment of `a` and `c`
+// allow: grouped_gemm_plain.hpp for anything, grouped_gemm_mma.hpp for tensor cores, and, if the
+// caller gives a workspace, grouped_gemm_wgmma.hpp where the device is an H100 or H200. That one
+// has run in the simulator alone, so nothing in this project gives one until its tests have passed
+// on a GPU.
 #pragma once
 
 #include <espalier/kernels/runtime.hpp>

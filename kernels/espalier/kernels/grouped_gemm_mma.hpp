@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Second rung of grouped_gemm.hpp: tensor cores of sm_80 and later, for bf16 and f16 operands and
-// results in their type or f32. The same contract, but n and k (tn: m and n) are multiples of 8 and
-// all pointers, also those in device memory, are aligned to 16 bytes: rows are copied 16 bytes at a
-// time. What the host can see of that is checked (cudaErrorInvalidValue); a misaligned pointer in
-// device memory ends the kernel with cudaErrorMisalignedAddress.
+// Implementation of grouped_gemm.hpp with tensor cores of sm_80 and later, for bf16 and f16
+// operands and results in their type or f32. The same contract, but n and k (tn: m and n) are
+// multiples of 8 and all pointers, also those in device memory, are aligned to 16 bytes: rows are
+// copied 16 bytes at a time. What the host can see of that is checked (cudaErrorInvalidValue); a
+// misaligned pointer in device memory ends the kernel with cudaErrorMisalignedAddress.
 #pragma once
 
 #include <espalier/kernels/runtime.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// First rung of grouped_gemm.hpp, with its contract: any type, size and alignment; tiles in shared
-// memory, FMA.
+// The plain implementation of grouped_gemm.hpp, with its contract: any type, size and alignment;
+// tiles in shared memory, FMA.
 #pragma once
 
 #include <espalier/kernels/runtime.hpp>

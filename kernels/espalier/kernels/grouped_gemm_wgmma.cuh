@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of 128 x 256 with k in steps of 64, four steps (192 KB) under way; one block of three
 // warpgroups stays on each multiprocessor and takes every gridDim-th tile. One thread of the first
-// warpgroup fills steps through the copy engine as soon as both others have read them; each of
-// these multiplies 64 rows, and stores them while the next tile's steps arrive.
+// warpgroup fills steps through TMA as soon as both others have read them; each of these multiplies
+// 64 rows, and stores them while the next tile's steps arrive.
 //
 // Both operands come through one tensor map per group: with a's map ending where the group ends,
 // the rest of its last tile is 0, which tn (where rows are k) needs, and c is all that must be

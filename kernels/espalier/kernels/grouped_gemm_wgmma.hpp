@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Third rung of grouped_gemm.hpp: wgmma and the copy engine of sm_90a (H100, H200), for the types,
+// Implementation of grouped_gemm.hpp with wgmma and TMA of sm_90a (H100, H200), for the types,
 // sizes and alignments of grouped_gemm_mma.hpp. Returns cudaErrorNotSupported, with nothing
 // launched, on other devices and in builds without code for sm_90a.
 //

@@ -3,24 +3,19 @@
 // probabilities of the row in shared memory, where a thread per expert adds them up in row order.
 #pragma once
 
-#include <espalier/kernels/device.cuh>
 #include <espalier/kernels/load_balancing_loss.hpp>
+#include <espalier/kernels/row_softmax.cuh>
 
 namespace espalier::kernels {
 
 inline constexpr int kBalanceThreads = 256;
 inline constexpr int kBalanceExperts = 512;
 
-/// probability(e) of every expert of one row, by a warp: calls use(e, p).
+/// use(e, probability) for every expert of one row, by a warp.
 template <class T, class F>
 __device__ __forceinline__ void row_softmax(const T* logits, int e, const F& use) {
-  const int lane = threadIdx.x % kWarp;
-  float top = -INFINITY, sum = 0;
-  for (int c = lane; c < e; c += kWarp) top = fmaxf(top, to_float(logits[c]));
-  top = warp_max(top);
-  for (int c = lane; c < e; c += kWarp) sum += expf(to_float(logits[c]) - top);
-  sum = warp_sum(sum);
-  for (int c = lane; c < e; c += kWarp) use(c, expf(to_float(logits[c]) - top) / sum);
+  const RowSoftmax probability = softmax_of_row<WarpRow>(logits, e);
+  for (int c = WarpRow::lane(); c < e; c += kWarp) use(c, probability(to_float(logits[c])));
 }
 
 template <class T, class Index>

@@ -3,21 +3,21 @@
 
 namespace espalier::kernels {
 
-// The rungs are compiled in their own files.
-#define ESP_RUNG(RUNG, T)                                                                          \
-  extern template cudaError_t lora_##RUNG##_pass<LoraPass::down, T>(const LoraPassArguments<T>&,   \
+// The implementations are compiled in their own files.
+#define ESP_IMPLEMENTATION(NAME, T)                                                                \
+  extern template cudaError_t lora_##NAME##_pass<LoraPass::down, T>(const LoraPassArguments<T>&,   \
                                                                     cudaStream_t);                 \
-  extern template cudaError_t lora_##RUNG##_pass<LoraPass::backward_up, T>(                        \
+  extern template cudaError_t lora_##NAME##_pass<LoraPass::backward_up, T>(                        \
       const LoraPassArguments<T>&, cudaStream_t);                                                  \
-  extern template cudaError_t lora_##RUNG##_pass<LoraPass::backward_down, T>(                      \
+  extern template cudaError_t lora_##NAME##_pass<LoraPass::backward_down, T>(                      \
       const LoraPassArguments<T>&, cudaStream_t);                                                  \
-  extern template cudaError_t lora_##RUNG##_up<false, T>(const LoraUpArguments<T>&, cudaStream_t); \
-  extern template cudaError_t lora_##RUNG##_up<true, T>(const LoraUpArguments<T>&, cudaStream_t);
-ESP_RUNG(plain, float)
-ESP_RUNG(plain, __nv_bfloat16)
-ESP_RUNG(plain, __half)
-ESP_RUNG(mma, __nv_bfloat16)
-ESP_RUNG(mma, __half)
+  extern template cudaError_t lora_##NAME##_up<false, T>(const LoraUpArguments<T>&, cudaStream_t); \
+  extern template cudaError_t lora_##NAME##_up<true, T>(const LoraUpArguments<T>&, cudaStream_t);
+ESP_IMPLEMENTATION(plain, float)
+ESP_IMPLEMENTATION(plain, __nv_bfloat16)
+ESP_IMPLEMENTATION(plain, __half)
+ESP_IMPLEMENTATION(mma, __nv_bfloat16)
+ESP_IMPLEMENTATION(mma, __half)
 
 #define ESP_INSTANTIATE(T)                                                                         \
   template cudaError_t lora_down(T*, const T*, const float* const*, const std::int32_t*, int,      \

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The products of lora.hpp: which rung they take, and the launch that adds up their sums.
+// The products of lora.hpp: the choice of their implementation, and the launch that adds up their
+// sums.
 #pragma once
 
 #include <espalier/kernels/lora_mma.cuh>

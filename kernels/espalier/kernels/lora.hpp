@@ -11,8 +11,8 @@
 // x, y, dy and dx move once per product; tensor cores where T has 2 bytes, r is a multiple of 8 up
 // to 64, K or N a multiple of 8 and the matrices are aligned to 16 bytes (then so must be the
 // factors in device memory); any size, type and alignment where not. With more than 16, 32 ranks
-// the tensor-core rung takes 112, 160 KB of shared memory a block; a device without (sm_86, sm_89)
-// takes the plain one.
+// the tensor-core implementation takes 112, 160 KB of shared memory a block; a device without
+// (sm_86, sm_89) takes the plain one.
 #pragma once
 
 #include <espalier/kernels/runtime.hpp>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rung of lora.hpp on tensor cores of sm_80 and later: r up to 64. A block of 8 warps streams its
-// 512 columns of a chunk of rows through shared memory in stages of 64 x 128, four under way; a
-// stage is multiplied as it lies (sums over columns) and transposed (sums over rows), so that one
-// read serves both. The factor's tile stays in shared memory, the sums over rows in registers.
-// Shared memory of a block at r up to 16, 32, 64: 88, 112, 160 KB; up to 32 two blocks share a
-// multiprocessor of sm_90.
+// Implementation of lora.hpp with tensor cores of sm_80 and later: r up to 64. A block of 8 warps
+// streams its 512 columns of a chunk of rows through shared memory in stages of 64 x 128, four
+// under way; a stage is multiplied as it lies (sums over columns) and transposed (sums over rows),
+// so that one read serves both. The factor's tile stays in shared memory, the sums over rows in
+// registers. Shared memory of a block at r up to 16, 32, 64: 88, 112, 160 KB; up to 32 two blocks
+// share a multiprocessor of sm_90.
 #pragma once
 
 #include <espalier/kernels/lora_pass.cuh>

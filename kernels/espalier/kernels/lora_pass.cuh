@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the rungs of lora.hpp share: a pass reads a matrix [R, width] once, in tiles of 512 columns
-// by chunks of rows of one group, and leaves sums over each tile's columns (per row) and over each
-// chunk's rows (per column); a second launch adds these up in order.
+// Shared by the implementations of lora.hpp: a pass reads a matrix [R, width] once, in tiles of 512
+// columns by chunks of rows of one group, and leaves sums over each tile's columns (per row) and
+// over each chunk's rows (per column); a second launch adds these up in order.
 #pragma once
 
 #include <espalier/kernels/lora.hpp>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rung of lora.hpp for any type, size and alignment: 256 threads, steps of 32 rows by 64 columns
-// through shared memory as f32, 16 ranks to a block (more ranks read the matrix again).
+// The plain implementation of lora.hpp, for any type, size and alignment: 256 threads, steps of 32
+// rows by 64 columns through shared memory as f32, 16 ranks to a block (more ranks read the matrix
+// again).
 #pragma once
 
 #include <espalier/kernels/grouped_gemm_plain.cuh>

@@ -73,7 +73,7 @@ struct Mbarrier {
   }
 };
 
-/// What this thread wrote to shared memory, barriers too, is seen by the copy engine and by wgmma.
+/// What this thread wrote to shared memory, barriers too, is seen by TMA and by wgmma.
 __device__ __forceinline__ void fence_proxy_async() {
 #ifdef __CUDACC__
   asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");

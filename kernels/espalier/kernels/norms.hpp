@@ -4,7 +4,7 @@
 // Squares are summed in f64 in a fixed order; no atomics.
 #pragma once
 
-#include <espalier/kernels/runtime.hpp>
+#include <espalier/kernels/sum.hpp>
 
 namespace espalier::kernels {
 
@@ -25,10 +25,10 @@ cudaError_t row_norms_of_difference(float* norms, const T* x, const U* b, std::i
 
 /// Blocks that share one array, and the f64 partial sums they leave.
 constexpr std::int64_t sum_of_squares_blocks(std::int64_t n) {
-  return n < (std::int64_t{1} << 22) ? (n + 4095) / 4096 : 1024;
+  return sum_blocks(n);
 }
 constexpr std::size_t sum_of_squares_workspace_bytes(std::int64_t n) {
-  return static_cast<std::size_t>(sum_of_squares_blocks(n)) * 8;
+  return sum_workspace_bytes(n);
 }
 
 /// sum [1] = Σ x²; with b: Σ (x - b)².

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The copy engine of sm_90 (TMA): boxes of a row-major matrix of 2-byte elements, 64 columns (128
-// bytes) wide, from global to shared memory. The 16-byte chunks of a row are permuted by the
+// TMA (sm_90): copies boxes of a row-major matrix of 2-byte elements, 64 columns (128 bytes) wide,
+// from global to shared memory. The 16-byte chunks of a row are permuted by the
 // "128-byte swizzle" (chunk c of row r lies at c ^ r % 8; the box begins at a multiple of 1024), as
 // wgmma reads them. What lies outside of the matrix is 0. A tensor map describes the matrix; it is
 // encoded by the host, and may be copied and moved to another matrix by a kernel.

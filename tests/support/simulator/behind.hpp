@@ -21,7 +21,7 @@ struct MbarrierState {
   std::int64_t bytes = 0;              // announced and not yet copied
   unsigned phase = 0;
   const Thread* owner = nullptr;  // who made it
-  bool visible = false;           // to the copy engine
+  bool visible = false;           // to TMA
   char key = 0;
 };
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stands in for cuBLAS where the device layer runs on the CPU: the one product that it calls, as a
-// plain loop, column-major as cuBLAS has it.
+// Stands in for cuBLAS where the device layer runs on the CPU: the products that it calls, as
+// plain loops, column-major as cuBLAS has it.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
+
+#include <type_traits>
 
 struct cublasContext;
 using cublasHandle_t = cublasContext*;
@@ -91,6 +93,28 @@ inline cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t op_a, cubla
       const std::size_t to = std::size_t(j) * ldc + i;
       store(c, to, type_c, scale_ab * sum + (scale_c == 0 ? 0 : scale_c * load(c, to, type_c)));
     }
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+inline cublasStatus_t cublasGemmStridedBatchedEx(
+    cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
+    const void* alpha, const void* a, cudaDataType type_a, int lda, long long stride_a,
+    const void* b, cudaDataType type_b, int ldb, long long stride_b, const void* beta, void* c,
+    cudaDataType type_c, int ldc, long long stride_c, int batch, cublasComputeType_t compute,
+    cublasGemmAlgo_t algorithm) {
+  const auto at = [](auto* p, long long elements, cudaDataType type) {
+    const int bytes = type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2;
+    using Byte =
+        std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(p)>>, const char, char>;
+    return static_cast<Byte*>(p) + elements * bytes;
+  };
+  for (int i = 0; i < batch; ++i) {
+    const cublasStatus_t status =
+        cublasGemmEx(handle, op_a, op_b, m, n, k, alpha, at(a, i * stride_a, type_a), type_a, lda,
+                     at(b, i * stride_b, type_b), type_b, ldb, beta, at(c, i * stride_c, type_c),
+                     type_c, ldc, compute, algorithm);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
   }
   return CUBLAS_STATUS_SUCCESS;
 }

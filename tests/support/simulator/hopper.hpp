@@ -78,7 +78,7 @@ inline void mbarrier_wait(const void* at, unsigned parity, ESP_SIMULATOR_PLACE) 
   observe(&find_mbarrier(at)->key);
 }
 
-/// What this thread did is seen by the copy engine: of that, the barriers count here.
+/// What this thread did is seen by TMA: of that, the barriers count here.
 inline void fence_proxy_async() {
   const Unobserved unobserved;
   for (auto& [at, m] : g_block.behind.mbarriers) m.visible |= m.owner == &g_block.current();
@@ -165,7 +165,7 @@ inline void load_box(void* to, const TensorMap* map, int row, int column, const 
     if (!g_shared.contains(to) || g_shared.address(to) % 1024 != 0) {
       fault = "a swizzled box begins at a multiple of 1024 in shared memory";
     } else if (m == nullptr || !m->visible) {
-      fault = "the copy engine does not see the mbarrier: fence_proxy_async comes after init";
+      fault = "TMA does not see the mbarrier: fence_proxy_async comes after init";
     } else if (map->written && g_block.behind.acquired_maps.count(map) == 0) {
       fault = "a tensor map that a kernel wrote must be acquired first";
     } else {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The engine of backward: goes through the nodes in the reverse order of their creation, adds up
-// the gradients that reach each, and hands leaves theirs as soon as the last has arrived. Branches
-// that lead to no wanted leaf are not computed. What a node saved is freed once it is swept.
+// The backward pass: visits the nodes in the reverse order of their creation, adds up the gradients
+// that reach each, and gives a leaf its gradient as soon as the last term has arrived. Branches
+// without a wanted leaf are not computed. A node's saved tensors are freed when its gradients are
+// computed.
 #pragma once
 
 #include <cstddef>
@@ -18,11 +19,11 @@
 
 namespace espalier::detail {
 
-class Sweep {
+class BackwardPass {
  public:
-  explicit Sweep(GradMode mode) : mode_(mode) {}
+  explicit BackwardPass(GradMode mode) : mode_(mode) {}
 
-  /// @throws Error, before any gradient is touched, where a part of the graph was swept already.
+  /// @throws Error, before any gradient is touched, where an earlier pass used a part of the graph.
   ESP_INLINE void run(const std::shared_ptr<Node>& root, AnyTensor seed) {
     discover(root.get());
     accept(root.get(), std::move(seed));
@@ -45,7 +46,7 @@ class Sweep {
  private:
   struct State {
     AnyTensor grad;
-    int consumers = 0;   // wanted nodes that are not swept yet
+    int consumers = 0;   // wanted nodes that are not visited yet
     bool known = false;  // discovered
     bool wanted = false;
   };
@@ -53,8 +54,8 @@ class Sweep {
   static bool earlier(const Node* a, const Node* b) { return a->order < b->order; }
   GradMode mode_of(const Node* leaf) const { return leaf->mode.value_or(mode_); }
 
-  /// Takes up the nodes behind `root` that are not known yet. No recursion: a graph is as deep as
-  /// a model is long.
+  /// Adds the nodes behind `root` that are not known yet. No recursion: a graph is as deep as a
+  /// model.
   ESP_INLINE void discover(Node* root) {
     std::vector<Node*> found, stack = {root};
     while (!stack.empty()) {
@@ -80,8 +81,8 @@ class Sweep {
     for (std::size_t i = found.size(); i > 0; --i) {
       Node* node = found[i - 1];
       if (node->is_leaf() || !states_[node].wanted) continue;
-      ESP_REQUIRE(!node->swept(), Error, "backward: the graph through '", node->op,
-                  "' was already swept; run the forward again");
+      ESP_REQUIRE(!node->used(), Error, "backward: the graph through '", node->op,
+                  "' was already used; run the forward again");
       for (const auto& input : node->inputs) {
         if (input) ++states_[input.get()].consumers;
       }
@@ -113,7 +114,7 @@ class Sweep {
     }
   }
 
-  /// What an op's backward returns is as wide as what it was computed from.
+  /// Checks number, shapes, types and devices of the gradients that an op's backward returned.
   ESP_INLINE static void check_gradients(const Node& node, const std::vector<AnyTensor>& grads,
                                          const std::vector<bool>& needs) {
     if (node.like.empty()) return;  // not made by an op
@@ -162,7 +163,7 @@ class Sweep {
   GradMode mode_;
   NodeMap<State> states_;
   std::vector<Node*> heap_;                  // of wanted nodes, the latest first
-  std::vector<std::shared_ptr<Node>> kept_;  // what was recomputed, until the sweep ends
+  std::vector<std::shared_ptr<Node>> kept_;  // recomputed nodes, until the pass ends
 };
 
 }  // namespace espalier::detail

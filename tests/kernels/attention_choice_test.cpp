@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What holds of the bits of attention across launches and tiles, which rung a call takes, and index
-// arithmetic beyond 2^31 elements.
+// What holds of the bits of attention across launches and tiles, which implementation a call takes,
+// and index arithmetic beyond 2^31 elements.
 #include <algorithm>
 
 #include "attention_cases.hpp"
@@ -13,16 +13,16 @@ namespace {
 using Bf16 = __nv_bfloat16;
 using F16 = __half;
 
-/// The bits of y and log_sum of a rung.
-template <class Rung>
+/// The bits of y and log_sum of an implementation.
+template <class Impl>
 std::string forward_bits(
-    const AttentionProblem& c, const Buffer<typename Rung::T>& q,
-    const DeviceVector<kernels::AttentionSegment<typename Rung::T>>& segments) {
-  Buffer<typename Rung::T> y(c.rows() * c.heads * c.head_dim);
+    const AttentionProblem& c, const Buffer<typename Impl::T>& q,
+    const DeviceVector<kernels::AttentionSegment<typename Impl::T>>& segments) {
+  Buffer<typename Impl::T> y(c.rows() * c.heads * c.head_dim);
   Buffer<float> log_sum(c.rows() * c.heads);
   auto sizes = c.sizes();
   sizes.segments = static_cast<int>(segments.size());
-  REQUIRE(Rung::forward(y.data(), log_sum.data(), q.data(), segments.data(), sizes, nullptr) ==
+  REQUIRE(Impl::forward(y.data(), log_sum.data(), q.data(), segments.data(), sizes, nullptr) ==
           cudaSuccess);
   REQUIRE((y.guarded() && log_sum.guarded()));
   return y.bytes() + log_sum.bytes();
@@ -79,7 +79,8 @@ TEMPLATE_TEST_CASE("attention: gradients of a segment do not depend on the other
 }
 
 #ifndef ESP_ON_GPU  // nobody counts the launches there
-TEST_CASE("attention: the rung is chosen by type, head_dim and alignment", "[kernels][attention]") {
+TEST_CASE("attention: the implementation is chosen by type, head_dim and alignment",
+          "[kernels][attention]") {
   const auto uses_mma = [](int p, std::int64_t offset, auto zero) {
     using T = decltype(zero);
     const AttentionProblem c{{0, 3}, 2, 1, p, 0};

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/sum.cuh>
+
+namespace espalier::kernels {
+
+#define ESP_INSTANTIATE(T)                                                       \
+  template cudaError_t sum(float*, const T*, std::int64_t, void*, cudaStream_t); \
+  template cudaError_t sum_backward(T*, const float*, std::int64_t, cudaStream_t);
+ESP_INSTANTIATE(float)
+ESP_INSTANTIATE(__nv_bfloat16)
+ESP_INSTANTIATE(__half)
+
+}  // namespace espalier::kernels
