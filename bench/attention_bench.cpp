@@ -20,9 +20,7 @@ namespace {
 
 using namespace espalier;
 
-struct Options {
-  bench::Options common;
-  std::vector<std::string> sets = {"small", "large"}, types = {"f32", "bf16"};
+using Options = bench::SizedOptions;
 };
 
 struct Heads {
@@ -174,7 +172,7 @@ void bench_decoding(bench::Suite& suite, const std::string& prefix, const Heads&
 
 template <class T>
 void bench_type(bench::Suite& suite, const Options& o, const std::string& type, double ceiling) {
-  if (std::count(o.types.begin(), o.types.end(), type) == 0) return;
+  if (!o.wants_type(type)) return;
   for (const std::string& set : o.sets) {
     const bool small = set == "small";
     const Heads z = small ? Heads{9, 3, 64} : Heads{32, 8, 128};
@@ -202,15 +200,7 @@ int main(int argc, char** argv) {
   Options o;
   return run_program(
       argc, argv, "attention_bench", "Times attention: whole passes and decoding.",
-      [&](CLI::App& app) {
-        bench::add_options(app, o.common);
-        app.add_option("--set", o.sets, "Sizes: small, large")
-            ->delimiter(',')
-            ->check(CLI::IsMember({"small", "large"}));
-        app.add_option("--type", o.types, "Element types: f32, bf16")
-            ->delimiter(',')
-            ->check(CLI::IsMember({"f32", "bf16"}));
-      },
+      [&](CLI::App& app) { bench::add_options(app, o); },
       [&](const CommonOptions& common) {
         bench::force_isa(o.common.isa);
         run(o, common);

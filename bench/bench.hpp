@@ -43,6 +43,29 @@ inline void add_options(CLI::App& app, Options& o) {
       ->check(CLI::Range(1, 1000));
 }
 
+/// Beside them, for benches of sizes and element types.
+struct SizedOptions {
+  Options common;
+  std::vector<std::string> sets = {"small", "large"}, types = {"f32", "bf16"};
+
+  bool wants_set(const std::string& set) const {
+    return std::find(sets.begin(), sets.end(), set) != sets.end();
+  }
+  bool wants_type(const std::string& type) const {
+    return std::find(types.begin(), types.end(), type) != types.end();
+  }
+};
+
+inline void add_options(CLI::App& app, SizedOptions& o) {
+  add_options(app, o.common);
+  app.add_option("--set", o.sets, "Sizes: small, large")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"small", "large"}));
+  app.add_option("--type", o.types, "Element types: f32, bf16")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"f32", "bf16"}));
+}
+
 /// Call before anything asks for the instruction set and before a peer is loaded: `isa`, or the
 /// best that the processor has if it is empty, for us and for the peers. OpenBLAS is told which
 /// kernels those are, for it takes a processor that is younger than itself for one of 2004.

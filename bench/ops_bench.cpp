@@ -28,9 +28,7 @@ namespace {
 using namespace espalier;
 using Numbers = std::vector<double>;
 
-struct Options {
-  bench::Options common;
-  std::vector<std::string> sets = {"small", "large"}, types = {"f32", "bf16"};
+using Options = bench::SizedOptions;
 };
 
 struct Sizes {
@@ -42,7 +40,7 @@ std::vector<Sizes> sizes(const Options& o) {
   std::vector<Sizes> wanted;
   for (const Sizes& s : {Sizes{"small", 512, 576, 9, 3, 64, 1536, 49152, 512, 512},
                          Sizes{"large", 16384, 4096, 32, 8, 128, 14336, 32000, 4096, 256}}) {
-    if (std::count(o.sets.begin(), o.sets.end(), s.name) > 0) wanted.push_back(s);
+    if (o.wants_set(s.name)) wanted.push_back(s);
   }
   return wanted;
 }
@@ -263,13 +261,10 @@ class Ops {
 
 void run(const Options& o, const CommonOptions& common) {
   bench::Suite suite("ops_bench", {}, o.common, common.json);
-  const auto wants = [&](const char* type) {
-    return std::count(o.types.begin(), o.types.end(), type) > 0;
-  };
   const trace::Ceilings best = cpu::measure_ceilings();
   for (const Sizes& s : sizes(o)) {
-    if (wants("f32")) Ops<float>(suite, s, best.flops).run();
-    if (wants("bf16")) Ops<bf16>(suite, s, best.narrow_flops).run();
+    if (o.wants_type("f32")) Ops<float>(suite, s, best.flops).run();
+    if (o.wants_type("bf16")) Ops<bf16>(suite, s, best.narrow_flops).run();
   }
 }
 
@@ -279,15 +274,7 @@ int main(int argc, char** argv) {
   Options o;
   return run_program(
       argc, argv, "ops_bench", "Times the ops around the matrix products of a layer.",
-      [&](CLI::App& app) {
-        bench::add_options(app, o.common);
-        app.add_option("--set", o.sets, "Sizes: small, large")
-            ->delimiter(',')
-            ->check(CLI::IsMember({"small", "large"}));
-        app.add_option("--type", o.types, "Element types: f32, bf16")
-            ->delimiter(',')
-            ->check(CLI::IsMember({"f32", "bf16"}));
-      },
+      [&](CLI::App& app) { bench::add_options(app, o); },
       [&](const CommonOptions& common) {
         bench::force_isa(o.common.isa);
         run(o, common);

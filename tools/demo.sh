@@ -70,9 +70,6 @@ done
 [[ -z "$model" || -f "$model/config.json" ]] || wrong "$model has no config.json"
 [[ -z "$data" || -f "$data" ]] || wrong "$data is no file"
 [[ -z "$data" || $(grep -c . "$data") -ge 10 ]] || wrong "$data has less than 10 lines"
-if [[ -n "$data" && -z "$calibration" ]] && head -n 1 "$data" | grep -q '"messages"'; then
-  wrong "$data has messages, which analyze cannot calibrate on; give --calibration with texts"
-fi
 
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait must not slow others down
 bin=$here/build/cpu/bin

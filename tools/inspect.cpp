@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // inspect: what a checkpoint is, where its bytes lie, and how much memory the programs will need.
 //   inspect mixtral-8x7b --lora-r 16 --tokens 1024
-#include <algorithm>
-#include <cli/program.hpp>
-#include <cli/progress.hpp>
-#include <map>
-
-#include <espalier/hub/checkpoint.hpp>
 #include <espalier/hub/forecast.hpp>
+#include <espalier/hub/tensor_groups.hpp>
+
+#include "cli/program.hpp"
+#include "cli/progress.hpp"
 
 namespace {
 
@@ -18,58 +16,7 @@ struct Options {
   std::int64_t lora_r = 16, tokens = 512;
 };
 
-struct Group {
-  std::string pattern, type, shape;
-  std::int64_t count = 0, parameters = 0;
-  std::size_t bytes = 0;
-};
-
-/// "model.layers.12.x" -> "model.layers.*.x": one row for all layers and experts.
-std::string pattern_of(const std::string& name) {
-  std::string pattern;
-  for (std::size_t i = 0; i < name.size();) {
-    std::size_t end = std::min(name.find('.', i), name.size());
-    const std::string part = name.substr(i, end - i);
-    const bool number = part.find_first_not_of("0123456789") == std::string::npos;
-    pattern += (i > 0 ? "." : "") + (number ? std::string("*") : part);
-    i = end + 1;
-  }
-  return pattern;
-}
-
-std::int64_t parameters_of(const io::TensorSpec& t) {
-  std::int64_t n = 1;
-  for (const std::int64_t extent : t.shape) n *= extent;
-  return n;
-}
-
-/// Names in the order of the model, what it does not use last; of a model without a forward pass in
-/// the order of the files.
-std::vector<std::string> ordered_names(const hub::Checkpoint& checkpoint) {
-  if (!checkpoint.computable()) return checkpoint.names();
-  std::vector<std::string> names;
-  for (const TensorPlace& t : stored_tensors(checkpoint.config())) names.push_back(t.name);
-  const auto& unused = checkpoint.unused_tensors();
-  names.insert(names.end(), unused.begin(), unused.end());
-  return names;
-}
-
-std::vector<Group> groups_of(const hub::Checkpoint& checkpoint) {
-  std::vector<Group> groups;
-  std::map<std::string, std::size_t> index;
-  for (const std::string& name : ordered_names(checkpoint)) {
-    const io::TensorInfo& t = checkpoint.at(name);
-    const std::string pattern = pattern_of(t.name), key = pattern + ' ' + t.type;
-    if (index.emplace(key, groups.size()).second) {
-      groups.push_back({pattern, t.type, io::shape_text(t)});
-    }
-    Group& g = groups[index.at(key)];
-    ++g.count;
-    g.parameters += parameters_of(t);
-    g.bytes += t.bytes;
-  }
-  return groups;
-}
+using Groups = std::vector<hub::TensorGroup>;
 
 struct Term {
   std::string name, meaning;
@@ -85,7 +32,7 @@ struct Forecast {
   }
 };
 
-/// What the programs say themselves before they begin.
+/// What the programs forecast themselves before they begin.
 std::vector<Forecast> forecast(const hub::Checkpoint& k, const Options& o) {
   const DecoderConfig& c = k.config();
   const double stored = static_cast<double>(k.total_bytes());
@@ -114,56 +61,18 @@ std::vector<Forecast> forecast(const hub::Checkpoint& k, const Options& o) {
              scores.activation_bytes}}}};
 }
 
-/// What there is to say of a model's shape, whether or not it can be computed.
-io::Json architecture(const hub::Checkpoint& k) {
-  io::Json a = io::Json::object();
-  a["model_type"] = k.family().model_type;
-  a["computable"] = k.computable();
-  if (!k.computable()) {
-    a["layers"] = k.mixture().layers;
-    a["experts"] = k.mixture().experts;
-    a["top_k"] = k.mixture().top_k;
-    a["why_not_computable"] = k.why_not_computable();
-    return a;
-  }
-  const DecoderConfig& c = k.config();
-  a["layers"] = c.num_hidden_layers;
-  a["hidden"] = c.hidden_size;
-  a["intermediate"] = c.has_mixture() ? c.mixture.width : c.intermediate_size;
-  a["heads"] = c.attention.heads;
-  a["kv_heads"] = c.attention.kv_heads;
-  a["head_dim"] = c.attention.head_dim;
-  a["experts"] = c.mixture.experts;
-  a["top_k"] = c.mixture.router.top_k;
-  a["shared_expert"] = c.mixture.shared_width;
-  a["vocab"] = c.vocab_size;
-  a["max_positions"] = c.max_position_embeddings;
-  a["sliding_window"] = c.attention.window;
-  a["rope_theta"] = c.attention.rope.theta;
-  a["rms_norm_eps"] = c.rms_norm_eps;
-  a["tied_embeddings"] = c.tie_word_embeddings;
-  return a;
-}
-
-std::int64_t sparse_layers(const hub::Mixture& m) {
-  return std::count(m.sparse.begin(), m.sparse.end(), true);
-}
-
-io::Json to_json(const hub::Checkpoint& k, const std::vector<Group>& groups, double parameters,
+io::Json to_json(const hub::Checkpoint& k, const Groups& groups, double parameters,
                  const Options& o) {
   io::Json j = io::Json::object();
   j["folder"] = o.folder;
-  j["architecture"] = architecture(k);
-  j["architecture"]["mixture_layers"] = sparse_layers(k.mixture());
-  j["architecture"]["groups"] = k.mixture().groups;
-  j["architecture"]["prediction_layers_with_experts"] = k.mixture().prediction.size();
+  j["architecture"] = hub::architecture_json(k);
   j["unused_tensors"] = io::Json::array(k.unused_tensors());
   j["warnings"] = io::Json::array(k.warnings());
   j["parameters"] = static_cast<std::int64_t>(parameters);
   j["bytes"] = k.total_bytes();
   j["tensors"] = k.names().size();
   j["groups"] = io::Json::array();
-  for (const Group& g : groups) {
+  for (const hub::TensorGroup& g : groups) {
     io::Json row = io::Json::object();
     row["name"] = g.pattern;
     row["dtype"] = g.type;
@@ -207,7 +116,7 @@ void print_architecture(const hub::Checkpoint& k, double parameters) {
   const hub::Mixture& m = k.mixture();
   if (!k.computable()) {
     fmt::print("  {} layers, {} with a mixture of {} experts, {} of them per token\n", m.layers,
-               sparse_layers(m), m.experts, m.top_k);
+               hub::sparse_layers(m), m.experts, m.top_k);
     print_choice(m);
     fmt::print("  no forward pass: {}\n", k.why_not_computable());
     return;
@@ -224,7 +133,7 @@ void print_architecture(const hub::Checkpoint& k, double parameters) {
     fmt::print("  feed-forward: dense, width {}\n", c.intermediate_size);
     return;
   }
-  const std::int64_t sparse = sparse_layers(m);
+  const std::int64_t sparse = hub::sparse_layers(m);
   fmt::print("  mixture: {} experts of width {} in {}, {} of them per token\n", m.experts,
              c.mixture.width,
              sparse == c.num_hidden_layers ? std::string("each layer")
@@ -236,9 +145,9 @@ void print_architecture(const hub::Checkpoint& k, double parameters) {
   print_choice(m);
 }
 
-void print_tables(const hub::Checkpoint& k, const std::vector<Group>& groups) {
+void print_tables(const hub::Checkpoint& k, const Groups& groups) {
   Table tensors({"tensors", "count", "shape", "type", "parameters", "bytes"});
-  for (const Group& g : groups) {
+  for (const hub::TensorGroup& g : groups) {
     tensors.add_row({g.pattern, std::to_string(g.count), g.shape, g.type,
                      std::to_string(g.parameters), format_bytes(static_cast<double>(g.bytes))});
   }
@@ -277,11 +186,12 @@ void run(const Options& o, const CommonOptions& common) {
               o.lora_r, " and --tokens ", o.tokens,
               " cannot be; expected 0 or more, and 1 or more");
   const hub::Checkpoint checkpoint(o.folder);
-  for (const std::string& w : checkpoint.warnings())
+  for (const std::string& w : checkpoint.warnings()) {
     fmt::print(stderr, "inspect: warning: {}\n", w);
-  const std::vector<Group> groups = groups_of(checkpoint);
+  }
+  const Groups groups = hub::tensor_groups(checkpoint);
   double parameters = 0;
-  for (const Group& g : groups) parameters += static_cast<double>(g.parameters);
+  for (const hub::TensorGroup& g : groups) parameters += static_cast<double>(g.parameters);
   if (common.json) {
     fmt::print("{}\n", io::dump(to_json(checkpoint, groups, parameters, o)));
     return;

@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// The demo's world: a handful of small text skills that experts can divide among themselves, one
-// more skill to fine-tune on, and a byte-level tokenizer. Everything follows from --seed.
+// make_skills: the data of the demo. Text skills that experts can divide among themselves, one more
+// skill to fine-tune on, and a byte-level tokenizer. Everything follows from --seed.
 //   OUTPUT/tokenizer/                      tokenizer.json, tokenizer_config.json, config.json
 //   OUTPUT/pretrain.jsonl, held_out.jsonl  {"text": "sort: cab = abc"} of the base skills
 //   OUTPUT/fine_tune.jsonl                 {"prompt": "shift: abc =", "response": " bcd"}: the new
-//                                          skill, and as many of the base skills, lest they fade
+//                                          skill, and as many lines of the base skills, which
+//                                          would be forgotten otherwise
 //   OUTPUT/new_held_out.jsonl              the same, of the new skill alone
 //   OUTPUT/calibration.jsonl               {"text": ...} of all skills, for analyze
 //   OUTPUT/multiple_choice/SKILL.jsonl     {"context": "sort: cab =", "continuation": "abc"}:
 //                                          for evaluate, which counts exact answers
 #include <algorithm>
-#include <array>
 #include <functional>
 
 #include <espalier/core/random.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json.hpp>
+#include <espalier/text/byte_tokenizer.hpp>
 
 #include "cli/program.hpp"
 
@@ -128,58 +129,7 @@ Json question(const Skill& skill, Dice& dice) {
   return q;
 }
 
-std::string utf8(unsigned code) {
-  if (code < 0x80) return {static_cast<char>(code)};
-  return {static_cast<char>(0xc0 | code >> 6), static_cast<char>(0x80 | (code & 63))};
-}
-
-// One token a byte, under the names that the byte-level scheme of GPT-2 gives to bytes.
-Json byte_tokenizer() {
-  Json vocab = Json::object();
-  vocab["<|end|>"] = 0;
-  unsigned shifted = 256;
-  for (unsigned b = 0; b < 256; ++b) {
-    const bool printable = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-    vocab[utf8(printable ? b : shifted++)] = b + 1;
-  }
-  Json end = Json::object();
-  end["id"] = 0;
-  end["content"] = "<|end|>";
-  for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) end[flag] = false;
-  end["special"] = true;
-  auto byte_level = [] {
-    Json part = Json::object();
-    part["type"] = "ByteLevel";
-    part["add_prefix_space"] = false;
-    part["trim_offsets"] = true;
-    part["use_regex"] = false;
-    return part;
-  };
-  Json model = Json::object();
-  model["type"] = "BPE";
-  for (const char* key :
-       {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) {
-    model[key] = nullptr;
-  }
-  for (const char* key : {"fuse_unk", "byte_fallback", "ignore_merges"}) model[key] = false;
-  model["vocab"] = std::move(vocab);
-  model["merges"] = Json::array();
-  Json t = Json::object();
-  t["version"] = "1.0";
-  for (const char* key : {"truncation", "padding", "normalizer", "post_processor"})
-    t[key] = nullptr;
-  t["added_tokens"].push_back(std::move(end));
-  t["pre_tokenizer"] = byte_level();
-  t["decoder"] = byte_level();
-  t["model"] = std::move(model);
-  return t;
-}
-
-void write_text(const std::string& path, const std::string& text) {
-  espalier::io::AtomicFile file(path);
-  file.write(text);
-  file.commit();
-}
+constexpr const char* kEnd = "<|end|>";
 
 struct Options {
   std::string output;
@@ -188,17 +138,19 @@ struct Options {
 
 void make(const Options& o, std::uint64_t seed) {
   namespace fs = std::filesystem;
+  using espalier::io::write_text;
   const fs::path out = o.output;
   fs::create_directories(out / "tokenizer");
   fs::create_directories(out / "multiple_choice");
-  write_text(out / "tokenizer/tokenizer.json", espalier::io::dump(byte_tokenizer(), 1) + "\n");
+  const Json tokenizer = espalier::text::byte_tokenizer_json(kEnd);
+  write_text(out / "tokenizer/tokenizer.json", espalier::io::dump(tokenizer, 1) + "\n");
   Json config = Json::object();
   config["tokenizer_class"] = "PreTrainedTokenizerFast";
-  config["eos_token"] = "<|end|>";
+  config["eos_token"] = kEnd;
   config["clean_up_tokenization_spaces"] = false;
   write_text(out / "tokenizer/tokenizer_config.json", espalier::io::dump(config, 2) + "\n");
   Json tokens = Json::object();  // what make_checkpoint takes over
-  tokens["vocab_size"] = 257;
+  tokens["vocab_size"] = espalier::text::kByteVocabulary;
   tokens["bos_token_id"] = nullptr;
   tokens["eos_token_id"] = 0;
   write_text(out / "tokenizer/config.json", espalier::io::dump(tokens, 2) + "\n");

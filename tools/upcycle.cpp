@@ -5,13 +5,13 @@
 // renormalise the weights of the chosen experts, so without noise the result computes what the
 // dense model does. Tensors stream from file to file.
 //   upcycle --model smollm2 --output smollm2-moe --experts 8 --top-k 2
-#include <cli/program.hpp>
-#include <cli/progress.hpp>
 #include <cmath>
 #include <map>
-#include <normal_weights.hpp>
 
 #include <espalier/hub/checkpoint.hpp>
+#include <espalier/io/normal_weights.hpp>
+
+#include "cli/checkpoint_output.hpp"
 
 namespace {
 
@@ -99,15 +99,16 @@ void append_noisy(io::CheckpointWriter& out, const io::TensorSpec& spec, const A
   const auto scale = static_cast<float>(noise * deviation(source));
   visit_dtype<float, double, bf16, f16>("upcycle", source.dtype(), [&]<class T>() {
     const T* x = reinterpret_cast<const T*>(source.bytes());
-    append_elements(out, spec, philox,
-                    [&](std::int64_t i, float z) { return static_cast<float>(x[i]) + scale * z; });
+    io::append_elements(out, spec, philox, [&](std::int64_t i, float z) {
+      return static_cast<float>(x[i]) + scale * z;
+    });
   });
 }
 
 void append_tensor(io::CheckpointWriter& out, const io::TensorSpec& t, const hub::Checkpoint& dense,
                    const Options& o, std::uint64_t seed, const Target& target) {
   if (target.source.empty()) {
-    append_normal(out, t, seed, target.number, static_cast<float>(o.router_std));
+    io::append_normal(out, t, seed, target.number, static_cast<float>(o.router_std));
   } else if (target.of_expert && o.noise > 0) {
     append_noisy(out, t, dense.tensor(target.source), Philox(seed, target.number), o.noise);
   } else {
@@ -156,39 +157,27 @@ void run(const Options& o, const CommonOptions& common) {
 
   io::AtomicFolder folder(o.output);
   io::CheckpointWriter out(folder.path(), weights.tensors, max_shard_bytes);
-  {
-    Progress progress("writing", static_cast<std::int64_t>(out.total_bytes() / 1000000), "MB");
-    std::size_t done = 0;
-    for (const io::ShardPlan& shard : out.shards()) {
-      for (const io::TensorSpec& t : shard.tensors) {
-        stop_if_interrupted();
-        append_tensor(out, t, dense, o, common.seed, weights.targets.at(t.name));
-        done += t.bytes;
-        progress.update(static_cast<std::int64_t>(done / 1000000));
-      }
+  WritingProgress progress;
+  std::size_t done = 0;
+  progress(done, out.total_bytes());
+  for (const io::ShardPlan& shard : out.shards()) {
+    for (const io::TensorSpec& t : shard.tensors) {
+      append_tensor(out, t, dense, o, common.seed, weights.targets.at(t.name));
+      done += t.bytes;
+      progress(done, out.total_bytes());
     }
-    out.commit();
   }
+  out.commit();
   io::write_text(folder.path() / "config.json",
                  io::dump(hub::config_json(config, dense.dtype()), 2) + "\n");
   io::copy_companions(dense.folder(), folder.path(), {"config.json"});
   folder.commit();
 
-  if (common.json) {
-    io::Json result = io::Json::object();
-    result["output"] = o.output;
-    result["experts"] = o.experts;
-    result["top_k"] = o.top_k;
-    result["tensors"] = weights.tensors.size();
-    result["shards"] = out.shards().size();
-    result["bytes"] = out.total_bytes();
-    fmt::print("{}\n", io::dump(result));
-  } else {
-    fmt::print("{}: {} experts, {} per token, {} tensors in {} shard{}, {}\n", o.output, o.experts,
-               o.top_k, weights.tensors.size(), out.shards().size(),
-               out.shards().size() == 1 ? "" : "s",
-               format_bytes(static_cast<double>(out.total_bytes())));
-  }
+  io::Json sizes = io::Json::object();
+  sizes["experts"] = o.experts;
+  sizes["top_k"] = o.top_k;
+  print_written(o.output, hub::written_sizes(out), common.json, std::move(sizes),
+                fmt::format("{} experts, {} per token, ", o.experts, o.top_k));
 }
 
 }  // namespace

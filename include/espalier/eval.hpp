@@ -18,6 +18,9 @@
 #include <espalier/eval/multiple_choice.hpp>
 #include <espalier/eval/python_random.hpp>
 #include <espalier/eval/replay.hpp>
+#include <espalier/eval/report.hpp>
+#include <espalier/eval/report_plots.hpp>
+#include <espalier/eval/report_tables.hpp>
 #include <espalier/eval/requests.hpp>
 #include <espalier/eval/result_table.hpp>
 #include <espalier/eval/run_file.hpp>

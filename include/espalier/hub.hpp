@@ -11,3 +11,5 @@
 #include <espalier/hub/forecast.hpp>
 #include <espalier/hub/json_config.hpp>
 #include <espalier/hub/load_model.hpp>
+#include <espalier/hub/synthetic.hpp>
+#include <espalier/hub/tensor_groups.hpp>

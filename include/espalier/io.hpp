@@ -17,6 +17,7 @@
 #include <espalier/io/json_value.hpp>
 #include <espalier/io/jsonl.hpp>
 #include <espalier/io/module_pattern.hpp>
+#include <espalier/io/normal_weights.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/io/sha256.hpp>

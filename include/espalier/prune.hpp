@@ -7,6 +7,7 @@
 
 #include <espalier/prune/activation_scores.hpp>
 #include <espalier/prune/adapter.hpp>
+#include <espalier/prune/analysis.hpp>
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/config_edit.hpp>
 #include <espalier/prune/criteria.hpp>
@@ -14,5 +15,6 @@
 #include <espalier/prune/norms.hpp>
 #include <espalier/prune/plan.hpp>
 #include <espalier/prune/pruned_tensor.hpp>
+#include <espalier/prune/score_heatmaps.hpp>
 #include <espalier/prune/scores.hpp>
 #include <espalier/prune/verify.hpp>

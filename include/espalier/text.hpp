@@ -8,6 +8,7 @@
 #include <espalier/text/added_tokens.hpp>
 #include <espalier/text/bpe.hpp>
 #include <espalier/text/byte_level.hpp>
+#include <espalier/text/byte_tokenizer.hpp>
 #include <espalier/text/chat_template.hpp>
 #include <espalier/text/chat_tokenizer.hpp>
 #include <espalier/text/decode_stream.hpp>

@@ -143,3 +143,29 @@ TEST_CASE("expert names: only whole components count") {
   CHECK(ExpertNames::renumbered(name, *names.find(name), 3) ==
         "model.layers.4.block_sparse_moe.experts.3.w1.weight");
 }
+
+TEST_CASE("expert names: what a tensor is for, of its router or of its experts") {
+  const auto part = [](const char* model_type, const std::string& name) {
+    CAPTURE(name);
+    const std::optional<ExpertTensor> t = names_of(model_type).find("model.layers.3." + name);
+    REQUIRE(t.has_value());
+    return t->part;
+  };
+  CHECK(part("mixtral", "block_sparse_moe.gate.weight") == Part::router);
+  CHECK(part("mixtral", "mlp.gate.weight") == Part::router);
+  CHECK(part("mixtral", "block_sparse_moe.experts.5.w3.weight_scale") == Part::expert_up);
+  CHECK(part("mixtral", "block_sparse_moe.experts.5.w2.qzeros") == Part::expert_down);
+  CHECK(part("mixtral", "mlp.experts.gate_up_proj") == Part::experts_gate_up);
+  CHECK(part("mixtral", "mlp.experts.down_proj") == Part::experts_down);
+  CHECK(part("gpt_oss", "mlp.router.bias") == Part::router);
+  CHECK(part("gpt_oss", "mlp.experts.down_proj_blocks") == Part::experts_down);
+  CHECK(part("granitemoe", "block_sparse_moe.router.layer.weight") == Part::router);
+  CHECK(part("granitemoe", "block_sparse_moe.output_linear.weight") == Part::experts_down);
+  CHECK(part("ernie4_5_moe", "mlp.moe_statics.e_score_correction_bias") == Part::selection_bias);
+  CHECK(part("lfm2_moe", "feed_forward.expert_bias") == Part::selection_bias);
+  CHECK(ExpertTensor{.part = Part::selection_bias}.of_router());
+  CHECK_FALSE(ExpertTensor{.part = Part::experts_down}.of_router());
+  // A matrix that the family has no pattern for is some expert's all the same.
+  CHECK_FALSE(
+      names_of("mixtral").find("model.layers.3.block_sparse_moe.experts.5.w9.weight")->of_router());
+}

@@ -7,6 +7,7 @@
 
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
+#include "support/tiny_config.hpp"
 
 using namespace espalier;
 using namespace espalier::io;
@@ -16,16 +17,8 @@ namespace fs = std::filesystem;
 namespace {
 
 DecoderConfig tiny() {
-  DecoderConfig c;
-  c.hidden_size = 8;
-  c.mixture.width = 6;
-  c.num_hidden_layers = 2;
-  c.attention.heads = 2;
-  c.attention.kv_heads = 1;
-  c.attention.head_dim = 4;
-  c.mixture.experts = 3;
-  c.vocab_size = 10;
-  return c;
+  return test::tiny_config(
+      {.hidden = 8, .width = 6, .layers = 2, .heads = 2, .kv_heads = 1, .experts = 3, .vocab = 10});
 }
 
 /// Every element of tensor number i is i.

@@ -10,6 +10,7 @@
 
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
+#include "support/tiny_config.hpp"
 
 using namespace espalier;
 using namespace espalier::io;
@@ -184,15 +185,8 @@ TEST_CASE("Damaged safetensors files are read or refused") {
 
 TEST_CASE("Damaged configs and index files are read or refused") {
   test::TemporaryFolder folder;
-  DecoderConfig c;
-  c.hidden_size = 8;
-  c.mixture.width = 4;
-  c.num_hidden_layers = 1;
-  c.attention.heads = 2;
-  c.attention.kv_heads = 1;
-  c.attention.head_dim = 4;
-  c.mixture.experts = 2;
-  c.vocab_size = 6;
+  const DecoderConfig c = test::tiny_config(
+      {.hidden = 8, .width = 4, .layers = 1, .heads = 2, .kv_heads = 1, .experts = 2, .vocab = 6});
   const std::string config = dump(hub::config_json(c, DType::f32), 2);
   test::write_bytes(folder / "config.json", config);
   const std::vector<TensorSpec> tensors = hub::tensor_specs(c, DType::f32);

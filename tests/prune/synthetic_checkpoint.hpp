@@ -10,21 +10,12 @@
 #include <espalier/nn/parameter.hpp>
 #include <espalier/tensor/tensor.hpp>
 
+#include "support/tiny_config.hpp"
+
 namespace espalier::test {
 
 inline DecoderConfig synthetic_config() {
-  DecoderConfig c;
-  c.hidden_size = 16;
-  c.mixture.width = 24;
-  c.num_hidden_layers = 3;
-  c.attention.heads = 4;
-  c.attention.kv_heads = 2;
-  c.attention.head_dim = 4;
-  c.mixture.experts = 6;
-  c.mixture.router.top_k = 2;
-  c.vocab_size = 40;
-  c.attention.rope.theta = 10000;
-  return c;
+  return tiny_config({.layers = 3, .experts = 6, .vocab = 40});
 }
 
 /// What Mixtral's tensors of a mixture, and of one of its experts, begin with.

@@ -9,6 +9,8 @@
 #include <espalier/io/safetensors.hpp>
 #include <espalier/models/mixtral.hpp>
 
+#include "support/tiny_config.hpp"
+
 namespace espalier::test {
 
 inline constexpr int kGoldenSequences = 4;
@@ -21,16 +23,8 @@ inline io::SafetensorsFile golden_file(const std::string& name) {
 }
 
 inline MixtralConfig tiny_mixtral_config() {
-  MixtralConfig c;
-  c.hidden_size = 32;
-  c.mixture.width = 48;
-  c.num_hidden_layers = 2;
-  c.attention.heads = 4;
-  c.attention.kv_heads = 2;
-  c.attention.head_dim = 8;
-  c.vocab_size = 128;
+  MixtralConfig c = tiny_config({.hidden = 32, .width = 48, .experts = 8, .vocab = 128});
   c.rms_norm_eps = 1e-4;
-  c.attention.rope.theta = 10000;
   return c;
 }
 

@@ -4,22 +4,9 @@
 
 #include <espalier/models/decoder.hpp>
 
-namespace espalier::test {
+#include "support/tiny_config.hpp"
 
-inline DecoderConfig tiny_config() {
-  DecoderConfig c;
-  c.hidden_size = 16;
-  c.mixture.width = 24;
-  c.num_hidden_layers = 2;
-  c.attention.heads = 4;
-  c.attention.kv_heads = 2;
-  c.attention.head_dim = 4;
-  c.mixture.experts = 4;
-  c.mixture.router.top_k = 2;
-  c.vocab_size = 64;
-  c.attention.rope.theta = 10000;
-  return c;
-}
+namespace espalier::test {
 
 /// Weights by name: normal of scale 0.3, norms one.
 inline Decoder<float> tiny_model(const LoraConfig& lora, std::uint64_t seed = 1,

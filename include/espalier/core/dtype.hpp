@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
@@ -65,36 +66,29 @@ static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2);
 
 enum class DType : std::uint8_t { f64, f32, bf16, f16, i64, i32, u8 };
 
+namespace detail {
+template <DType kType>
+struct dtype_constant {
+  static constexpr DType value = kType;
+};
+}  // namespace detail
+
 template <class T>
 struct dtype_of;
 template <>
-struct dtype_of<double> {
-  static constexpr DType value = DType::f64;
-};
+struct dtype_of<double> : detail::dtype_constant<DType::f64> {};
 template <>
-struct dtype_of<float> {
-  static constexpr DType value = DType::f32;
-};
+struct dtype_of<float> : detail::dtype_constant<DType::f32> {};
 template <>
-struct dtype_of<bf16> {
-  static constexpr DType value = DType::bf16;
-};
+struct dtype_of<bf16> : detail::dtype_constant<DType::bf16> {};
 template <>
-struct dtype_of<f16> {
-  static constexpr DType value = DType::f16;
-};
+struct dtype_of<f16> : detail::dtype_constant<DType::f16> {};
 template <>
-struct dtype_of<std::int64_t> {
-  static constexpr DType value = DType::i64;
-};
+struct dtype_of<std::int64_t> : detail::dtype_constant<DType::i64> {};
 template <>
-struct dtype_of<std::int32_t> {
-  static constexpr DType value = DType::i32;
-};
+struct dtype_of<std::int32_t> : detail::dtype_constant<DType::i32> {};
 template <>
-struct dtype_of<std::uint8_t> {
-  static constexpr DType value = DType::u8;
-};
+struct dtype_of<std::uint8_t> : detail::dtype_constant<DType::u8> {};
 
 /// Anything a tensor can hold.
 template <class T>
@@ -106,19 +100,9 @@ concept Element = requires {
 template <class T>
 concept FloatElement = std::floating_point<T> || std::same_as<T, bf16>;
 
-namespace detail {
+/// The type that T is computed and summed in: double for double, float for everything narrower.
 template <class T>
-struct accumulator {
-  using type = float;
-};
-template <>
-struct accumulator<double> {
-  using type = double;
-};
-}  // namespace detail
-/// What T is computed and summed in: double for double, float for everything narrower.
-template <class T>
-using acc_t = typename detail::accumulator<T>::type;
+using acc_t = std::conditional_t<std::same_as<T, double>, double, float>;
 
 [[nodiscard]] constexpr std::size_t size_of(DType t) {
   switch (t) {

@@ -27,13 +27,13 @@
 namespace espalier::eval {
 
 struct EvaluationConfig {
-  std::string model;    // checkpoint folder in Hugging Face layout
-  std::string adapter;  // PEFT adapter folder; empty: none
-  std::string data;     // folder with mmlu_pro/ and multiple_choice/
-  std::string text;     // JSONL of the task "loss" (data/records.hpp)
-  std::string output;   // folder for results and journals
+  std::string model = {};    // checkpoint folder in Hugging Face layout
+  std::string adapter = {};  // PEFT adapter folder; empty: none
+  std::string data = {};     // folder with mmlu_pro/ and multiple_choice/
+  std::string text = {};     // JSONL of the task "loss" (data/records.hpp)
+  std::string output = {};   // folder for results and journals
   /// mmlu_pro, loss, or files of data/multiple_choice by their names, such as arc:easy.
-  std::vector<std::string> tasks;
+  std::vector<std::string> tasks = {};
   bool resume = false;
 
   std::int64_t limit = -1;                         // questions per task; -1: all
@@ -43,7 +43,7 @@ struct EvaluationConfig {
   std::int64_t max_length = 0;         // 0: by the rule of mmlu_pro; for loss what the model takes
   std::string chat_template = "auto";  // for loss
 
-  infer::EngineOptions engine;
+  infer::EngineOptions engine = {};
   /// How the model computes, and what results call it.
   infer::LoadEngine load = infer::load_engine<float, Cpu>;
   std::string dtype = "f32", device = "cpu";
@@ -104,18 +104,11 @@ class Evaluation {
 #include <espalier/eval/held_out_loss.hpp>
 #include <espalier/eval/lighteval_results.hpp>
 #include <espalier/eval/requests.hpp>
+#include <espalier/eval/result_table.hpp>
 #include <espalier/eval/run_file.hpp>
 #include <espalier/hub/fingerprint.hpp>
 
 namespace espalier::eval {
-
-namespace detail {
-inline std::string name_of_folder(const std::string& path) {
-  std::filesystem::path p = std::filesystem::absolute(path).lexically_normal();
-  if (!p.has_filename()) p = p.parent_path();
-  return p.filename().string();
-}
-}  // namespace detail
 
 ESP_INLINE Evaluation::Evaluation(EvaluationConfig config)
     : config_(std::move(config)), begin_(seconds_since_1970()) {
@@ -166,9 +159,9 @@ ESP_INLINE void Evaluation::prepare_model() {
   session_.encode = words_->encoder(checkpoint_->config().vocab_size);
   session_.start = tokenizer.bos_id().value_or(tokenizer.eos_id().value_or(-1));
   session_.max_length = checkpoint_->config().max_position_embeddings;
-  session_.model_name = detail::name_of_folder(config_.model);
+  session_.model_name = name_of_path(std::filesystem::absolute(config_.model)).string();
   if (!config_.adapter.empty()) {
-    session_.model_name += "+" + detail::name_of_folder(config_.adapter);
+    session_.model_name += "+" + name_of_path(std::filesystem::absolute(config_.adapter)).string();
   }
   session_.fingerprint = hub::fingerprint_of_model(*checkpoint_, config_.adapter, config_.dtype);
   session_.output = config_.output;

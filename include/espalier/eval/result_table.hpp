@@ -37,6 +37,15 @@ struct Result {
   }
 };
 
+/// (task, metric) of each column of a table.
+using MetricColumns = std::vector<std::pair<std::string, std::string>>;
+
+/// The last component of a path, whether or not a slash ends it.
+[[nodiscard]] inline std::filesystem::path name_of_path(const std::filesystem::path& path) {
+  const std::filesystem::path normal = path.lexically_normal();
+  return normal.has_filename() ? normal.filename() : normal.parent_path().filename();
+}
+
 namespace detail {
 
 inline double number_or_nan(const io::Json* j) {
@@ -58,7 +67,7 @@ inline void add_mmlu_pro(Result& r, const io::Json& summary) {
   r.mmlu_pro = summary;
 }
 
-/// Every number with its standard error, but what only describes the task.
+/// Adds every number with its standard error, except numbers that describe the task.
 inline void add_task(Result& r, const std::string& task, const io::Json& values) {
   for (const io::Json::Member& m : values.members()) {
     if (m.key.ends_with("_stderr") || m.key == "shots" || m.key == "documents") continue;
@@ -115,12 +124,10 @@ inline std::optional<std::filesystem::path> newest_lighteval_file(
 [[nodiscard]] inline Result read_result(const std::filesystem::path& at) {
   namespace fs = std::filesystem;
   Result r;
-  fs::path name = at.lexically_normal();
-  if (!name.has_filename()) name = name.parent_path();
-  r.label = name.stem().string();
+  r.label = name_of_path(at).stem().string();
   fs::path file = at;
   if (fs::is_directory(at)) {
-    r.label = name.filename().string();
+    r.label = name_of_path(at).string();
     file = at / "summary.json";
     if (!fs::exists(file)) {
       const auto found = detail::newest_lighteval_file(at);
@@ -144,9 +151,8 @@ inline std::optional<std::filesystem::path> newest_lighteval_file(
 }
 
 /// Columns of a table over all results, in the order in which they first appear.
-[[nodiscard]] inline std::vector<std::pair<std::string, std::string>> metric_columns(
-    const std::vector<Result>& results) {
-  std::vector<std::pair<std::string, std::string>> columns;
+[[nodiscard]] inline MetricColumns metric_columns(const std::vector<Result>& results) {
+  MetricColumns columns;
   for (const Result& r : results) {
     for (const ResultMetric& m : r.metrics) {
       const std::pair<std::string, std::string> column{m.task, m.name};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Hugging Face checkpoint folder as a model: which family, which experts, and, where there is a
-// forward pass for it, whether every tensor that the model needs is there with its shape. A
-// quantized checkpoint, or one of a family without a forward pass, opens too: its bytes can be
-// listed, pruned and verified.
+// A Hugging Face checkpoint folder as a model: its family, its experts, and, where the family has a
+// forward pass, a check that every tensor of the model is there with its shape. Quantized
+// checkpoints and families without a forward pass open too: their bytes can be listed, pruned and
+// verified.
 #pragma once
 
 #ifdef __CUDACC__
@@ -21,14 +21,14 @@
 
 namespace espalier::hub {
 
-/// A layer of multi-token prediction that holds experts: numbered on behind the last layer, or from
-/// 0 under a prefix such as "mtp.".
+/// A layer of multi-token prediction that holds experts. Its number follows that of the last layer,
+/// or counts from 0 under a prefix such as "mtp.".
 struct PredictionLayer {
   int layer = 0;
   bool prefixed = false;
 };
 
-/// What choosing and dropping experts must know of a model.
+/// The properties of a model that choosing and dropping experts needs.
 struct Mixture {
   std::int64_t layers = 0;   // of the model, dense ones included
   std::int64_t experts = 0;  // per layer that has any; 0: a dense model
@@ -39,7 +39,7 @@ struct Mixture {
   std::vector<PredictionLayer> prediction;
 
   bool has(std::size_t layer) const { return layer < sparse.size() && sparse[layer]; }
-  /// Where a plan speaks of the tensor's layer: layers first, those of prediction behind them.
+  /// Index of the tensor's layer in a plan: layers first, those of multi-token prediction behind.
   ESP_INLINE std::size_t entry_of(const ExpertTensor& t) const {
     if (!t.mtp && t.layer < layers) return static_cast<std::size_t>(t.layer);
     std::size_t i = 0;
@@ -51,7 +51,7 @@ struct Mixture {
   }
 };
 
-/// Of a model that is described, whatever a folder holds.
+/// From a configuration alone.
 [[nodiscard]] Mixture mixture_of(const DecoderConfig& c);
 
 class Checkpoint : public io::CheckpointFiles {
@@ -64,7 +64,7 @@ class Checkpoint : public io::CheckpointFiles {
   const Mixture& mixture() const { return mixture_; }
   /// Every key of config.json that says how many experts there are; a dot leads into an object.
   const std::vector<std::string>& count_keys() const { return count_keys_; }
-  /// What is odd about the checkpoint, a line each.
+  /// Inconsistencies that do not keep the checkpoint from being used, a line each.
   const std::vector<std::string>& warnings() const { return warnings_; }
   /// Is there a forward pass for this model?
   bool computable() const { return config_.has_value(); }
@@ -73,9 +73,9 @@ class Checkpoint : public io::CheckpointFiles {
     ESP_REQUIRE(computable(), UnsupportedError, why_not_);
     return *config_;
   }
-  /// Why `config` would throw; empty: it does not.
+  /// The reason that `config` throws with; empty where it does not throw.
   const std::string& why_not_computable() const { return why_not_; }
-  /// The embedding's type, which stands for the whole checkpoint.
+  /// The type of the embedding, taken for that of the checkpoint.
   DType dtype() const {
     return io::supported_dtype(at(family_->names.of(Part::embedding)), folder().string());
   }
@@ -178,12 +178,12 @@ ESP_INLINE void Checkpoint::read_groups() {
   ESP_REQUIRE(mixture_.experts % mixture_.groups == 0, FormatError, config_json().where(), ": ",
               mixture_.experts, " experts in ", family_->groups_key, " ", mixture_.groups,
               " groups, expected equal groups");
-  // All that choose by a biased score, as DeepSeek-V3 does, rate groups as it does.
+  // Families that choose by a biased score rate groups as DeepSeek-V3 does.
   mixture_.groups_by_best_two = !family_->names.pattern(Part::selection_bias).empty();
 }
 
-/// transformers takes each of these for the others in one family or another, and which one counts
-/// where two stand differs.
+/// transformers reads each of these keys in place of another in some family; where two are there,
+/// families differ in which one counts.
 ESP_INLINE void Checkpoint::find_count_keys() {
   std::vector<std::string> keys = family_->expert_keys;
   for (const char* key :
@@ -204,9 +204,9 @@ ESP_INLINE void Checkpoint::find_count_keys() {
   }
 }
 
-/// Experts in one tensor where the family has a tensor each: transformers 5 keeps them so in
-/// memory, and opens a checkpoint that was written so. Bytes can be worked on, the weights are not
-/// found.
+/// Finds experts in one tensor where the family has a tensor per expert: transformers 5 keeps them
+/// so in memory, and opens a checkpoint that was written so. Such bytes can be pruned and verified,
+/// not computed with.
 ESP_INLINE void Checkpoint::require_apart() {
   if (config_->mixture.experts == 0 || config_->mixture.storage != ExpertStorage::separate) return;
   for (const std::string& name : names()) {
@@ -221,7 +221,7 @@ ESP_INLINE void Checkpoint::require_apart() {
   }
 }
 
-/// A head of its own beside a config that says it is the embedding: loaders use the head.
+/// Finds a head of its own where the config says that the head is the embedding: loaders use it.
 ESP_INLINE void Checkpoint::find_own_head() {
   if (!config_->tie_word_embeddings) return;
   const std::string head = family_->names.of(Part::head),
@@ -275,9 +275,7 @@ ESP_INLINE void Checkpoint::find_experts() {
     ESP_REQUIRE(fits || scalar, FormatError, shard_of(name).content.path().string(), ": tensor \"",
                 name, "\" is ", io::shape_text(info), ", expected ", mixture_.experts,
                 " along axis ", t->axis, ", the experts of config.json");
-    const bool of_router =
-        name.find("experts") == std::string::npos && name.find("_linear") == std::string::npos;
-    if (fits && !of_router) experts.assign(count, true);
+    if (fits && !t->of_router()) experts.assign(count, true);
   }
   for (const auto& [place, experts] : found) {
     const auto& [mtp, layer] = place;
@@ -294,7 +292,7 @@ ESP_INLINE void Checkpoint::find_experts() {
   }
 }
 
-/// Is it named as a part of a layer behind the last one, in a family that has nothing there?
+/// Is `name` that of a layer behind the last one, in a family without multi-token prediction?
 ESP_INLINE bool Checkpoint::beyond_last_layer(std::string_view name) const {
   if (!family_->mtp_key.empty()) return false;
   const std::string_view pattern = family_->names.pattern(Part::input_norm);

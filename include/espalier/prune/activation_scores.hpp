@@ -24,11 +24,11 @@ class ActivationScores {
       : sums_(static_cast<std::size_t>(layers),
               std::vector<Sums>(static_cast<std::size_t>(experts))) {}
 
-  /// The layer has no mixture, so it gets no scores.
+  /// Gives a layer without a mixture no scores.
   void remove_layer(std::int64_t layer) { sums_.at(static_cast<std::size_t>(layer)).clear(); }
 
   /// Rows of expert e are [offsets[e], offsets[e+1]); `gates` [R] and `outputs` [R, hidden] are in
-  /// that order. Calls for one layer add up in the order they are made.
+  /// that order. Repeated calls for a layer add up in their order.
   template <class T>
   void add(std::int64_t layer, std::span<const std::int64_t> offsets,
            std::span<const acc_t<T>> gates, std::span<const T> outputs, std::int64_t hidden) {
@@ -78,7 +78,7 @@ class ActivationScores {
       norms += norm;
       gated_norms += gate * norm;
       squares += row.squares;
-      // Unlike std::max this lets a NaN through, so that it is noticed.
+      // Unlike std::max, propagates NaN.
       if (!(row.largest <= largest)) largest = row.largest;
     }
     double score(std::string_view criterion) const {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A LoRA adapter that follows its base through a plan: pairs of dropped experts go, those of kept
-// ones are renumbered, the router's B [E, r] keeps the rows of the kept experts. On the pruned base
-// the new adapter does what the old one did on the base with the dropped experts masked.
+// Prunes a LoRA adapter by the plan of its base: factors of dropped experts are removed, factors of
+// kept experts renumbered, the router's B [E, r] keeps the rows of the kept experts. The new
+// adapter on the pruned base computes what the old adapter did on the base with the dropped experts
+// masked.
 #pragma once
 
 #ifdef __CUDACC__
@@ -15,7 +16,7 @@
 namespace espalier::prune {
 
 namespace detail {
-/// Adapters sit on layers alone, so the plan says all of them that must be known.
+/// The model as the plan describes it; adapters are on layers only, so that is enough.
 inline hub::Mixture mixture_of_plan(const Plan& plan) {
   hub::Mixture mixture;
   mixture.layers = static_cast<std::int64_t>(plan.keep.size());
@@ -30,7 +31,7 @@ inline hub::Mixture mixture_of_plan(const Plan& plan) {
   io::Adapter out;
   out.config = adapter.config;
   for (const auto& [module, factors] : adapter.modules) {
-    // A module's name has no "weight" behind it; the dot makes it parse as a tensor's.
+    // ExpertNames reads names of tensors: a dot behind the module's name makes it one.
     const std::optional<std::string> dotted = pruned_name(names, mixture, module + ".", plan);
     if (!dotted) continue;
     io::LoraFactors kept = factors;
@@ -56,8 +57,8 @@ inline hub::Mixture mixture_of_plan(const Plan& plan) {
 }
 
 namespace detail {
-/// Patterns and targets that name experts by number would point at others now: they are replaced by
-/// full module names. All else in the file stays.
+/// Replaces patterns and targets that name experts by number, which would now match other experts,
+/// by full module names. Everything else in the file stays.
 inline io::Json pruned_adapter_config(io::Json json, const io::Adapter& before,
                                       const io::Adapter& after, const ExpertNames& names,
                                       const Plan& plan) {
@@ -81,7 +82,7 @@ inline io::Json pruned_adapter_config(io::Json json, const io::Adapter& before,
 }
 }  // namespace detail
 
-/// Writes the adapter folder `output`, which appears when it is whole. Values keep their type.
+/// Writes the adapter folder `output`; it appears once it is complete. Values keep their type.
 inline void write_pruned_adapter(const std::filesystem::path& folder, const io::Adapter& adapter,
                                  const ExpertNames& names, const Plan& plan,
                                  const std::filesystem::path& output) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A calibration pass: texts through the model, and what its experts did with them. Each text is a
-// sequence of its own; nothing is packed or padded, so every token counts once.
+// A calibration pass: runs texts through the model and sums the activations of its experts. Each
+// text is a sequence of its own; nothing is packed or padded, so every token counts once.
 #pragma once
 
 #ifdef __CUDACC__
@@ -15,7 +15,7 @@
 
 namespace espalier::prune {
 
-/// `progress` gets the tokens done so far after each sequence, and may throw to stop.
+/// `progress` gets the tokens done so far, after each sequence, and may throw to stop.
 template <FloatElement T, Device D>
 [[nodiscard]] ActivationScores calibrate(const Decoder<T, D>& model,
                                          const data::CalibrationSet& set,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values of a JSON text replaced in place: key order, spacing and the digits of every other value
-// stay as they are, which reading and writing the whole text could not promise. And what of a
-// config.json changes with the experts: their number under each of its names, patterns that name
-// them by number, multi-token prediction.
+// Replaces values inside a JSON text: key order, spacing and the digits of all other values stay,
+// which parsing and writing the whole text could not promise. Then the values of a config.json that
+// change with the experts: their number under each of its keys, patterns that name experts by
+// number, multi-token prediction.
 #pragma once
 
 #ifdef __CUDACC__
@@ -19,7 +19,7 @@ namespace espalier::prune {
 
 namespace detail {
 
-/// Goes through a valid JSON text beside what it was parsed to and what it is to become.
+/// Walks a valid JSON text beside its parsed value and the value that it is to become.
 class JsonPatch {
  public:
   explicit JsonPatch(std::string_view text) : text_(text) {}
@@ -61,7 +61,7 @@ class JsonPatch {
     return i;
   }
 
-  /// The text of `want`, and `at_` behind the value that stands there.
+  /// Writes `want` and moves `at_` behind the value that it replaces.
   std::string value(const io::Json& before, const io::Json& want) {
     const std::size_t begin = at_;
     at_ = end_of(begin);
@@ -102,7 +102,7 @@ class JsonPatch {
       }
       return out + std::string(text_.substr(done, end - done));
     }
-    // Children went: the others are set as the first two are.
+    // Children were removed: the spacing between the others is that of the first two.
     const std::size_t first = children.empty() ? begin + 1 : children[0].begin;
     const std::string lead(text_.substr(begin + 1, first - begin - 1));
     std::string gap = "," + lead, tail;
@@ -127,7 +127,7 @@ class JsonPatch {
   std::size_t at_ = 0;
 };
 
-/// A value under a path of keys, to be changed; it is there.
+/// The value under a path of keys, which must exist, for writing.
 inline io::Json& value_at(io::Json& json, std::string_view path) {
   const std::size_t dot = path.find('.');
   if (dot == std::string_view::npos) return json[path];
@@ -136,7 +136,7 @@ inline io::Json& value_at(io::Json& json, std::string_view path) {
 
 }  // namespace detail
 
-/// `text`, in which `before` stands, made to say `want`: written anew only where that differs.
+/// `text`, which parses to `before`, changed to parse to `want`: only differing values are written.
 [[nodiscard]] inline std::string edited_json(const std::string& text, const io::Json& before,
                                              const io::Json& want) {
   std::string edited = detail::JsonPatch(text).apply(before, want);
@@ -160,14 +160,14 @@ inline io::Json& value_at(io::Json& json, std::string_view path) {
 ///   model.layers.0.mlp.experts.3.down_proj, re:.*layers\.0\..*experts\.3\..*  one layer's expert 3
 ///   block_sparse_moe.experts.3.w1, re:.*experts\.3\..*                        expert 3 of all
 ///   layers
-/// Those of dropped experts go, the others get the new number.
+/// Patterns of dropped experts are removed, the others get the new number.
 class ExpertPatterns {
  public:
   ExpertPatterns(const hub::Checkpoint& base, const Plan& plan, std::string source)
       : base_(base), plan_(plan), source_(std::move(source)) {}
 
-  /// Of strings in arrays and of keys, at any depth.
-  /// @throws UnsupportedError for a pattern that would have to say different things by layer
+  /// Edits strings in arrays, and keys, at any depth.
+  /// @throws UnsupportedError for a pattern that would need another number in each layer
   io::Json renumbered(const io::Json& v) const {
     if (!v.is_array() && !v.is_object()) return v;
     std::vector<Item> items;
@@ -281,8 +281,9 @@ class ExpertPatterns {
     return out;
   }
 
-  /// Patterns that differ in the expert's number alone and count in every layer: a new number stays
-  /// if the expert that gets it was named in each layer, and goes if it was in none.
+  /// Patterns that differ in the expert's number alone and hold for every layer: the pattern of a
+  /// new number is kept if the expert with that number was named in each layer, and removed if it
+  /// was named in none.
   void renumber_group(const std::vector<Item>& items, const std::map<int, std::size_t>& by_expert,
                       std::vector<std::optional<Item>>& out) const {
     std::vector<std::pair<int, const Item*>> stay;
@@ -325,9 +326,9 @@ class ExpertPatterns {
   std::string source_;
 };
 
-/// config.json of `base` after the plan: the number of experts under every key that names it, since
-/// loaders differ in which of two they read; patterns; no multi-token prediction where it is left
-/// out.
+/// config.json of `base` after the plan. Changes the number of experts under every key that holds
+/// it (loaders differ in which of two they read), patterns, and the number of multi-token
+/// prediction layers where these are left out.
 [[nodiscard]] inline std::string pruned_config(const hub::Checkpoint& base, const Plan& plan,
                                                const std::string& text) {
   const std::string source = (base.folder() / "config.json").string();
@@ -354,12 +355,12 @@ class ExpertPatterns {
   return edited_json(text, before, want);
 }
 
-/// Files beside config.json in which quantizers repeat their settings, patterns included.
+/// Files beside config.json in which quantizers repeat their settings and patterns.
 [[nodiscard]] inline bool has_patterns(const std::string& file) {
   return file == "hf_quant_config.json" || file == "quantize_config.json" ||
          file == "quant_config.json";
 }
-/// Such a file after the plan.
+/// Text of such a file after the plan.
 [[nodiscard]] inline std::string pruned_patterns(const hub::Checkpoint& base, const Plan& plan,
                                                  const std::string& file) {
   const std::filesystem::path path = base.folder() / file;

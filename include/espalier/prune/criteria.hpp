@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Criteria that need no data: from the weights, or from what fine-tuning did to them. Per layer l
+// Criteria that need no data: of the weights, and of their change by fine-tuning. Per layer l
 // and expert e, with router row g and the three matrices w1, w2, w3 taken as one vector w:
 //   router_norm_drift  | ‖g after‖ - ‖g before‖ |       router_delta  ‖g after - g before‖
 //   expert_delta  ‖w after - w before‖                  expert_delta_relative  that / ‖w before‖
@@ -54,6 +54,11 @@ inline constexpr Criterion kCriteria[] = {
   return nullptr;
 }
 
+/// Is the criterion one of an expert's matrices, rather than of the router or of activations?
+[[nodiscard]] inline bool of_experts(const Criterion& c) {
+  return std::string_view(c.name).starts_with("expert");
+}
+
 [[nodiscard]] inline LayerScores random_scores(const hub::Mixture& model, std::uint64_t seed) {
   LayerScores scores(static_cast<std::size_t>(model.layers));
   std::uint64_t index = 0;
@@ -86,7 +91,7 @@ inline SquaredNorms matrix_norms(const ModelPair& models, const StoredMatrix& ma
     for_each_row_norm(models, matrix,
                       [&](std::int64_t, const SquaredNorms& row) { add_norms(all, row); });
   }
-  // Always by the Gram matrices: the same bits whether or not other criteria are asked for.
+  // By the Gram matrices in every case: the bits do not depend on what other criteria are computed.
   const io::LoraFactors f =
       models.adapter ? models.adapter->find(matrix.module) : io::LoraFactors{};
   if (f) all.delta = DeltaRows(f).sum_of_squares();
@@ -96,13 +101,13 @@ inline SquaredNorms matrix_norms(const ModelPair& models, const StoredMatrix& ma
 
 struct WeightNormOptions {
   bool router = true, experts = true;
-  /// Only the norm of the change is needed: with an adapter the base's experts are not read then.
+  /// Compute the norm of the change only; with an adapter this does not read the base's experts.
   bool expert_delta_only = false;
   /// Called with the matrices done so far, from any thread, one call at a time.
   std::function<void(std::int64_t)> progress{};
 };
 
-/// Reads one matrix at a time and thread. Threads share no sum.
+/// Each thread reads one matrix at a time, and has sums of its own.
 [[nodiscard]] inline WeightNorms weight_norms(const ModelPair& models,
                                               const WeightNormOptions& options) {
   const hub::Mixture& mixture = models.base.mixture();
@@ -183,7 +188,7 @@ struct WeightNormOptions {
   return scores;
 }
 
-/// @throws FormatError when the tuned checkpoint is another model than the base
+/// @throws FormatError where the tuned checkpoint is not of the same model as the base
 inline void check_same_model(const hub::Checkpoint& base, const hub::Checkpoint& tuned) {
   const auto check = [&](const char* key, std::int64_t x, std::int64_t y) {
     ESP_REQUIRE(x == y, FormatError, tuned.folder().string(), ": ", key, " is ", y, ", but ", x,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A checkpoint without the experts that a plan drops. Bytes are copied from file to file in pieces,
-// never a whole shard: memory stays small whatever the size of the model. Kept experts are numbered
-// 0..K-1, with all that stands beside a quantized weight; router rows and parts of tensors that
-// hold all experts go with them; every other byte is the base's. Softmax over the kept logits
-// equals softmax over all with the dropped ones at -inf, so routing among kept experts is
+// Writes a checkpoint without the experts that a plan drops. Copies bytes in pieces, never a whole
+// shard: memory stays small for a model of any size. Kept experts are renumbered 0..K-1, together
+// with the scales and zeros of quantized weights. Routers and tensors that hold all experts keep
+// the rows of the kept experts. Every other byte is copied. Softmax over the kept logits equals
+// softmax over all logits with the dropped ones at -inf, so routing among kept experts is
 // unchanged.
 #pragma once
 
@@ -37,7 +37,7 @@ struct Export {
 
 namespace detail {
 
-/// New shards, in the order of a state dict; what the model does not know comes last.
+/// New shards, in the order of a state dict; tensors that the model does not use come last.
 inline std::vector<io::ShardPlan> consolidated_shards(
     const hub::Checkpoint& base, std::map<std::string, io::TensorSpec> specs,
     const std::map<std::string, std::string>& sources, std::size_t max_shard_bytes) {
@@ -99,7 +99,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(
   return out;
 }
 
-/// The plan with what it was applied to: sha256 of the base's config.json and of its index.
+/// The plan with sha256 of the base's config.json and index in its provenance.
 [[nodiscard]] inline Plan with_base_provenance(Plan plan, const hub::Checkpoint& base) {
   const std::filesystem::path index = base.folder() / io::kIndexFile;
   if (!plan.provenance.is_object()) plan.provenance = io::Json::object();
@@ -108,8 +108,8 @@ inline std::vector<io::ShardPlan> consolidated_shards(
   return plan;
 }
 
-/// Writes the checkpoint folder `output`, which appears when it is whole. `progress` gets the bytes
-/// written since its last call, and may throw to stop.
+/// Writes the checkpoint folder `output`; the folder appears once it is complete. `progress` gets
+/// the bytes written since its last call, and may throw to stop.
 /// @throws IoError when the folder exists, the disk is full, or a file cannot be read
 inline void write_export(const hub::Checkpoint& base, const Plan& plan, const Export& what,
                          const std::filesystem::path& output,

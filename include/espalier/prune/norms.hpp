@@ -32,7 +32,7 @@ struct StoredMatrix {
   std::int64_t first_row = 0, rows = -1;  // -1: all
 };
 
-/// @throws UnsupportedError when a tensor cannot be taken for numbers, naming it and its type
+/// @throws UnsupportedError for a tensor whose elements are not floats, naming it and its type
 inline void require_numbers(const hub::Checkpoint& checkpoint, const std::string& name) {
   const std::string& type = checkpoint.at(name).type;
   const bool number = type == "F32" || type == "F64" || type == "BF16" || type == "F16";
@@ -42,8 +42,8 @@ inline void require_numbers(const hub::Checkpoint& checkpoint, const std::string
               "checkpoint, or a criterion of the router");
 }
 
-/// The matrices of one expert, in the order of the disk. Where all experts share a tensor that does
-/// not fall into modules by rows, that is one matrix without a module.
+/// The matrices of one expert, in the order of the files. Where all experts share a tensor whose
+/// rows are no modules, the expert's part of it is one matrix without a module.
 /// @throws FormatError when the layer has no such expert, UnsupportedError when it is quantized
 [[nodiscard]] inline std::vector<StoredMatrix> expert_matrices(const hub::Checkpoint& checkpoint,
                                                                int layer, int expert) {
@@ -71,8 +71,7 @@ inline void require_numbers(const hub::Checkpoint& checkpoint, const std::string
   }
   for (const std::string& name : checkpoint.names()) {
     const std::optional<ExpertTensor> t = checkpoint.expert_names().find(name);
-    const bool of_expert =
-        t && (t->expert == expert || (t->expert < 0 && name.find("expert") != std::string::npos));
+    const bool of_expert = t && (t->expert < 0 ? !t->of_router() : t->expert == expert);
     if (!of_expert || t->mtp || t->layer != layer) continue;
     require_numbers(checkpoint, name);
     const std::vector<std::int64_t>& shape = checkpoint.at(name).shape;
@@ -84,7 +83,7 @@ inline void require_numbers(const hub::Checkpoint& checkpoint, const std::string
   return list;
 }
 
-/// Rows of a stored matrix as doubles, some at a time, past the memory map.
+/// Rows of a stored matrix as doubles, read from the file in pieces, not through the memory map.
 class MatrixRows {
  public:
   MatrixRows(const hub::Checkpoint& checkpoint, const StoredMatrix& matrix)
@@ -97,7 +96,7 @@ class MatrixRows {
   std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return columns_; }
 
-  /// Row `r`; calls go through the rows in order.
+  /// Row `r`. Call with ascending rows.
   const std::vector<double>& row(std::int64_t r) {
     if (r >= buffered_end_) fill(r);
     values_.resize(static_cast<std::size_t>(columns_));
@@ -177,8 +176,7 @@ struct SquaredNorms {
   double before = 0, after = 0, delta = 0;
 };
 
-/// What the criteria are computed from: a model, and how it was fine-tuned (one of the two, or
-/// neither).
+/// Input of the criteria: a model, and its fine-tuned checkpoint or its adapter, or neither.
 struct ModelPair {
   const hub::Checkpoint& base;
   const hub::Checkpoint* tuned = nullptr;
@@ -187,7 +185,7 @@ struct ModelPair {
   bool has_tuning() const { return tuned != nullptr || adapter != nullptr; }
 };
 
-/// Row by row, calls `body(row index, norms of that row)`.
+/// Calls `body(row index, norms of that row)` for each row.
 template <class Body>
 void for_each_row_norm(const ModelPair& models, const StoredMatrix& matrix, Body&& body) {
   MatrixRows before(models.base, matrix);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which experts stay: pruning_plan.json, {"keep": [[0, 2, 5], ...], "provenance": {...}}, per layer
-// the ids of the kept experts, ascending; [] for a layer without a mixture. `keep` alone is enough.
-// Layers of multi-token prediction may follow, all or none. A plan may come from scores or from
-// elsewhere, so it is checked in full before anything is written.
+// A pruning plan: the experts to keep. On disk pruning_plan.json, {"keep": [[0, 2, 5], ...],
+// "provenance": {...}}: per layer the ids of the kept experts, ascending; [] for a layer without a
+// mixture. The provenance may be absent. Layers of multi-token prediction may follow, all or none.
+// A plan may come from scores or from elsewhere, so it is checked in full before a file is written.
 #pragma once
 
 #ifdef __CUDACC__
@@ -33,9 +33,9 @@ struct Plan {
   }
 };
 
-/// Per layer the `count` experts with the highest scores; of equal ones those with the lower id.
-/// With `groups` equal groups of experts, equally many of each: no other choice can be exported.
-/// @throws UsageError for a number that the layers or groups do not have
+/// Keeps the `count` experts of each layer with the highest scores; of equal scores the lower ids.
+/// With `groups` > 1, equally many of each group: no other choice can be exported.
+/// @throws UsageError where a layer has fewer experts, or the groups cannot be equal
 [[nodiscard]] inline Plan plan_from_scores(const LayerScores& scores, std::int64_t count,
                                            std::int64_t groups = 1) {
   ESP_REQUIRE(count % groups == 0, UsageError, "cannot keep ", count,
@@ -122,16 +122,17 @@ inline std::vector<int> parse_kept_ids(const io::Json& layer, std::size_t l,
   return text + "\n  ],\n  \"provenance\": " + io::dump_python(plan.provenance) + "\n}\n";
 }
 
-/// Does the plan fit the model, with enough experts to choose from in each layer? Counts may
-/// differ between layers: a mask can do that, a checkpoint cannot (see check_exportable).
+/// Checks that the plan fits the model and keeps enough experts for the router in each layer.
+/// Counts may differ between layers: a mask can do that, a checkpoint cannot (check_exportable).
 /// @throws FormatError naming `source`, the layer and the id
 void check_plan_fits(const Plan& plan, const hub::Mixture& model, const std::string& source);
 
-/// @throws FormatError saying what loaders demand: as many experts in every layer, and where
-/// experts are chosen from groups, as many of every group
+/// Checks what loaders demand of a checkpoint: equally many experts in every layer, and of every
+/// group where experts are chosen from groups.
+/// @throws FormatError naming `source` and the layer
 void check_exportable(const Plan& plan, const hub::Mixture& model, const std::string& source);
 
-/// Experts per layer after the plan. The plan is exportable.
+/// Experts per layer after an exportable plan.
 [[nodiscard]] inline std::int64_t kept_count(const Plan& plan) {
   for (const std::vector<int>& layer : plan.keep) {
     if (!layer.empty()) return static_cast<std::int64_t>(layer.size());
@@ -187,7 +188,7 @@ ESP_INLINE void check_exportable(const Plan& plan, const hub::Mixture& model,
                 "; config.json has one number of experts for all layers, and transformers, vLLM "
                 "and llama.cpp load nothing else: keep equally many in every layer");
     if (model.groups <= 1) continue;
-    // Fewer in one group than in another, and loaders take an expert for one of another group.
+    // With unequal groups, loaders would put an expert into another group.
     std::vector<std::int64_t> of_group(static_cast<std::size_t>(model.groups));
     for (const int id : kept)
       ++of_group[static_cast<std::size_t>(id / (model.experts / model.groups))];

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a plan makes of one tensor of a checkpoint, or of one module of an adapter: it stays, it
-// goes with its expert, it is renamed, or it keeps the kept experts' part of it.
+// Applies a plan to one tensor of a checkpoint, or one module of an adapter: the tensor is copied,
+// dropped with its expert, renamed, or cut to the kept experts.
 //   model.layers.3.mlp.experts.5.up_proj.weight  -> ...experts.2.up_proj.weight, or dropped
 //   model.layers.3.mlp.gate.weight               -> the rows of the kept experts
-// Layers of multi-token prediction are left out whole where they hold experts and the plan says
-// nothing of them: with the old number of experts they would not fit the new config.json.
+// Layers of multi-token prediction that hold experts are left out where the plan does not list
+// them: with the old number of experts they would not fit the new config.json.
 #pragma once
 
 #ifdef __CUDACC__
@@ -15,14 +15,14 @@
 
 namespace espalier::prune {
 
-/// The kept experts of the layer that a tensor stands in; nullptr where the plan keeps that whole.
+/// The kept experts of the tensor's layer; nullptr where the plan does not change that layer.
 [[nodiscard]] inline const std::vector<int>* kept_of(const hub::Mixture& mixture,
                                                      const ExpertTensor& t, const Plan& plan) {
   const std::size_t entry = mixture.entry_of(t);
   return entry < plan.keep.size() && !plan.keep[entry].empty() ? &plan.keep[entry] : nullptr;
 }
 
-/// Does multi-token prediction stay behind?
+/// Are the layers of multi-token prediction left out?
 [[nodiscard]] inline bool leaves_prediction_out(const hub::Mixture& mixture, const Plan& plan) {
   return !mixture.prediction.empty() && std::cmp_equal(plan.keep.size(), mixture.layers);
 }
@@ -33,7 +33,7 @@ namespace espalier::prune {
   return names.is_mtp(name) || names.layer_of(name) >= base.mixture().layers;
 }
 
-/// The name in the pruned model; none for what is dropped with its expert.
+/// The name in the pruned model; none for a tensor of a dropped expert.
 [[nodiscard]] inline std::optional<std::string> pruned_name(const ExpertNames& names,
                                                             const hub::Mixture& mixture,
                                                             const std::string& name,
@@ -46,7 +46,7 @@ namespace espalier::prune {
   return ExpertNames::renumbered(name, *t, plan.new_id(entry, t->expert));
 }
 
-/// The axis along which only the kept experts stay, and those.
+/// The axis along which the tensor is cut to the kept experts, and the kept experts.
 struct ExpertSlice {
   int axis = -1;  // -1: the tensor stays whole, or goes
   const std::vector<int>* kept = nullptr;
@@ -62,7 +62,7 @@ struct ExpertSlice {
   return {t->axis, kept};
 }
 
-/// As the tensor will be: renamed, or with fewer experts. None when it is dropped or left out.
+/// Name, type and shape in the pruned model. None where the tensor is dropped or left out.
 [[nodiscard]] inline std::optional<io::TensorSpec> pruned_spec(const hub::Checkpoint& base,
                                                                const io::TensorInfo& info,
                                                                const Plan& plan) {
@@ -81,7 +81,7 @@ struct ExpertSlice {
   return spec;
 }
 
-/// Calls `body(data, bytes)` over what the pruned checkpoint holds of base tensor `source`.
+/// Calls `body(data, bytes)` with the pieces of base tensor `source` that the pruned one keeps.
 template <class Body>
 void for_each_kept_piece(const hub::Checkpoint& base, const Plan& plan, const std::string& source,
                          Body&& body) {

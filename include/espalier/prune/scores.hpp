@@ -27,7 +27,7 @@ struct Scores {
     }
     return nullptr;
   }
-  /// @throws UsageError that lists the criteria there are
+  /// @throws UsageError that lists the known criteria
   const LayerScores& at(std::string_view criterion, const std::string& source) const {
     const LayerScores* found = find(criterion);
     if (found != nullptr) return *found;
@@ -38,7 +38,7 @@ struct Scores {
   }
 };
 
-/// Is there a finite number for every expert of every layer, and layers of one length?
+/// Checks that every expert has a finite score, and all layers the same number of experts.
 /// @throws FormatError naming `source`, the criterion, and the layer
 inline void check_scores(const Scores& scores, const std::string& source) {
   ESP_REQUIRE(!scores.criteria.empty(), FormatError, source, ": \"criteria\" is empty");
@@ -61,7 +61,7 @@ inline void check_scores(const Scores& scores, const std::string& source) {
   }
 }
 
-/// @throws FormatError when these are the scores of a model of another size
+/// @throws FormatError where the scores are those of a model of another size
 inline void check_scores_fit(const std::string& criterion, const LayerScores& scores,
                              const hub::Mixture& model, const std::string& source) {
   ESP_REQUIRE(std::cmp_equal(scores.size(), model.layers), FormatError, source, ": criterion \"",
@@ -105,7 +105,7 @@ inline void check_scores_fit(const std::string& criterion, const LayerScores& sc
 }
 
 [[nodiscard]] inline std::string scores_json(const Scores& scores) {
-  // A line per layer: json_dump would give one per number, or one in all.
+  // A line per layer; io::dump would write one per number, or one in all.
   std::string text = "{\n  \"criteria\": {";
   for (std::size_t c = 0; c < scores.criteria.size(); ++c) {
     const auto& [name, layers] = scores.criteria[c];
@@ -135,7 +135,8 @@ inline void check_scores_fit(const std::string& criterion, const LayerScores& sc
   return text;
 }
 
-/// Writes scores.json and scores.csv. @throws FormatError for scores that cannot be read back
+/// Writes scores.json and scores.csv.
+/// @throws FormatError as check_scores, IoError
 inline void write_scores(const std::filesystem::path& folder, const Scores& scores) {
   check_scores(scores, (folder / "scores.json").string());
   io::write_text(folder / "scores.csv", scores_csv(scores));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Proof that a pruned checkpoint is what a plan makes of its base: every kept tensor equal to its
-// source byte for byte, router rows those of the kept experts, nothing missing or added, config and
-// index telling the truth. Reads both in pieces; the plan and the two folders are all it trusts.
+// Verifies a pruned checkpoint against its base and plan: every kept tensor equals its source byte
+// for byte, routers have the rows of the kept experts, no tensor is missing or added, config.json
+// and the index say what is there. Reads both checkpoints in pieces.
 #pragma once
 
 #ifdef __CUDACC__
@@ -74,7 +74,7 @@ inline void verify_tensor(const hub::Checkpoint& base, const hub::Checkpoint& pr
   out.bytes += found->bytes;
 }
 
-/// The config of the base but for what the plan changes in it.
+/// Is the config that of the base, except for what the plan changes?
 inline void verify_config(const hub::Checkpoint& base, const hub::Checkpoint& pruned,
                           const Plan& plan, Verification& out) {
   const io::Json want = io::parse_json(
@@ -95,7 +95,7 @@ inline void verify_config(const hub::Checkpoint& base, const hub::Checkpoint& pr
   }
 }
 
-/// total_size and the metadata that loaders ask for.
+/// Checks total_size and the metadata that loaders read.
 inline void verify_index(const hub::Checkpoint& pruned, Verification& out) {
   for (const hub::Checkpoint::Shard& shard : pruned.shards()) {
     const auto& metadata = shard.content.metadata();
@@ -121,7 +121,7 @@ inline bool same_file(const std::filesystem::path& a, const std::filesystem::pat
          (x.size() == 0 || std::memcmp(x.bytes().get(), y.bytes().get(), x.size()) == 0);
 }
 
-/// Tokenizer, templates, subfolders, hidden files: there, and the same.
+/// Are tokenizer, templates, subfolders and hidden files there, and unchanged?
 inline void verify_companions(const hub::Checkpoint& checkpoint,
                               const std::filesystem::path& pruned, const Plan& plan,
                               Verification& out) {
@@ -151,7 +151,7 @@ inline void verify_companions(const hub::Checkpoint& checkpoint,
 
 }  // namespace detail
 
-/// `progress` gets the number of base tensors looked at, and may throw to stop.
+/// `progress` gets the number of base tensors compared so far, and may throw to stop.
 [[nodiscard]] inline Verification verify_export(const hub::Checkpoint& base,
                                                 const hub::Checkpoint& pruned, const Plan& plan,
                                                 const std::string& plan_source,
@@ -179,7 +179,8 @@ inline void verify_companions(const hub::Checkpoint& checkpoint,
   return out;
 }
 
-/// Two layouts of one model: the same tensors bit for bit, the same config.
+/// Compares two checkpoints of one model, sharded differently: the same tensors bit for bit, the
+/// same config.
 [[nodiscard]] inline Verification verify_same(const hub::Checkpoint& a, const hub::Checkpoint& b,
                                               const std::function<void(std::size_t)>& progress) {
   Verification out;

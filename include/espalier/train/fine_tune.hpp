@@ -47,11 +47,11 @@ template <FloatElement T = float, Device D = Cpu>
 }
 
 struct FineTuneConfig {
-  std::string model;      // checkpoint folder in Hugging Face layout
-  std::string data;       // JSONL file (data/records.hpp)
-  std::string output;     // folder for the adapter, the log and checkpoints
-  std::string adapter;    // a PEFT adapter folder to go on from; empty: a fresh adapter
-  std::string eval_data;  // held-out JSONL file; empty: none
+  std::string model = {};      // checkpoint folder in Hugging Face layout
+  std::string data = {};       // JSONL file (data/records.hpp)
+  std::string output = {};     // folder for the adapter, the log and checkpoints
+  std::string adapter = {};    // a PEFT adapter folder to go on from; empty: a fresh adapter
+  std::string eval_data = {};  // held-out JSONL file; empty: none
   std::string chat_template = "auto";                     // as text::ChatTokenizer::load takes it
   LoraConfig lora{8, 8, 0, false, {"q", "k", "v", "o"}};  // with `adapter` its dropout only
 

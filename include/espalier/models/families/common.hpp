@@ -63,6 +63,11 @@ void write_latent_attention(const DecoderConfig& c, ConfigWriter& to);
 /// The keys that read_common reads.
 void write_common(const DecoderConfig& c, const Family& family, std::string_view dtype,
                   ConfigWriter& to);
+/// Likewise where "intermediate_size" is the width of an expert.
+void write_common_of_mixture(const DecoderConfig& c, const Family& family, std::string_view dtype,
+                             ConfigWriter& to);
+/// "sliding_window", null without one.
+void write_window(const DecoderConfig& c, ConfigWriter& to);
 
 }  // namespace espalier::families
 
@@ -388,6 +393,18 @@ ESP_INLINE void write_latent_attention(const DecoderConfig& c, ConfigWriter& to)
   to.set_integer("v_head_dim", latent.v_dim);
   to.set_integer("head_dim", latent.rope_dim);  // as transformers writes it
   to.set_truth("attention_bias", c.attention.o_bias);
+}
+
+ESP_INLINE void write_common_of_mixture(const DecoderConfig& c, const Family& family,
+                                        std::string_view dtype, ConfigWriter& to) {
+  DecoderConfig with_width = c;
+  with_width.intermediate_size = c.mixture.width;
+  write_common(with_width, family, dtype, to);
+}
+
+ESP_INLINE void write_window(const DecoderConfig& c, ConfigWriter& to) {
+  c.attention.window > 0 ? to.set_integer("sliding_window", c.attention.window)
+                         : to.set_null("sliding_window");
 }
 
 ESP_INLINE void write_common(const DecoderConfig& c, const Family& family, std::string_view dtype,

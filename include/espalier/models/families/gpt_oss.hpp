@@ -51,9 +51,7 @@ inline DecoderConfig read_gpt_oss(const ConfigReader& json) {
 }
 
 inline void write_gpt_oss(const DecoderConfig& c, std::string_view dtype, ConfigWriter& to) {
-  DecoderConfig with_width = c;
-  with_width.intermediate_size = c.mixture.width;
-  write_common(with_width, gpt_oss(), dtype, to);
+  write_common_of_mixture(c, gpt_oss(), dtype, to);
   to.set_truth("attention_bias", c.attention.o_bias);
   to.set_integer("num_local_experts", c.mixture.experts);
   to.set_integer("num_experts_per_tok", c.mixture.router.top_k);

@@ -29,9 +29,7 @@ inline DecoderConfig read_granitemoe(const ConfigReader& json) {
 }
 
 inline void write_granitemoe(const DecoderConfig& c, std::string_view dtype, ConfigWriter& to) {
-  DecoderConfig with_width = c;
-  with_width.intermediate_size = c.mixture.width;
-  write_common(with_width, granitemoe(), dtype, to);
+  write_common_of_mixture(c, granitemoe(), dtype, to);
   to.set_integer("num_local_experts", c.mixture.experts);
   to.set_integer("num_experts_per_tok", c.mixture.router.top_k);
   to.set_number("router_aux_loss_coef", c.router_aux_loss_coef);

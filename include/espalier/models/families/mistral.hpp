@@ -26,8 +26,7 @@ inline DecoderConfig read_mistral(const ConfigReader& json) {
 
 inline void write_mistral(const DecoderConfig& c, std::string_view dtype, ConfigWriter& to) {
   write_common(c, mistral(), dtype, to);
-  c.attention.window > 0 ? to.set_integer("sliding_window", c.attention.window)
-                         : to.set_null("sliding_window");
+  write_window(c, to);
 }
 
 }  // namespace detail

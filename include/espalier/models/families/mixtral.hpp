@@ -30,16 +30,13 @@ inline DecoderConfig read_mixtral(const ConfigReader& json) {
 }
 
 inline void write_mixtral(const DecoderConfig& c, std::string_view dtype, ConfigWriter& to) {
-  DecoderConfig with_width = c;
-  with_width.intermediate_size = c.mixture.width;
-  write_common(with_width, mixtral(), dtype, to);
+  write_common_of_mixture(c, mixtral(), dtype, to);
   to.set_integer("num_experts_per_tok", c.mixture.router.top_k);
   to.set_integer("num_local_experts", c.mixture.experts);
   to.set_truth("output_router_logits", false);
   to.set_number("router_aux_loss_coef", c.router_aux_loss_coef);
   to.set_number("router_jitter_noise", 0.0);
-  c.attention.window > 0 ? to.set_integer("sliding_window", c.attention.window)
-                         : to.set_null("sliding_window");
+  write_window(c, to);
 }
 
 }  // namespace detail

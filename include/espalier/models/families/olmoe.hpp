@@ -28,9 +28,7 @@ inline DecoderConfig read_olmoe(const ConfigReader& json) {
 }
 
 inline void write_olmoe(const DecoderConfig& c, std::string_view dtype, ConfigWriter& to) {
-  DecoderConfig with_width = c;
-  with_width.intermediate_size = c.mixture.width;
-  write_common(with_width, olmoe(), dtype, to);
+  write_common_of_mixture(c, olmoe(), dtype, to);
   c.attention.clip > 0 ? to.set_number("clip_qkv", c.attention.clip) : to.set_null("clip_qkv");
   to.set_integer("num_experts", c.mixture.experts);
   to.set_integer("num_experts_per_tok", c.mixture.router.top_k);

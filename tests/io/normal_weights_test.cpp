@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random weights depend on seed, tensor and position alone, and are normal.
-#include <normal_weights.hpp>
+#include <espalier/io/normal_weights.hpp>
 
 #include <espalier/io/safetensors.hpp>
 
@@ -14,7 +14,7 @@ std::vector<float> weights(std::uint64_t seed, std::uint64_t stream, std::int64_
   test::TemporaryFolder folder;
   const io::TensorSpec spec = io::make_spec("w", DType::f32, {n});
   io::CheckpointWriter out(folder.path(), std::vector<io::TensorSpec>{spec}, 1000);
-  append_normal(out, spec, seed, stream, 0.5f);
+  io::append_normal(out, spec, seed, stream, 0.5f);
   out.commit();
   const io::SafetensorsFile file(folder / "model.safetensors");
   const Tensor<float> t(file.tensor("w"));

@@ -3,21 +3,20 @@
 // and position only: neither threads nor shards change it.
 #pragma once
 
+#ifdef __CUDACC__
+#error "espalier/io/normal_weights.hpp is host-only; include it from a .cpp"
+#endif
+
 #include <array>
-#include <cli/program.hpp>
 #include <cmath>
 
 #include <espalier/core/random.hpp>
+#include <espalier/core/threads.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 
-namespace espalier {
+namespace espalier::io {
 
 inline constexpr std::int64_t kPieceElements = 1 << 20;  // a multiple of 4
-
-/// Stops cleanly at a tensor's border when the user asks for it.
-inline void stop_if_interrupted() {
-  if (interrupted()) throw Interrupted("interrupted; nothing was written");
-}
 
 /// Four standard normal values from the four words of one block (Box-Muller).
 inline std::array<float, 4> four_normals(const Philox& philox, std::uint64_t block) {
@@ -36,9 +35,9 @@ inline std::array<float, 4> four_normals(const Philox& philox, std::uint64_t blo
 /// Calls `value(i, z)` (float) for each element with its normal number `z`, and appends the results
 /// in the declared type.
 template <class Value>
-void append_elements(io::CheckpointWriter& out, const io::TensorSpec& spec, const Philox& philox,
+void append_elements(CheckpointWriter& out, const TensorSpec& spec, const Philox& philox,
                      Value&& value) {
-  const DType dtype = io::supported_dtype(spec, "weights");
+  const DType dtype = supported_dtype(spec, "weights");
   const std::int64_t total = static_cast<std::int64_t>(spec.bytes / size_of(dtype));
   AnyTensor piece(Shape{std::min(total, kPieceElements)}, dtype);
   for (std::int64_t first = 0; first < total; first += kPieceElements) {
@@ -59,10 +58,10 @@ void append_elements(io::CheckpointWriter& out, const io::TensorSpec& spec, cons
 }
 
 /// Normal with mean 0; `stream` is the tensor's number in its checkpoint.
-inline void append_normal(io::CheckpointWriter& out, const io::TensorSpec& spec, std::uint64_t seed,
+inline void append_normal(CheckpointWriter& out, const TensorSpec& spec, std::uint64_t seed,
                           std::uint64_t stream, float deviation) {
   append_elements(out, spec, Philox(seed, stream),
                   [&](std::int64_t, float z) { return deviation * z; });
 }
 
-}  // namespace espalier
+}  // namespace espalier::io

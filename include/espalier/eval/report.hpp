@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// A report over several evaluations and training runs, in one folder: results.csv, results.md,
+// index.html, and every plot as PNG and SVG. The page holds its plots itself and loads nothing.
+//   eval::Report report({"results/base", "results/keep4", "run"}, "Pruned models");
+//   report.write("report");
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/report.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <espalier/eval/report_plots.hpp>
+#include <espalier/eval/report_tables.hpp>
+
+namespace espalier::eval {
+
+class Report {
+ public:
+  /// @param paths what read_result takes; a folder with a train_log.jsonl adds its loss curve
+  /// @throws IoError, FormatError
+  explicit Report(const std::vector<std::string>& paths, std::string title = "Evaluation");
+
+  /// In the order of the paths, their labels made different.
+  const std::vector<Result>& results() const { return results_; }
+  const std::vector<ReportPlot>& plots() const { return plots_; }
+
+  std::string markdown() const;
+  /// HTML, the plots in it.
+  std::string page() const;
+  /// Creates the folder if need be. @throws IoError
+  void write(const std::filesystem::path& folder) const;
+
+ private:
+  void tell_labels_apart();
+  std::string figure(std::size_t number) const;
+  std::string page_with(const std::string& figures) const;
+
+  std::string title_;
+  std::vector<Result> results_;
+  std::vector<ReportPlot> plots_;
+};
+
+}  // namespace espalier::eval
+
+#ifdef ESP_BODIES
+#include <set>
+
+namespace espalier::eval {
+
+namespace detail {
+inline constexpr const char* kPageStyle =
+    "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:72em;margin:2em auto;padding:0 "
+    "1em}\n"
+    "table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums;display:block;"
+    "overflow-x:auto}\n"
+    "th,td{border-bottom:1px solid #ddd;padding:.3em .8em;text-align:left;white-space:nowrap}\n"
+    "th{border-bottom:2px solid #888}\nfigure{margin:1.5em 0;overflow-x:auto}\n"
+    "svg{max-width:100%;height:auto}\n.note{color:#666}\n";
+}  // namespace detail
+
+ESP_INLINE Report::Report(const std::vector<std::string>& paths, std::string title)
+    : title_(std::move(title)) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> runs;
+  for (const fs::path path : paths) {
+    const bool training = fs::exists(path / "train_log.jsonl");
+    if (training) runs.push_back(path);
+    if (!training || fs::exists(path / "summary.json")) results_.push_back(read_result(path));
+  }
+  tell_labels_apart();
+  plots_ = report_plots(results_, runs);
+}
+
+ESP_INLINE void Report::tell_labels_apart() {
+  std::set<std::string> labels;
+  for (Result& r : results_) {
+    const std::string plain = r.label;
+    for (int n = 2; !labels.insert(r.label).second; ++n) {
+      r.label = plain + " (" + std::to_string(n) + ")";
+    }
+  }
+}
+
+ESP_INLINE std::string Report::markdown() const {
+  std::string out = "# " + title_ + "\n\n";
+  if (!results_.empty()) out += markdown_table(value_table(results_)) + "\n";
+  if (results_.size() > 1) {
+    out += "Against " + results_[0].label + ":\n\n" + markdown_table(difference_table(results_)) +
+           "\n";
+  }
+  if (const TableRows answers = answer_table(results_); answers.size() > 1) {
+    out += "Answers of MMLU-Pro:\n\n" + markdown_table(answers) + "\n";
+  }
+  for (const ReportPlot& p : plots_) out += "![" + p.title() + "](" + p.file + ".png)\n\n";
+  return out;
+}
+
+ESP_INLINE std::string Report::figure(std::size_t number) const {
+  return "<figure>" + inline_svg(plots_[number].encode(plot::Format::svg), number) + "</figure>\n";
+}
+
+ESP_INLINE std::string Report::page() const {
+  std::string figures;
+  for (std::size_t i = 0; i < plots_.size(); ++i) figures += figure(i);
+  return page_with(figures);
+}
+
+ESP_INLINE std::string Report::page_with(const std::string& figures) const {
+  const std::string title = escape_html(title_);
+  std::string out = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>" +
+                    title + "</title>\n<style>\n" + detail::kPageStyle +
+                    "</style></head>\n<body>\n<h1>" + title + "</h1>\n";
+  if (!results_.empty()) {
+    out += "<h2>Results</h2>\n" + html_table(value_table(results_));
+    out += "<p class=\"note\">± one standard error.</p>\n";
+  }
+  if (results_.size() > 1) {
+    out += "<h2>Against " + escape_html(results_[0].label) + "</h2>\n" +
+           html_table(difference_table(results_));
+  }
+  if (const TableRows answers = answer_table(results_); answers.size() > 1) {
+    out += "<h2>Answers of MMLU-Pro</h2>\n" + html_table(answers);
+  }
+  return out + "<h2>Plots</h2>\n" + figures + "</body></html>\n";
+}
+
+ESP_INLINE void Report::write(const std::filesystem::path& folder) const {
+  io::create_folders(folder);
+  std::string figures;
+  for (std::size_t i = 0; i < plots_.size(); ++i) {
+    for (const char* extension : {".png", ".svg"}) {
+      plots_[i].save(folder / (plots_[i].file + extension));
+    }
+    figures += figure(i);
+  }
+  io::write_text(folder / "results.csv", results_csv(results_));
+  io::write_text(folder / "results.md", markdown());
+  io::write_text(folder / "index.html", page_with(figures));
+}
+
+}  // namespace espalier::eval
+#endif
