@@ -101,8 +101,8 @@ template <class T>
 concept Element = requires {
   dtype_of<T>::value;
 };
-/// What activations are held in: f32, bf16 (arithmetic in f32, rounded once where it is stored),
-/// and double to check gradients.
+/// Element types of activations: f32, bf16 (arithmetic in f32, rounded once when stored), and
+/// double to check gradients.
 template <class T>
 concept FloatElement = std::floating_point<T> || std::same_as<T, bf16>;
 
@@ -116,7 +116,7 @@ struct accumulator<double> {
   using type = double;
 };
 }  // namespace detail
-/// What T is computed and summed in: double for double, float for everything narrower.
+/// The accumulation type of T: double for double, float for all narrower types.
 template <class T>
 using acc_t = typename detail::accumulator<T>::type;
 

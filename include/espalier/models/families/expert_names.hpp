@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which tensors of a checkpoint hold experts, from their names alone: whatever their type, with all
-// that stands beside a quantised weight (scales, zeros, packed blocks).
+// Finds the experts' tensors of a checkpoint by name, of any type, with the companions of a
+// quantised weight (scales, zeros, packed blocks).
 //   model.layers.3.mlp.experts.5.gate_proj.weight_scale_inv   expert 5 of layer 3
 //   model.layers.3.mlp.experts.gate_up_proj_blocks            all experts, along axis 0
 //   model.layers.3.mlp.gate.weight                            a router: a row per expert
@@ -15,26 +15,26 @@
 
 namespace espalier {
 
-/// Where a tensor stands in a mixture.
+/// The place of a tensor in a mixture.
 struct ExpertTensor {
   int layer = 0;
   int expert = -1;   // -1: it holds a part of every expert
   int axis = 0;      // along which, then
-  bool mtp = false;  // named as a part of multi-token prediction, with layers of its own count
-  std::size_t id_begin = 0, id_end = 0;  // where the expert's number stands in the name
+  bool mtp = false;  // under a prefix of multi-token prediction, with its own layer numbers
+  std::size_t id_begin = 0, id_end = 0;  // the expert's number within the name
 };
 
 class ExpertNames {
  public:
   explicit ExpertNames(const Family& family);
 
-  /// None for a tensor outside of a mixture.
+  /// Empty for a tensor outside of a mixture.
   std::optional<ExpertTensor> find(std::string_view name) const;
   /// `name` with the number `expert` in place of its own.
   static std::string renumbered(std::string_view name, const ExpertTensor& tensor, int expert);
-  /// Does the tensor belong to multi-token prediction, by its prefix?
+  /// True if the prefix is one of multi-token prediction.
   bool is_mtp(std::string_view name) const;
-  /// The number of the layer that the tensor stands in; -1: outside of the layers.
+  /// The number of the tensor's layer; -1: outside of the layers.
   int layer_of(std::string_view name) const;
 
  private:
@@ -54,7 +54,7 @@ class ExpertNames {
 
 namespace detail {
 
-/// Takes a number off the front of `text`; -1 if there is none.
+/// Parses and removes a leading number of `text`; -1 if there is none.
 inline int take_number(std::string_view& text) {
   int value = 0;
   std::size_t digits = 0;
@@ -97,7 +97,7 @@ ESP_INLINE ExpertNames::ExpertNames(const Family& family) : mtp_prefixes_(family
     patterns_.push_back(std::move(pattern));
   }
   if (patterns_.empty()) return;
-  // What transformers 5 calls them in memory: some checkpoints were written so.
+  // The names of transformers 5 in memory; some checkpoints use them.
   patterns_.push_back({"model.layers.", ".mlp.gate", Pattern::Kind::module, 0});
   patterns_.push_back({"model.layers.", ".mlp.experts.", Pattern::Kind::each, 0});
 }
@@ -127,7 +127,7 @@ ESP_INLINE std::optional<ExpertTensor> ExpertNames::find(std::string_view name) 
     mtp = true;
   }
   for (const Pattern& p : patterns_) {
-    // Layers of multi-token prediction are called layers.N behind their prefix.
+    // Multi-token prediction layers are called layers.N after the prefix.
     const std::string_view before =
         mtp ? std::string_view(p.before).substr(p.before.rfind("layers.")) : p.before;
     if (!stem.starts_with(before)) continue;
