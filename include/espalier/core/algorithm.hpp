@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The few algorithms that headers below hub/ need. <algorithm> has them too, but with those on
-// ranges it is a tenth of what the umbrella costs to compile; min, max, copy, fill_n and equal come
-// with <vector> already.
+// The few algorithms that headers below hub/ need. They replace <algorithm>, whose range algorithms
+// take a tenth of the umbrella's compile time; min, max, copy, fill_n and equal come with <vector>.
 #pragma once
 
 #include <cstddef>
@@ -59,7 +58,7 @@ void stable_sort(std::vector<T>& v, Less less) {
   }
 }
 
-/// Adds to a heap whose front is the largest by `less`.
+/// Pushes onto a heap whose front is the largest by `less`.
 template <class T, class Less>
 void push_heap(std::vector<T>& heap, T value, Less less) {
   heap.push_back(std::move(value));
@@ -70,7 +69,7 @@ void push_heap(std::vector<T>& heap, T value, Less less) {
     i = parent;
   }
 }
-/// Takes the largest out of it.
+/// Pops the largest element.
 template <class T, class Less>
 T pop_heap(std::vector<T>& heap, Less less) {
   T top = std::move(heap.front());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a tensor lives: a compile-time tag.
+// The device of a tensor, as a compile-time tag.
 #pragma once
 
 #include <concepts>

@@ -95,8 +95,8 @@ template <class T>
 concept Element = requires {
   dtype_of<T>::value;
 };
-/// What activations are held in: f32, bf16 (arithmetic in f32, rounded once where it is stored),
-/// and double to check gradients.
+/// Element types of activations: f32, bf16 (arithmetic in f32, rounded once when stored), and
+/// double to check gradients.
 template <class T>
 concept FloatElement = std::floating_point<T> || std::same_as<T, bf16>;
 

@@ -34,23 +34,23 @@ struct DeviceError : Error {
 struct FormatError : Error {
   using Error::Error;
 };
-/// The operating system refused: missing file, full disk, no permission. The message names the
-/// path.
-/// Rightly formed, but more than is implemented: what needs no computing can go on.
+/// Well-formed input that is not implemented. Work that needs no computation can continue.
 struct UnsupportedError : FormatError {
   using FormatError::FormatError;
 };
+/// The operating system refused: missing file, full disk, no permission. The message names the
+/// path.
 struct IoError : Error {
   using Error::Error;
 };
-/// The request itself makes no sense (a program ends with exit code 2).
+/// The request is invalid (a program exits with code 2).
 struct UsageError : Error {
   using Error::Error;
 };
 
 namespace detail {
-/// A part of a message: a text, or what has one. No stream, whose header every user would pay for;
-/// no template over the parts, for each message would be an instance of its own.
+/// A part of a message, converted to text. No streams, whose header every user would pay for; no
+/// template over the parts, which would instantiate a function per message.
 struct MessagePart {
   MessagePart(const char* s) : text(s) {}
   MessagePart(std::string_view s) : text(s) {}

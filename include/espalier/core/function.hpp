@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A function to call later; copies share what it captured. In place of std::function, for
-// <functional> brings hash maps and searchers to all who include the umbrella.
+// A type-erased callable; copies share its captures. It replaces std::function, because
+// <functional> brings hash maps and searchers to every user of the umbrella.
 #pragma once
 
 #include <concepts>

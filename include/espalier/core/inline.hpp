@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// ESP_INLINE marks the heavy functions that many translation units call. It is `inline`, nothing
-// more, unless a project compiles them once instead of in each of its files: it then defines
-// ESPALIER_COMPILED everywhere (bodies may be inlined, but no code is emitted for them), and links
-// object files that were compiled with ESPALIER_COMPILED_HERE (code is emitted, called or not). In
-// this repository that is the CMake target espalier_compiled: it halves the time to build.
-// What only such bodies need, a heavy library, stands between #ifdef ESP_BODIES and #endif with
+// ESP_INLINE marks heavy functions that many translation units call. By default it is `inline`. A
+// project may compile these functions once, as a form of explicit instantiation:
+// - it defines ESPALIER_COMPILED in all files: bodies may be inlined, no code is emitted;
+// - it links object files compiled with ESPALIER_COMPILED_HERE: code is emitted, called or not.
+// In this repository the CMake target espalier_compiled does so, which halves the build time. A
+// heavy library that only such bodies need is included between #ifdef ESP_BODIES and #endif, with
 // them.
 //   ESP_COMPILED_TEMPLATE(void f<float>(int));
-// behind a template that is not inline does the same for one instance of it; a file of that target
-// says `template void f<float>(int);`. ("class C<float>": every member defined outside of C.)
+// after a non-inline template declares the explicit instantiation `extern` in the same way; a file
+// of the target defines it, `template void f<float>(int);`. ("class C<float>": every member defined
+// outside of C.)
 #pragma once
 
 #if __cplusplus < 202002L
@@ -36,7 +37,7 @@ add -fno-finite-math-only, or define ESPALIER_ALLOW_FAST_MATH to go on without t
 #ifdef __clang__
 #define ESP_INLINE [[gnu::gnu_inline]] inline
 #pragma clang diagnostic ignored "-Wgnu-inline-cpp-without-extern"
-#else  // other options than its caller's keep GCC from inlining it, and with it all that it calls
+#else  // options that differ from the caller's keep GCC from inlining it and all its callees
 #define ESP_INLINE [[gnu::gnu_inline, gnu::optimize("no-inline")]] inline
 #endif
 #else

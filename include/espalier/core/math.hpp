@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The functions of <cmath> that the framework calls, from the compiler itself: <cmath> declares the
-// special functions of C++17 too, and reading those took a sixteenth of the umbrella's time.
+// The functions of <cmath> that the framework calls, as compiler builtins. <cmath> also declares
+// the special functions of C++17, which took a sixteenth of the umbrella's compile time.
 #pragma once
 
 namespace espalier::math {

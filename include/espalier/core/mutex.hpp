@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A mutex without <mutex>, whose clocks and error codes everybody who includes a tensor would
-// compile.
+// A mutex. It replaces <mutex>, whose clocks and error codes every user of a tensor would compile.
 #pragma once
 
 #include <pthread.h>
@@ -19,7 +18,7 @@ class Mutex {
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 
-/// Holds a mutex while it lives.
+/// Locks a mutex for the lifetime of the object.
 class Lock {
  public:
   explicit Lock(Mutex& mutex) : mutex_(mutex) { mutex_.lock(); }

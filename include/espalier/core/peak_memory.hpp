@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How much memory a process has taken.
+// The memory use of the process.
 #pragma once
 
 #include <sys/resource.h>
@@ -8,7 +8,7 @@
 
 namespace espalier {
 
-/// The most memory that this process has had resident so far.
+/// Peak resident set size of this process so far.
 [[nodiscard]] inline std::int64_t peak_memory_bytes() {
   rusage usage = {};
   getrusage(RUSAGE_SELF, &usage);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
-// easy as 1, 2, 3"). The value is a pure function of (seed, stream, index), so any thread may draw
+// easy as 1, 2, 3"). A value is a pure function of (seed, stream, index), so any thread may draw
 // any element, and a backward pass draws a dropout mask again instead of storing it.
 #pragma once
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Words and command lines as a POSIX shell reads them.
+// Quoting of words and command lines for a POSIX shell.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace espalier {
 
-/// `word` so that a shell takes it for one word and changes nothing in it.
+/// Quotes `word` so that a shell reads it as one word, unchanged.
 [[nodiscard]] inline std::string shell_word(std::string_view word) {
   constexpr std::string_view kPlain =
       "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:,=+@%";
@@ -19,7 +19,7 @@ namespace espalier {
   return quoted + "'";
 }
 
-/// The command line of a program, with `flag` at its end unless it is there.
+/// The command line of a program, with `flag` appended unless it has it.
 [[nodiscard]] inline std::string shell_command_with(int argc, const char* const* argv,
                                                     std::string_view flag) {
   std::string command;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Threads by OpenMP. A loop body owns the outputs of its index range and never depends on how many
-// threads there are: that, and fixed block sizes in reductions, is what makes results repeatable.
+// Parallel loops by OpenMP. A loop body owns the outputs of its index range and does not depend on
+// the number of threads. With the fixed block sizes of reductions, that makes results reproducible.
 #pragma once
 
 #include <atomic>
@@ -21,7 +21,7 @@ namespace espalier {
 #endif
 }
 
-/// Of the calling thread among those that share its loop, from 0.
+/// Index of the calling thread within its parallel loop, from 0.
 [[nodiscard]] inline int thread_number() {
 #ifdef _OPENMP
   return omp_get_thread_num();
@@ -30,7 +30,8 @@ namespace espalier {
 #endif
 }
 
-/// For all later loops of the calling thread. `n` <= 0 keeps the default (all cores).
+/// Sets the number of threads of later loops of the calling thread. `n` <= 0: the default, all
+/// cores.
 inline void set_num_threads([[maybe_unused]] int n) {
 #ifdef _OPENMP
   if (n > 0) omp_set_num_threads(n);
@@ -62,8 +63,8 @@ void parallel_for(std::int64_t n, std::int64_t grain, Body&& body) {
   for (std::int64_t c = 0; c < chunks; ++c) body(c * grain, std::min(n, (c + 1) * grain));
 }
 
-/// A grain for loops over rows of `width` elements that are read, computed and written once: large
-/// enough that handing it to another thread costs little beside it.
+/// The grain of loops over rows of `width` elements that are read, computed and written once: large
+/// enough that scheduling costs little.
 [[nodiscard]] inline std::int64_t rows_per_task(std::int64_t width) {
   constexpr std::int64_t kElements = 1 << 14;
   return std::max<std::int64_t>(1, kElements / std::max<std::int64_t>(width, 1));

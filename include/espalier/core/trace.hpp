@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the time goes: switch tracing on, run, look (core/trace_report.hpp prints it).
+// Tracing: start, run, stop, read the report (core/trace_report.hpp prints it).
 //   espalier::trace::start();  step();  const auto report = espalier::trace::stop();
-// Every op records its forward and its backward, with the bytes that it reads and writes and the
-// floating-point operations that it counts. A scope inside another has a row of its own and is
-// taken off the outer one, so the rows add up to the traced time. Off, it costs a branch.
+// Every op records forward and backward, with bytes read and written and floating-point operations.
+// A nested scope has its own row and is subtracted from the outer one, so the rows add up to the
+// traced time. When tracing is off, a scope costs one branch.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@
 
 namespace espalier::trace {
 
-/// What a scope did, or all scopes of one name together; without the scopes inside.
+/// Totals of all scopes of one name, nested scopes excluded.
 struct Work {
   double seconds = 0;
   double bytes = 0;         // read and written
@@ -32,14 +32,14 @@ struct Row : Work {
 };
 struct Event {
   const char *name, *suffix;
-  double begin, seconds;  // since the start, with the scopes inside
+  double begin, seconds;  // since the start, nested scopes included
   double bytes, flops;
 };
 struct Report {
   double seconds = 0;         // from start to stop
   std::vector<Row> rows;      // longest first
   std::vector<Event> events;  // in the order in which they ended
-  std::int64_t dropped = 0;   // events after the first kMaxEvents; the rows have them
+  std::int64_t dropped = 0;   // events after the first kMaxEvents; rows count them
 };
 
 inline constexpr std::size_t kMaxEvents = 1 << 20;
@@ -108,7 +108,7 @@ class Scope {
   }
   void close() {
     const double seconds = monotonic_seconds() - begin_;
-    // Tracing may have ended, or begun anew, inside the scope.
+    // Tracing may have ended or restarted within the scope.
     if (recorder_ != detail::recorder || recorder_->scope != this) return;
     recorder_->scope = outer_;
     if (outer_ != nullptr) outer_->inner_seconds_ += seconds;
@@ -132,7 +132,7 @@ class Scope {
   double begin_ = 0;
 };
 
-/// Adds to what the innermost open scope of this thread did. `narrow`: on 2-byte operands.
+/// Adds to the innermost open scope of this thread. `narrow`: flops on 2-byte operands.
 inline void count(double flops, double bytes, bool narrow = false) {
   if (!enabled()) return;
   if (Scope* scope = detail::recorder->scope; scope != nullptr && !scope->declared_) {
@@ -141,20 +141,20 @@ inline void count(double flops, double bytes, bool narrow = false) {
     if (narrow) scope->work_.narrow_flops += flops;
   }
 }
-/// The same for all that the scope does: what its parts count, of which some may run on other
-/// threads, is not added. Without `bytes` their estimate holds.
+/// Sets the total of the scope: counts of its parts, some of which may run on other threads, are
+/// not added. Without `bytes` the estimate stays.
 inline void declare(double flops, double bytes = 0, bool narrow = false) {
   if (!enabled()) return;
   count(flops, bytes, narrow);
   if (Scope* scope = detail::recorder->scope) scope->declared_ = true;
 }
-/// Its bytes, should nobody `count` them.
+/// Estimated bytes of the scope, used if nothing counts them.
 inline void estimate_bytes(double bytes) {
   if (!enabled()) return;
   if (Scope* scope = detail::recorder->scope) scope->estimated_bytes_ = bytes;
 }
 
-/// Ends tracing; an empty report when it was off.
+/// Stops tracing; returns an empty report if it was off.
 [[nodiscard]] ESP_INLINE Report stop() {
   Report report;
   const std::unique_ptr<detail::Recorder> recorder(std::exchange(detail::recorder, nullptr));
@@ -172,8 +172,8 @@ inline void estimate_bytes(double bytes) {
   report.dropped = recorder->dropped;
   return report;
 }
-/// Traces the calling thread, which is the one that runs the ops, from here on. What was traced
-/// before is dropped.
+/// Starts tracing the calling thread, which must be the one that runs the ops. Drops earlier
+/// records.
 inline void start() {
   (void)stop();
   detail::recorder = new detail::Recorder;

@@ -14,15 +14,15 @@
 
 namespace espalier::trace {
 
-/// What the machine can do; 0: unknown. Measured by cpu::ceilings() (ops/cpu/ceilings.hpp).
+/// Peak rates of the machine; 0: unknown. Measured by cpu::ceilings() (ops/cpu/ceilings.hpp).
 struct Ceilings {
   double flops = 0;         // per second, f32 matrix product
   double narrow_flops = 0;  // per second, bf16 matrix product
   double bytes = 0;         // per second, copy between large arrays, read + written
 };
 
-/// The time that the ceilings allow at best, as a fraction of the time that was taken. Above 1 the
-/// bytes came from caches. 0 where nothing is known.
+/// The lower bound on the time by the peak rates, divided by the time taken. Above 1: the bytes
+/// came from caches. 0: unknown.
 [[nodiscard]] inline double of_ceiling(const Work& work, const Ceilings& c) {
   if (work.seconds <= 0) return 0;
   const double wide = work.flops - work.narrow_flops;
@@ -71,7 +71,7 @@ inline std::string json_string(const char* name, const char* suffix) {
 }
 }  // namespace detail
 
-/// One line per op, longest first, then what no op accounts for.
+/// One line per op, longest first, then the time outside of ops.
 [[nodiscard]] inline std::string table(const Report& report, const Ceilings& ceilings = {}) {
   std::string text;
   detail::append(text, "%-28s %7s %10s %8s %10s %9s %7s %8s", "op", "calls", "ms", "share", "MB",

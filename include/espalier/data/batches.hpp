@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// From tokenised examples to the micro-batches of each optimizer step. Everything is a pure
-// function of (examples, seed, step), so a resumed run sees what an uninterrupted one would have
-// seen. An epoch visits every row once; as in transformers, neither a micro-batch nor an optimizer
-// step reaches across its end, so the last of each may be smaller.
+// Makes the micro-batches of each optimizer step from tokenized examples. A batch is a pure
+// function of (examples, seed, step), so a resumed run gets the batches of an uninterrupted one. An
+// epoch visits every row once. As in transformers, no micro-batch or optimizer step crosses the end
+// of an epoch, so the last of each may be smaller.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,7 @@
 
 namespace espalier::data {
 
-/// One sequence. `is_target[i]` says whether token i is trained on; token 0 never is, since nothing
-/// predicts it.
+/// One sequence. `is_target[i]`: token i is trained on; never token 0, which nothing predicts.
 struct Example {
   std::vector<std::int32_t> ids;
   std::vector<std::uint8_t> is_target;
@@ -29,14 +28,14 @@ struct Example {
   }
 };
 
-/// Sequences packed without padding, and for each row the token it is to predict (-1: none).
+/// Sequences packed without padding, and the target token of each row (-1: none).
 struct Batch {
   PackedTokens tokens;
   Tensor<std::int32_t> targets;  // [N]
   std::int64_t target_count = 0;
 };
 
-/// A row is a list of examples that share it: one without packing, several with (packing.hpp).
+/// A row is the list of its examples: one without packing, several with (packing.hpp).
 using Row = std::vector<std::int64_t>;
 
 [[nodiscard]] inline std::vector<Row> one_example_per_row(std::size_t examples) {
@@ -73,7 +72,7 @@ struct SamplerConfig {
   std::uint64_t seed = 0;
 };
 
-/// Which rows each optimizer step sees.
+/// Chooses the rows of each optimizer step.
 class Sampler {
  public:
   Sampler(std::int64_t rows, SamplerConfig config) : rows_(rows), config_(config) {
@@ -105,7 +104,7 @@ class Sampler {
  private:
   static std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a - 1) / b + 1; }
 
-  /// Fisher-Yates with a random stream of its own for every epoch.
+  /// Fisher-Yates shuffle with a separate random stream per epoch.
   const std::vector<std::int64_t>& order_of(std::int64_t epoch) {
     if (epoch == epoch_) return order_;
     order_.resize(static_cast<std::size_t>(rows_));

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Texts to measure a model on, as token sequences: what analyze looks at experts with, and verify
-// at logits.
+// Calibration texts as token sequences: analyze scores experts on them, verify compares logits.
 #pragma once
 
 #ifdef __CUDACC__
@@ -19,10 +18,9 @@ struct CalibrationSet {
   std::int64_t tokens = 0;
 };
 
-/// A sequence per record (records.hpp), up to `max_tokens` in all (0: no limit); the last one is
-/// cut there. Conversations and prompts with responses have the tokens that training sees; a text
-/// has the special tokens that the tokenizer adds by default and no end behind it, since it may be
-/// a piece of a longer one.
+/// One sequence per record (records.hpp), up to `max_tokens` in total (0: no limit); the last one
+/// is truncated. Conversations and prompts with responses have the tokens of training. A text has
+/// the tokenizer's default special tokens and no end token, because it may be part of a longer one.
 /// @throws FormatError naming the line
 [[nodiscard]] ESP_INLINE CalibrationSet read_calibration(const std::filesystem::path& path,
                                                          const RecordEncoder& encoder,

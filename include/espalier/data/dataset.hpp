@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Training data: a JSONL file of records (records.hpp) as examples, cut to a length. Examples that
-// are cut until no target is left are dropped and counted.
+// Training data: a JSONL file of records (records.hpp) as examples, truncated to a length. Examples
+// without a target after truncation are dropped and counted.
 #pragma once
 
 #ifdef __CUDACC__
@@ -27,11 +27,11 @@ struct Dataset {
   std::uint64_t fingerprint = 0;  // of the file's bytes
   std::string why_joined;         // why there was no template
 
-  /// What a user should know about it, a line each.
+  /// Warnings for the user, one line each.
   [[nodiscard]] ESP_INLINE std::vector<std::string> summary() const;
 };
 
-/// `max_length`: longer examples are cut on the right.
+/// `max_length`: longer examples are truncated on the right.
 /// @throws IoError; FormatError "data.jsonl: line 17: ..."; UsageError for a length below 2
 [[nodiscard]] ESP_INLINE Dataset read_dataset(const std::filesystem::path& path,
                                               const RecordEncoder& encoder,

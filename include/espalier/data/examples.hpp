@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text to tokens and back to the question which of them are trained on. A text made of segments,
-// some trained and some not, is tokenised as a whole: the ids are what the model will see when it
-// is used. Where a token reaches across a boundary, it counts as trained.
+// Tokenizes texts with a training mask. A text of trained and untrained segments is tokenized as a
+// whole, so its ids are those of inference. A token across a boundary counts as trained.
 #pragma once
 
 #ifdef __CUDACC__
@@ -20,8 +19,8 @@ namespace espalier::data {
 
 using text::Encode;
 
-/// The whole text, trained on from the second token on; `eos` is appended unless it is there (-1:
-/// none).
+/// The whole text, trained on from the second token. Appends `eos` unless the text ends with it
+/// (-1: none).
 [[nodiscard]] inline Example example_of_text(const Encode& encode, std::string_view text,
                                              std::int32_t eos) {
   Example e;
@@ -32,8 +31,8 @@ using text::Encode;
   return e;
 }
 
-/// The leading tokens of `whole` that are those of the text before byte `end`. A boundary inside a
-/// token shows as ids that differ: the count stops before that token, and `inside_token` is set.
+/// Counts the leading tokens of `whole` that belong to the text before byte `end`. If the boundary
+/// is inside a token, ids differ: the count stops before that token, and `inside_token` is set.
 struct TokensBefore {
   std::size_t count = 0;
   bool inside_token = false;
@@ -49,8 +48,8 @@ struct TokensBefore {
   return {n, n < part.size()};
 }
 
-/// `add_special`: the tokenizer's own special tokens are wanted; not with a chat template, which
-/// has written them into the text already. `eos` is appended to a trained end unless it is there.
+/// `add_special`: adds the tokenizer's special tokens; false with a chat template, which has
+/// written them into the text. Appends `eos` to a trained end unless the text ends with it.
 [[nodiscard]] inline Example example_of_segments(const Encode& encode,
                                                  const std::vector<text::TextSegment>& segments,
                                                  bool add_special, std::int32_t eos) {
@@ -83,7 +82,7 @@ struct TokensBefore {
   return e;
 }
 
-/// Keeps the first `max_length` tokens. Returns whether any were cut.
+/// Truncates to `max_length` tokens. Returns true if any were cut.
 inline bool cut_right(Example& e, std::int64_t max_length) {
   if (static_cast<std::int64_t>(e.ids.size()) <= max_length) return false;
   e.ids.resize(static_cast<std::size_t>(max_length));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which examples share a row of a batch, so that rows are full.
+// Packs examples into the rows of a batch.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +12,9 @@
 
 namespace espalier::data {
 
-/// Best fit, longest first: each example goes to the fullest row that still has room for it. Rows
-/// are ordered by their first example. @throws Error when an example is longer than `max_length`.
+/// Best-fit decreasing: the longest example first, each into the fullest row that has room for it.
+/// Rows are ordered by their first example. @throws Error when an example is longer than
+/// `max_length`.
 [[nodiscard]] inline std::vector<Row> pack_examples(const std::vector<Example>& examples,
                                                     std::int64_t max_length) {
   const auto length = [&](std::size_t i) {

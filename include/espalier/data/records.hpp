@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lines of a data file, and what they are as tokens. One reader for training, held-out loss and
-// calibration. A line is one of
+// Reads and tokenizes the lines of a data file, for training, held-out loss and calibration. A line
+// is one of
 //   {"messages": [{"role": ..., "content": ...}, ...]}   a conversation
 //   {"prompt": ..., "response": ...}                     a question and its answer
 //   {"text": ...}                                        a text
-// `messages` need a chat template. `prompt`/`response` become one user and one assistant turn where
-// there is a template, else the two texts joined, with the end-of-text token behind.
+// `messages` need a chat template. `prompt`/`response` become a user and an assistant turn if there
+// is a template, otherwise the two texts concatenated, then the end-of-text token.
 #pragma once
 
 #ifdef __CUDACC__
@@ -27,17 +27,17 @@ struct Record {
   enum class Kind { text, pair, messages };
   Kind kind = Kind::text;
   std::string where;                 // "data.jsonl: line 17", for messages
-  std::vector<text::Message> turns;  // of a text one, without a role
+  std::vector<text::Message> turns;  // a text: one, without a role
 };
 
-/// What turns a record into tokens.
+/// Tokenizer, chat template and end token, to encode records.
 struct RecordEncoder {
   text::Encode encode;
   text::RenderChat render;      // empty: there is no chat template
   std::int32_t eos = -1;        // -1: the model has none
   std::string why_no_template;  // where there is none
 
-  /// Which of the tokens are trained on: what the assistant says, the response, or the whole text.
+  /// Tokens and their training mask: the assistant's turns, the response, or the whole text.
   [[nodiscard]] ESP_INLINE Example encode_record(const Record& r) const {
     if (r.kind == Record::Kind::text) return example_of_text(encode, r.turns[0].content, eos);
     if (!render) {
@@ -95,7 +95,7 @@ ESP_INLINE Record parse_record(const io::Json& value) {
 
 }  // namespace detail
 
-/// `content` is that of the file `path`.
+/// Parses `content`, the text of the file `path`.
 /// @throws FormatError "data.jsonl: line 17: ...", also for messages without a template
 [[nodiscard]] ESP_INLINE std::vector<Record> parse_records(std::string_view content,
                                                            const std::filesystem::path& path,

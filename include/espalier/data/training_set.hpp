@@ -34,7 +34,7 @@ class TrainingSet {
     return make_batch(dataset_.examples, chosen);
   }
 
-  /// Tokens of the longest rows that can meet in one micro-batch of `batch_size` rows.
+  /// The largest number of tokens in one micro-batch of `batch_size` rows.
   [[nodiscard]] ESP_INLINE std::int64_t largest_batch(std::int64_t batch_size) const {
     std::vector<std::int64_t> lengths;
     for (const Row& row : rows_) {
@@ -54,7 +54,7 @@ class TrainingSet {
   std::vector<Row> rows_;
 };
 
-/// All examples in their order, `batch_size` to a batch; for held-out loss.
+/// All examples in order, `batch_size` per batch; for held-out loss.
 [[nodiscard]] ESP_INLINE std::vector<Batch> batches_in_order(const Dataset& dataset,
                                                              std::int64_t batch_size) {
   const std::vector<Row> rows = one_example_per_row(dataset.examples.size());

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One sequence, token by token, as a caller may want to show it. Many sequences at once are the
-// matter of engine.hpp.
+// Generates one sequence, token by token, for display. engine.hpp decodes many sequences at once.
 #pragma once
 
 #ifdef __CUDACC__
@@ -22,9 +21,9 @@ struct DecodeOptions {
   std::uint64_t seed = 0;
 };
 
-/// Continues `prompt` until `on_token` says false or the limit is reached; returns the new tokens.
-/// `on_token(id)` gets each as it is chosen; `on_prompt()` is called when the prompt has passed
-/// through the model.
+/// Continues `prompt` until `on_token` returns false or the limit is reached; returns the new
+/// tokens. `on_token(id)` gets each token as it is chosen; `on_prompt()` is called after the
+/// prompt's forward pass.
 template <FloatElement T, Device D>
 std::vector<std::int32_t> decode(const Decoder<T, D>& model,
                                  const std::vector<std::int32_t>& prompt,

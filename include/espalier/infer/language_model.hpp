@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an evaluation asks of a model: how likely is this continuation, and how would you go on.
-// Tasks know only this interface, so that they are tested without weights.
+// The interface of a model for evaluation: likelihoods of continuations, and generation. Tasks use
+// only this interface, so they can be tested without weights.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace espalier::infer {
 
-/// Asked for: log p(continuation | context). The context has at least one token.
+/// A request for log p(continuation | context). The context has at least one token.
 struct Continuation {
   std::vector<std::int32_t> context, continuation;
 };
@@ -22,7 +22,7 @@ struct Likelihood {
 };
 
 struct Completion {
-  std::vector<std::int32_t> ids;  // all that were generated, those of a stop string included
+  std::vector<std::int32_t> ids;  // all generated tokens, including those of a stop string
   std::string text;               // before the stop string
   bool hit_limit = false;         // cut off by the limit of new tokens
 };
@@ -33,7 +33,7 @@ class LanguageModel {
 
   virtual ~LanguageModel() = default;
 
-  /// In the order of `items`. What else is in the batch does not change a result.
+  /// In the order of `items`. A result does not depend on the rest of the batch.
   virtual std::vector<Likelihood> score(std::span<const Continuation> items) = 0;
 
   /// Greedy continuations of at most `max_new_tokens`; each text ends before the first of the
@@ -41,7 +41,7 @@ class LanguageModel {
   virtual void generate(std::span<const std::vector<std::int32_t>> prompts, int max_new_tokens,
                         std::span<const std::string> stop, const OnDone& on_done) = 0;
 
-  /// Called after every forward pass with the tokens it took in; what it throws ends the work.
+  /// Called after every forward pass with its number of tokens; an exception ends the work.
   std::function<void(std::int64_t tokens)> on_pass;
 };
 

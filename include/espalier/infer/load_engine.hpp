@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A checkpoint as a LanguageModel.
+// Loads a checkpoint as a LanguageModel.
 #pragma once
 
 #ifdef __CUDACC__
@@ -25,7 +25,7 @@ template <FloatElement T = float, Device D = Cpu>
                                                tokenizer, options);
 }
 
-/// An instance of load_engine, for those who choose type and device at run time.
+/// The type of an instance of load_engine, to choose type and device at run time.
 using LoadEngine =
     std::function<std::unique_ptr<LanguageModel>(const hub::Checkpoint&, const std::string& adapter,
                                                  const text::Tokenizer&, const EngineOptions&)>;

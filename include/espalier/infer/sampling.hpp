@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which token comes next, given the scores of all of them.
+// Samples the next token from logits.
 #pragma once
 
 #ifdef __CUDACC__
@@ -21,9 +21,9 @@ struct SamplingOptions {
   double top_p = 1;        // draw from the likeliest tokens that reach this probability together
 };
 
-/// The next token from its logits [V]: the best one, or a draw from the smallest set of most likely
-/// tokens whose probabilities reach top_p (Holtzman et al. 2019, arXiv:1904.09751). Among equals
-/// the lowest id comes first.
+/// The next token from its logits [V]: the most likely one, or nucleus sampling from the smallest
+/// set of most likely tokens whose probabilities reach top_p (Holtzman et al. 2019,
+/// arXiv:1904.09751). Ties go to the lowest id.
 /// @param uniform a random number in [0, 1)
 [[nodiscard]] ESP_INLINE std::int32_t sample(const Tensor<float>& logits,
                                              const SamplingOptions& options, double uniform) {

@@ -2,7 +2,7 @@
 // A PEFT adapter folder: adapter_config.json and adapter_model.safetensors, in the layout of
 // transformers 4 (one pair A [r, in], B [out, r] per module and expert):
 //   base_model.model.model.layers.0.block_sparse_moe.experts.3.w1.lora_A.weight
-// In memory the prefix "base_model.model." is off, so a module is named as its weight is.
+// In memory the prefix "base_model.model." is removed, so modules are named like their weights.
 #pragma once
 
 #ifdef __CUDACC__
@@ -36,7 +36,7 @@ struct Adapter {
   /// By module: "model.layers.0.self_attn.q_proj". Shares the mapped file.
   std::map<std::string, LoraFactors, std::less<>> modules;
 
-  /// Empty when the adapter leaves this module alone.
+  /// Empty if the adapter does not cover this module.
   LoraFactors find(std::string_view module) const {
     const auto it = modules.find(module);
     return it == modules.end() ? LoraFactors{} : it->second;
@@ -101,7 +101,7 @@ inline void read_adapter_tensor(Adapter& adapter, const SafetensorsFile& file,
   return adapter;
 }
 
-/// Writes both files into `folder`, which is made if it is missing; each appears when it is whole,
+/// Writes both files into `folder`, which is created if missing. Each file appears when complete,
 /// the tensors last. Names are those of `Adapter::parameter`; values are stored as f32.
 ESP_INLINE void write_adapter(const std::filesystem::path& folder, const AdapterConfig& config,
                               const std::vector<std::pair<std::string, AnyTensor>>& tensors) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// adapter_config.json of PEFT: what a LoRA adapter is scaled by and where it sits. Settings that
-// would change the numbers and are not implemented (DoRA, biases, initialisations that alter the
-// base weights) are refused in one line; all other keys are ignored, as PEFT does.
+// adapter_config.json of PEFT: scale and modules of a LoRA adapter. Settings that would change the
+// numbers and are not implemented (DoRA, biases, initialisations that alter the base weights) are
+// refused in one line; other keys are ignored, as in PEFT.
 #pragma once
 
 #ifdef __CUDACC__
@@ -25,10 +25,10 @@ struct AdapterConfig {
   double alpha = 8;
   double dropout = 0;
   bool rslora = false;
-  /// "q_proj", "w1", ... or one regular expression. What ends in ".weight" is a matrix that PEFT
-  /// finds as a parameter of its module; the file has it among target_parameters.
+  /// "q_proj", "w1", ... or one regular expression. An entry that ends in ".weight" is a matrix
+  /// that PEFT addresses as a parameter; the file lists it under target_parameters.
   std::vector<std::string> target_modules;
-  /// Module pattern -> value, the first that matches counts.
+  /// Module pattern -> value; the first match counts.
   std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
 
@@ -115,8 +115,8 @@ class AdapterConfigReader {
     for (const Json& item : v.items()) list.push_back(item.as_string());
     return list;
   }
-  /// A module's weight as a parameter has the factors that the module would have; other parameters
-  /// are the experts of a layer in one tensor.
+  /// The weight of a module, addressed as a parameter, has the factors of the module. Other
+  /// parameters are fused experts of a layer.
   static std::vector<std::string> parameters(const Json& v) {
     std::vector<std::string> names = texts(v);
     for (const std::string& name : names) {
@@ -128,7 +128,7 @@ class AdapterConfigReader {
     return names;
   }
   static std::string pattern(const Json::Member& m) {
-    constexpr std::size_t kLongest = 256;  // std::regex recurses: a long one could end the stack
+    constexpr std::size_t kLongest = 256;  // std::regex recurses: a long one may end the stack
     ESP_REQUIRE(m.key.size() <= kLongest, FormatError, m.value.where(), ": the pattern has ",
                 m.key.size(), " characters, at most ", kLongest, " are supported");
     const std::string error = module_pattern_error(m.key);
@@ -173,8 +173,8 @@ class AdapterConfigReader {
   return detail::AdapterConfigReader(json).read();
 }
 
-/// The keys that every PEFT since 0.6 understands, sorted as PEFT writes them; target_parameters,
-/// which came with 0.17, only where there are any.
+/// The keys that every PEFT since 0.6 reads, in PEFT's order; target_parameters, new in 0.17, only
+/// if there are any.
 [[nodiscard]] ESP_INLINE Json adapter_config_json(const AdapterConfig& c) {
   const auto number = [](double v) {
     const bool whole = v == std::floor(v) && std::abs(v) < 9e15;

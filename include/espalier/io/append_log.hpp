@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A text file of lines that grows while a program works, such as the log of a run: each line is
-// handed to the system as soon as it is known, and stands in the file whole or not at all. A line
-// that a killed process left torn is cut off when the file is opened again. One process writes at a
-// time.
+// A log file of lines. Each line is written to the system at once, and is in the file completely or
+// not at all. Opening truncates an incomplete last line that a killed process left. One process
+// writes at a time.
 #pragma once
 
 #ifdef __CUDACC__
@@ -35,11 +34,11 @@ class AppendLog {
     }
   }
 
-  /// What stood in the file when it was opened, whole lines only.
+  /// The complete lines that the file held when it was opened.
   const std::string& lines() const { return lines_; }
 
-  /// Adds `line` and a line feed.
-  /// @throws IoError if that failed; the file then ends with the line before
+  /// Appends `line` and a line feed.
+  /// @throws IoError if that fails; the file then ends with the previous line
   ESP_INLINE void append(std::string line) {
     line += '\n';
     for (std::size_t done = 0; done < line.size();) {

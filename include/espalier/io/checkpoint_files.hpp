@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of a Hugging Face checkpoint folder: config.json and either model.safetensors or shards
-// that model.safetensors.index.json lists. Opening maps every shard (nothing is read yet) and
-// checks that files and index tell the same story. Shards may be symbolic links. What the tensors
-// mean is the matter of hub/checkpoint.hpp.
+// that model.safetensors.index.json lists. Opening maps every shard, reads no tensor, and checks
+// files against the index. Shards may be symbolic links. hub/checkpoint.hpp interprets the tensors.
 #pragma once
 
 #ifdef __CUDACC__
@@ -43,11 +42,11 @@ class CheckpointFiles {
   CheckpointFiles& operator=(const CheckpointFiles&) = delete;
 
   const std::filesystem::path& folder() const { return folder_; }
-  /// config.json as it stands, for programs that write a changed one.
+  /// config.json unchanged, for programs that write an edited copy.
   const Json& config_json() const { return config_json_; }
   /// In the order of their names.
   const std::vector<Shard>& shards() const { return shards_; }
-  /// Is there an index? Else there is one model.safetensors.
+  /// True if there is an index; otherwise there is one model.safetensors.
   bool sharded() const { return shards_.size() != 1 || shards_[0].file != "model.safetensors"; }
 
   /// Shard by shard, in the order of the bytes.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writing a checkpoint's shards and index, one tensor at a time, and carrying along the files that
-// are not weights. Meant for a folder that AtomicFolder builds.
+// Writes a checkpoint's shards and index, one tensor at a time, and copies the files that are not
+// weights. Meant for a folder that AtomicFolder builds.
 #pragma once
 
 #ifdef __CUDACC__
@@ -32,11 +32,11 @@ class CheckpointWriter {
                               std::size_t max_shard_bytes)
       : CheckpointWriter(std::move(folder), plan_shards(tensors, max_shard_bytes)) {}
 
-  /// Tensors are to be written shard by shard in this order.
+  /// The order in which tensors must be written, shard by shard.
   const std::vector<ShardPlan>& shards() const { return shards_; }
   std::size_t total_bytes() const { return total_bytes_; }
 
-  /// As SafetensorsWriter's; the shard that is full is closed by itself.
+  /// As SafetensorsWriter::write; closes a shard when it is complete.
   ESP_INLINE void append(std::string_view name, const void* data, std::size_t bytes) {
     writer_for(name).append(name, data, bytes);
   }
@@ -90,7 +90,7 @@ class CheckpointWriter {
   std::size_t total_bytes_ = 0;
 };
 
-/// Is this file of a checkpoint folder its weights (in any format), or the index of them?
+/// True if this file of a checkpoint folder holds weights, in any format, or their index.
 [[nodiscard]] inline bool is_weight_file(const std::filesystem::path& file) {
   const std::string name = file.filename().string(), extension = file.extension().string();
   for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}) {
@@ -99,8 +99,8 @@ class CheckpointWriter {
   return name.ends_with(".safetensors.index.json") || name.ends_with(".bin.index.json");
 }
 
-/// Copies everything but the weights: tokenizer, templates, licence, subfolders, hidden files.
-/// Files in `skip` are left to the caller. Links are followed, so that the copy stands on its own.
+/// Copies everything except the weights: tokenizer, templates, licence, subfolders, hidden files.
+/// Leaves out files in `skip`. Follows links, so that the copy is self-contained.
 ESP_INLINE void copy_companions(const std::filesystem::path& from, const std::filesystem::path& to,
                                 const std::vector<std::string>& skip) {
   namespace fs = std::filesystem;

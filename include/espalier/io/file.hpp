@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files that are whole or not there. `AtomicFile` and `AtomicFolder` write under a temporary name
-// beside the target and rename on commit(); every write, flush and close is checked, so a full disk
-// is an error that says so. `MappedFile` reads through mmap.
+// Atomic files. `AtomicFile` and `AtomicFolder` write under a temporary name beside the target and
+// rename on commit(). Every write, flush and close is checked, so a full disk is an error.
+// `MappedFile` reads through mmap.
 #pragma once
 
 #ifdef __CUDACC__
@@ -63,7 +63,7 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
-/// Makes a rename in `folder` survive a power cut. Some file systems refuse; nothing is lost then.
+/// Makes a rename in `folder` durable. Some file systems refuse; that is ignored.
 inline void sync_folder(const std::filesystem::path& folder) {
   const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
@@ -109,11 +109,11 @@ class AtomicFile {
   }
   void write(std::string_view text) { write(text.data(), text.size()); }
 
-  /// So far, whether or not they have reached the disk.
+  /// Bytes written so far, on disk or not.
   std::size_t written_bytes() const { return written_bytes_; }
   const std::filesystem::path& path() const { return path_; }
 
-  /// The file appears under its name, whole and on the disk.
+  /// Makes the complete file durable and renames it to its final name.
   ESP_INLINE void commit() {
     flush();
     if (::fsync(fd_.get()) != 0 && errno != EINVAL && errno != ENOTSUP) {
@@ -156,14 +156,14 @@ ESP_INLINE void write_text(const std::filesystem::path& path, std::string_view t
   file.commit();
 }
 
-/// The folder and those above it, unless they are there.
+/// Creates the folder and its parents as needed.
 ESP_INLINE void create_folders(const std::filesystem::path& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) detail::throw_errno(folder, "create", error.value());
 }
 
-/// Takes a folder away at once: whoever is killed meanwhile leaves it under a temporary name.
+/// Removes a folder atomically: a process killed meanwhile leaves it under a temporary name.
 ESP_INLINE void remove_folder(const std::filesystem::path& folder) {
   const std::filesystem::path doomed = detail::temporary_sibling(folder);
   std::error_code ignored;
@@ -172,7 +172,8 @@ ESP_INLINE void remove_folder(const std::filesystem::path& folder) {
   std::filesystem::remove_all(doomed, ignored);
 }
 
-/// A folder that is built under a temporary name and appears when whole. The target must not exist.
+/// A folder that is built under a temporary name and renamed when complete. The target must not
+/// exist.
 class AtomicFolder {
  public:
   ESP_INLINE explicit AtomicFolder(std::filesystem::path target) : target_(std::move(target)) {
@@ -184,7 +185,7 @@ class AtomicFolder {
       std::filesystem::create_directories(target_.parent_path(), error);
     if (error) detail::throw_errno(target_.parent_path(), "create", error.value());
     building_ = detail::temporary_sibling(target_);
-    std::filesystem::remove_all(building_, error);  // of a killed run with the same process id
+    std::filesystem::remove_all(building_, error);  // left by a killed process with the same id
     if (::mkdir(building_.c_str(), 0777) != 0) detail::throw_errno(building_, "create");
   }
   AtomicFolder(const AtomicFolder&) = delete;
@@ -217,7 +218,7 @@ class AtomicFolder {
   std::filesystem::path building_;
 };
 
-/// A file in memory. The pages are private: a stray write changes this process only.
+/// A mapped file. The pages are private: a stray write changes this process only.
 class MappedFile {
  public:
   ESP_INLINE explicit MappedFile(const std::filesystem::path& path)
@@ -238,7 +239,7 @@ class MappedFile {
   std::size_t size() const { return size_; }
   const std::filesystem::path& path() const { return path_; }
 
-  /// Reads past the mapping, so that copying a large file does not fill this process's memory.
+  /// Reads without the mapping, so that copying a large file does not fill this process's memory.
   void read(std::size_t offset, void* to, std::size_t bytes) const {
     char* out = static_cast<char*>(to);
     while (bytes > 0) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A short name for "the same bytes": of texts, numbers and token ids (Fingerprint), and of whole
-// files (fingerprint_of_file), which is what tells one checkpoint from another.
+// Hashes that identify content: of texts, numbers and token ids (Fingerprint), and of whole files
+// (fingerprint_of_file), which identifies a checkpoint.
 #pragma once
 
 #ifdef __CUDACC__
@@ -51,11 +51,10 @@ class Fingerprint {
   std::uint64_t hash_ = 0xcbf29ce484222325u;
 };
 
-/// Of every byte of the file: 32 hexadecimal digits of XXH3 (128 bits) over the XXH3 of its pieces
-/// of 16 MiB, which are read and hashed beside each other. Of a file above 64 MiB the result is
-/// kept in $XDG_CACHE_HOME/espalier (or ~/.cache/espalier) beside the file's size, inode and times,
-/// and taken from there as long as these are the same; without such a folder it is computed each
-/// time.
+/// Hashes every byte of the file: 32 hexadecimal digits of XXH3 (128 bits) over the XXH3 of its 16
+/// MiB pieces, which are read and hashed in parallel. For files above 64 MiB the result is cached
+/// in $XDG_CACHE_HOME/espalier (or ~/.cache/espalier), keyed by size, inode and times; without such
+/// a folder it is computed each time.
 /// @throws IoError
 [[nodiscard]] std::string fingerprint_of_file(const std::filesystem::path& path);
 
@@ -78,7 +77,7 @@ namespace espalier::io {
 
 namespace detail {
 
-/// The fingerprints of large files between two runs, a small text file for each.
+/// The cache of fingerprints of large files, one small text file each.
 class FingerprintCache {
  public:
   explicit FingerprintCache(const std::filesystem::path& path) {
@@ -113,7 +112,7 @@ class FingerprintCache {
     }
   }
 
-  /// A file that was written a moment ago may be written again within the clock's grain: not kept.
+  /// A file written just now may change again within the resolution of its times: not cached.
   void keep(const std::string& fingerprint) const {
     const auto now = std::chrono::system_clock::now().time_since_epoch();
     const std::int64_t age =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON text to a value. simdjson reads it: strict RFC 8259, UTF-8 checked, one document per text.
-// Duplicate keys are refused, since readers disagree about which of them counts. Nesting is limited
-// to 256 levels; an integer beyond 64 bits becomes a double (tokenizer_config.json writes
+// Parses JSON with simdjson: strict RFC 8259, UTF-8 checked, one document per text. Duplicate keys
+// are refused, because readers disagree about which one counts. Nesting is limited to 256 levels;
+// an integer beyond 64 bits becomes a double (tokenizer_config.json writes
 // 1000000000000000019884624838656 for "no limit").
 #pragma once
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON text from a value. Doubles are the shortest digits that read back the same, laid out as
-// Python's repr does (1e-05, 1000000.0), so a double stays a double; JSON has no NaN or infinity,
-// they become null. Bytes that are not UTF-8 become U+FFFD: what is written is always valid JSON.
+// Writes JSON. Doubles are the shortest digits that read back equal, in the format of Python's repr
+// (1e-05, 1000000.0), so a double stays a double. JSON has no NaN or infinity; they become null.
+// Bytes that are not UTF-8 become U+FFFD. The output is always valid JSON.
 #pragma once
 
 #ifdef __CUDACC__

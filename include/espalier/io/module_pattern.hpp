@@ -13,7 +13,7 @@
 namespace espalier::io {
 
 [[nodiscard]] bool matches_module(const std::string& pattern, const std::string& module);
-/// What is wrong with it; empty for a pattern to use.
+/// The error in a pattern; empty for a valid one.
 [[nodiscard]] std::string module_pattern_error(const std::string& pattern);
 
 }  // namespace espalier::io

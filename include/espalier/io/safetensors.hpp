@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading safetensors files: 8 bytes header length (little endian), JSON header, tensor bytes.
-// The file is mapped, the header checked in full before any tensor can be asked for; a tensor
-// shares the mapping. Format: huggingface.co/docs/safetensors.
+// Reading safetensors files: 8 bytes header length (little endian), JSON header, tensor bytes. The
+// file is mapped and its header checked completely on opening; tensors share the mapping. Format:
+// huggingface.co/docs/safetensors.
 #pragma once
 
 #ifdef __CUDACC__
@@ -156,7 +156,7 @@ class SafetensorsFile {
     return info;
   }
 
-  /// The tensors cover the data without holes or overlaps.
+  /// Checks that the tensors cover the data without gaps or overlaps.
   void check_layout() {
     std::stable_sort(tensors_.begin(), tensors_.end(), [](const auto& a, const auto& b) {
       return a.offset != b.offset ? a.offset < b.offset : a.bytes < b.bytes;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writing safetensors files one tensor at a time: all are declared first, since the header with
-// their offsets stands in front. Nothing appears under the file's name until commit().
+// Writes safetensors files one tensor at a time. All tensors are declared first, because the header
+// with their offsets comes first. The file appears under its name on commit().
 #pragma once
 
 #ifdef __CUDACC__
@@ -21,8 +21,8 @@ using Metadata = std::vector<std::pair<std::string, std::string>>;
 
 class SafetensorsWriter {
  public:
-  /// Tensors of wider elements come first, so that every one is aligned; otherwise, as is usual
-  /// with one type only, the order is the declared one. `specs()` tells it.
+  /// Orders tensors by decreasing element size, so that every one is aligned, and otherwise as
+  /// declared. `specs()` gives the order.
   ESP_INLINE SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> tensors,
                                const Metadata& metadata = {{"format", "pt"}})
       : file_(path), tensors_(std::move(tensors)) {
@@ -48,10 +48,10 @@ class SafetensorsWriter {
     file_.write(text);
   }
 
-  /// In the order in which they are to be written.
+  /// The order in which tensors must be written.
   const std::vector<TensorSpec>& specs() const { return tensors_; }
 
-  /// The next bytes of tensor `name`; several calls may bring one tensor piece by piece.
+  /// Appends bytes of tensor `name`; several calls may write one tensor in pieces.
   ESP_INLINE void append(std::string_view name, const void* data, std::size_t bytes) {
     if (bytes == 0) return;
     skip_finished();
@@ -84,7 +84,7 @@ class SafetensorsWriter {
   }
 
  private:
-  /// Tensors that are full or have no bytes at all.
+  /// Skips tensors that are complete or have no bytes.
   void skip_finished() {
     while (current_ < tensors_.size() && done_bytes_ == tensors_[current_].bytes) {
       ++current_;
@@ -98,7 +98,7 @@ class SafetensorsWriter {
   std::size_t done_bytes_ = 0;
 };
 
-/// All at once, for files that fit into memory (adapters, results).
+/// Writes all tensors at once, for files that fit into memory (adapters, results).
 ESP_INLINE void save_safetensors(const std::filesystem::path& path,
                                  const std::vector<std::pair<std::string, AnyTensor>>& tensors,
                                  const Metadata& metadata = {{"format", "pt"}}) {

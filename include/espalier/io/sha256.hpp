@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SHA-256 (FIPS 180-4), to name the files that a result was made from: `sha256sum` gives the same.
+// SHA-256 (FIPS 180-4), to identify the input files of a result; equal to `sha256sum`.
 #pragma once
 
 #ifdef __CUDACC__

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How the tensors of a checkpoint fall into shards. Order and greedy rule are those of
+// Distributes the tensors of a checkpoint over shards. Order and greedy rule are those of
 // transformers' save_pretrained, so the same model gives the same shards: Mixtral 8x7B in bf16 is
 // 19 files at the default of 5 GB.
 #pragma once

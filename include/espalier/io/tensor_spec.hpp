@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a file says of a tensor: name, element type by its safetensors name, shape, bytes. Types
-// that the framework does not compute in (F8_E4M3, BOOL, ...) can be listed and copied.
+// The description of a tensor in a file: name, element type by its safetensors name, shape, bytes.
+// Types without arithmetic here (F8_E4M3, BOOL, ...) can be listed and copied.
 #pragma once
 
 #ifdef __CUDACC__
@@ -44,7 +44,7 @@ struct TensorSpec {
   return 0;
 }
 
-/// The framework's element type; none for those it only copies.
+/// The framework's element type; none for types that can only be copied.
 [[nodiscard]] inline std::optional<DType> dtype_of_type(std::string_view type) {
   if (type == "F32") return DType::f32;
   if (type == "BF16") return DType::bf16;
@@ -113,7 +113,7 @@ struct TensorSpec {
   return t;
 }
 
-/// Wider elements first: then every tensor of a file is aligned for its type.
+/// Sorts by decreasing element size: then every tensor of a file is aligned for its type.
 ESP_INLINE void sort_for_alignment(std::vector<TensorSpec>& tensors) {
   std::stable_sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
     return bits_of_type(a.type) > bits_of_type(b.type);

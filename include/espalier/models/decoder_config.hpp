@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The numbers that fix a decoder-only language model, dense or with a mixture of experts in some of
-// its layers. Every model family of models/families/ is a setting of these; the defaults are those
-// of Mixtral 8x7B. A plain struct: reading config.json is the work of hub/config.hpp.
+// The configuration of a decoder-only language model, dense or with a mixture of experts in some
+// layers. Every family of models/families/ sets these numbers; the defaults are Mixtral 8x7B. A
+// plain struct: hub/json_config.hpp reads config.json.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ struct MixtureConfig {
   bool expert_bias = false;
   Activation activation;
   ExpertStorage storage = ExpertStorage::separate;
-  std::int64_t shared_width = 0;  // of the expert that sees every token; 0: none
+  std::int64_t shared_width = 0;  // of the shared expert; 0: none
   bool shared_router = false;     // its output is weighted by the sigmoid of a linear layer
   /// Layers that have a mixture; empty: all.
   std::vector<bool> layers;
@@ -45,7 +45,7 @@ struct DecoderConfig {
   std::int64_t vocab_size = 32000;
   std::int64_t max_position_embeddings = 32768;
   AttentionConfig attention;
-  /// Layers that see every earlier token although attention has a window; empty: none.
+  /// Layers with full attention in a model with a sliding window; empty: none.
   std::vector<bool> full_layers;
   MixtureConfig mixture;
   bool mlp_bias = false;  // of feed-forward layers without a mixture
@@ -60,13 +60,13 @@ struct DecoderConfig {
   std::vector<std::int32_t> eos_token_ids = {2};  // the first one ends texts in training
   TensorNames names = mixtral_names();
 
-  /// Has any layer a mixture?
+  /// True if any layer has a mixture.
   bool has_mixture() const { return mixture.experts > 0; }
   bool has_mixture(std::int64_t layer) const {
     return has_mixture() &&
            (mixture.layers.empty() || mixture.layers[static_cast<std::size_t>(layer)]);
   }
-  /// Tokens that layer `layer` sees, itself included; 0: every earlier one.
+  /// The sliding window of layer `layer`, in tokens; 0: none.
   std::int64_t window(std::int64_t layer) const {
     const bool full = !full_layers.empty() && full_layers[static_cast<std::size_t>(layer)];
     return full ? 0 : attention.window;

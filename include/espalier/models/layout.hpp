@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every tensor of a model, written once: name, shape, and what it is for. Whoever loads, checks,
-// adapts, prunes, forecasts or writes a checkpoint walks this description. Pure data: no file is
-// opened, no weight is held.
+// The layout of a model: name, shape and role of every tensor, described once. Loading, checking,
+// adapters, pruning, forecasts and writing of checkpoints all walk this description. Pure data: it
+// opens no file and holds no weight.
 #pragma once
 
 #include <string>
@@ -25,7 +25,7 @@ struct TensorPlace {
   int expert_axis = -1;  // the axis along which experts lie; -1: none
 };
 
-/// A matrix [out, in] that an adapter can sit on, under its module's name.
+/// A matrix [out, in] that can have an adapter, under its module's name.
 struct LinearModule {
   std::string name;
   Part part;
@@ -36,21 +36,21 @@ struct LinearModule {
 /// All tensors, in the order of a state dict.
 [[nodiscard]] std::vector<TensorPlace> stored_tensors(const DecoderConfig& c);
 
-/// Every linear layer but the head, in the order of the layers. An expert's matrices count one by
-/// one, however they are stored.
+/// Every linear layer except the head, in the order of the layers. Experts' matrices are listed one
+/// by one, even if stored fused.
 [[nodiscard]] std::vector<LinearModule> linear_modules(const DecoderConfig& c);
 
-/// q, k, v, o, q_a, q_b, kv_a, kv_b, router, gate, up, down, shared_router; empty for a part that
-/// is no linear layer. Dense, shared and routed feed-forward matrices share a target, as their
-/// modules share a name.
+/// The LoRA target of a part: q, k, v, o, q_a, q_b, kv_a, kv_b, router, gate, up, down,
+/// shared_router; empty for a part that is no linear layer. Dense, shared and routed feed-forward
+/// matrices share a target, as their modules share a name.
 [[nodiscard]] std::string_view target_of(Part part);
 
-/// Targets as a user writes them (also `all`, `all+router`, and the family's own names, such as
-/// Mixtral's w1) in those words. @throws UsageError naming the target and those that there are
+/// Translates a user's targets (also `all`, `all+router`, and the family's own names, such as
+/// Mixtral's w1) to those names. @throws UsageError naming the target and the valid ones
 [[nodiscard]] std::vector<std::string> resolve_targets(const DecoderConfig& c,
                                                        const std::vector<std::string>& targets);
 
-/// Finds the tensors of a model by what they are for.
+/// Finds the tensors of a model by role.
 class Layout {
  public:
   explicit Layout(const DecoderConfig& c);
@@ -80,7 +80,7 @@ inline Extents feed_forward_extents(const DecoderConfig& c, Part part, std::int6
   return down ? Extents{c.hidden_size, width} : Extents{width, c.hidden_size};
 }
 
-/// Calls f(part, extents, has it a bias?) for each matrix of an attention.
+/// Calls f(part, extents, has_bias) for each matrix of an attention.
 template <class F>
 void for_each_attention_matrix(const DecoderConfig& c, F&& f) {
   const AttentionConfig& a = c.attention;
@@ -297,7 +297,7 @@ ESP_INLINE std::string_view target_of(Part part) {
 }
 
 namespace detail {
-/// A list of names without doubles.
+/// Removes duplicate names.
 struct Targets {
   std::vector<std::string> list;
   bool has(std::string_view name) const {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a language model says of a packed batch when it is trained, whatever it computes in and
-// wherever.
+// The training loss of a language model on a packed batch, for any element type and device.
 #pragma once
 
 #include <espalier/autograd/var.hpp>
@@ -14,7 +13,7 @@ namespace espalier {
 template <FloatElement T, Device D = Cpu>
 struct ModelLoss {
   Var<T, D> loss_sum;  // [1] sum over the targets of -log p
-  Var<T, D> aux;       // [1] load-balancing loss before its coefficient; empty unless asked for
+  Var<T, D> aux;       // [1] load-balancing loss before its coefficient; empty without want_aux
 };
 
 /// loss_factor · loss_sum + aux_factor · aux, and its terms as numbers.
@@ -23,8 +22,8 @@ struct Objective {
   double loss_sum = 0, aux = 0;
 };
 
-/// targets[i] is the token that row i predicts, -1 where it is not trained on; the context is null
-/// outside of training.
+/// targets[i] is the token that row i predicts, -1 for rows that are not trained on. The context is
+/// null outside of training.
 using ObjectiveFunction =
     Function<Objective(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
                        const TrainContext* training, double loss_factor, double aux_factor)>;
@@ -46,7 +45,7 @@ template <FloatElement T, Device D>
   return objective;
 }
 
-/// Of a model with `loss(tokens, targets, training)`, which the function keeps a copy of.
+/// The objective of a model with `loss(tokens, targets, training)`; holds a copy of the model.
 template <class Model>
 [[nodiscard]] ObjectiveFunction objective_of(Model model) {
   return [model = std::move(model)](const PackedTokens& tokens, const Tensor<std::int32_t>& targets,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tensors of a model are for, and what its family calls them on disk.
+// The role of each tensor of a model, and its name on disk in each family.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 
 namespace espalier {
 
-/// What a tensor is for.
+/// The role of a tensor.
 enum class Part : std::uint8_t {
   embedding,
   // attention
@@ -25,7 +25,7 @@ enum class Part : std::uint8_t {
   q_norm,
   k_norm,
   sinks,
-  // latent attention: queries and keys through a low rank
+  // latent attention: low-rank projections of queries, keys and values
   q_a,
   q_a_norm,
   q_b,
@@ -49,27 +49,27 @@ enum class Part : std::uint8_t {
   shared_up,
   shared_down,
   shared_router,
-  // behind the last layer
+  // after the last layer
   final_norm,
   head,
 };
 
-/// A tensor's name with {l} for the number of the layer and {e} for that of the expert. The text
-/// must outlive its users; it is a literal as a rule.
+/// A tensor's name with {l} for the layer's number and {e} for the expert's. The text must outlive
+/// its users; normally it is a literal.
 struct NamePattern {
   Part part;
   std::string_view text;
 };
 
-/// Another word for a target.
+/// A synonym of a target.
 struct TargetAlias {
   std::string_view alias, meaning;
 };
 
 struct TensorNames {
-  /// One per part. Those of the experts' matrices stand in the order in which the disk has them.
+  /// One per part. The experts' matrices are listed in their order on disk.
   std::vector<NamePattern> patterns;
-  /// What users and adapters of this family call a target, where that differs: {"w1", "gate"}.
+  /// Names of targets for users and adapters of this family, where they differ: {"w1", "gate"}.
   std::span<const TargetAlias> target_aliases = {};
 
   /// Empty where the family has no such part.
@@ -92,7 +92,7 @@ struct TensorNames {
     const std::string name = of(part, layer, expert);
     return name.ends_with(".weight") ? name.substr(0, name.size() - 6) + "bias" : name + "_bias";
   }
-  /// With some patterns in place of those of the same part.
+  /// A copy in which `other` replaces the patterns of the same parts.
   ESP_INLINE TensorNames with(const std::vector<NamePattern>& other) const {
     TensorNames names = *this;
     for (const NamePattern& o : other) {
@@ -106,7 +106,7 @@ struct TensorNames {
   }
 };
 
-/// What all families of the Llama line share: embedding, attention, dense feed-forward, norms.
+/// The names common to Llama and its descendants: embedding, attention, feed-forward, norms.
 [[nodiscard]] ESP_INLINE TensorNames dense_names() {
   return {{{Part::embedding, "model.embed_tokens.weight"},
            {Part::input_norm, "model.layers.{l}.input_layernorm.weight"},
@@ -130,7 +130,7 @@ struct TensorNames {
            {Part::head, "lm_head.weight"}}};
 }
 
-/// With a mixture as Qwen names it, and OLMoE, DeepSeek, GLM after it.
+/// dense_names and the mixture of Qwen, OLMoE, DeepSeek and GLM.
 [[nodiscard]] ESP_INLINE TensorNames qwen_moe_names() {
   return dense_names().with(
       {{Part::router, "model.layers.{l}.mlp.gate.weight"},
@@ -139,7 +139,7 @@ struct TensorNames {
        {Part::expert_down, "model.layers.{l}.mlp.experts.{e}.down_proj.weight"}});
 }
 
-/// With experts that see every token, as DeepSeek names them, and GLM after it.
+/// qwen_moe_names and the shared experts of DeepSeek and GLM.
 [[nodiscard]] ESP_INLINE TensorNames deepseek_names() {
   return qwen_moe_names().with(
       {{Part::selection_bias, "model.layers.{l}.mlp.gate.e_score_correction_bias"},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The weights of a model by what they are for, whatever a checkpoint calls them and however it
-// stores its experts. Matrices [out, in] come in their stored type. Those of fused experts are
-// views into the fused tensor; only gpt-oss, which stores them transposed, makes copies.
+// The weights of a model by role, independent of the checkpoint's names and storage of experts.
+// Matrices [out, in] keep their stored type. Matrices of fused experts are views into the fused
+// tensor; those of gpt-oss, stored transposed, are copies.
 #pragma once
 
 #include <cstring>
@@ -47,7 +47,7 @@ namespace espalier {
 
 namespace detail {
 
-/// Columns first, first + step, ... of a matrix [R, C] as the rows of a new one.
+/// The transpose of columns first, first + step, ... of a matrix [R, C].
 inline AnyTensor transposed_columns(const AnyTensor& matrix, std::int64_t first,
                                     std::int64_t step) {
   const std::int64_t rows = matrix.shape(0), columns = matrix.shape(1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keys and values of one sequence, all layers, so that a continuation costs only its own tokens.
+// The KV cache of one sequence, for all layers: a continuation computes only its own tokens.
 // Memory: layers · 2 · capacity · G · P elements; grows by doubling.
 #pragma once
 
@@ -13,7 +13,7 @@ template <FloatElement T, Device D = Cpu>
 class KvCache {
  public:
   KvCache() = default;
-  /// `width` = G * P elements a token and layer.
+  /// `width` = G * P elements per token and layer.
   KvCache(std::int64_t layers, std::int64_t width, std::int64_t capacity)
       : width_(width), keys_(layers), values_(layers) {
     grow(std::max<std::int64_t>(capacity, 1));
@@ -24,21 +24,21 @@ class KvCache {
   const T* keys(std::int64_t layer) const { return keys_[layer].data(); }
   const T* values(std::int64_t layer) const { return values_[layer].data(); }
 
-  /// Copies rows [count, width] of a layer behind what the cache holds; `advance` makes them count.
+  /// Appends rows [count, width] of a layer; `advance` adds them to the length.
   void append(std::int64_t layer, const T* k, const T* v, std::int64_t count) {
     if (length_ + count > capacity_) grow(std::max(2 * capacity_, length_ + count));
     copy(k, count * width_, keys_[layer].data() + length_ * width_);
     copy(v, count * width_, values_[layer].data() + length_ * width_);
   }
-  /// After all layers have appended.
+  /// Adds `count` to the length, after all layers have appended.
   void advance(std::int64_t count) { length_ += count; }
-  /// Forgets all but the first `length` tokens.
+  /// Truncates the cache to the first `length` tokens.
   void truncate(std::int64_t length) {
     ESP_REQUIRE(length >= 0 && length <= length_, ShapeError, "KvCache: truncate to ", length,
                 ", it holds ", length_);
     length_ = length;
   }
-  /// A copy of its own of the first `length` tokens, with room for `capacity`.
+  /// A deep copy of the first `length` tokens, with room for `capacity`.
   KvCache clone(std::int64_t length, std::int64_t capacity) const {
     ESP_REQUIRE(length >= 0 && length <= length_, ShapeError, "KvCache: clone of ", length,
                 " tokens, it holds ", length_);

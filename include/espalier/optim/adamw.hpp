@@ -2,9 +2,8 @@
 // AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) in torch's order of operations:
 //   p *= 1 - lr·wd    m += (g - m)(1 - β1)    v = β2 v + (1 - β2) g²
 //   p -= lr / (1 - β1ᵗ) · m / (sqrt(v) / sqrt(1 - β2ᵗ) + eps)
-// Everything elementwise in f32, constants formed in double. A parameter that got no gradient in a
-// step has gradient zero: its moments fade and its weight decays, as in torch with zeroed
-// gradients.
+// Elementwise in f32, constants in double. A parameter without a gradient in a step has gradient
+// zero: its moments and its weight decay, as in torch with zeroed gradients.
 #pragma once
 
 #include <string>
@@ -33,12 +32,12 @@ class AdamW {
       ESP_REQUIRE(p.var.any().dtype() == DType::f32, DTypeError, "adamw: parameter ", p.name,
                   " is ", espalier::name(p.var.any().dtype()), ", expected f32");
       const AnyTensor zeros = Tensor<float>(p.var.shape(), 0.0f);
-      const Memory& memory = p.var.any().memory();  // moments live beside their parameter
+      const Memory& memory = p.var.any().memory();  // moments are on the parameter's device
       moments_.push_back({zeros.clone().on(memory), zeros.on(memory)});
     }
   }
 
-  /// One update; every gradient is multiplied by `grad_scale` (the clipping coefficient) first.
+  /// One update. Multiplies every gradient by `grad_scale` (the clipping coefficient) first.
   void step(double lr, double grad_scale = 1.0) {
     ++steps_;
     const double t = static_cast<double>(steps_);
@@ -76,8 +75,8 @@ class AdamW {
     return out;
   }
 
-  /// Takes over what `state` gave, after `steps` updates. `Map` is std::map or std::unordered_map
-  /// from names to AnyTensor.
+  /// Restores a `state()` after `steps` updates. `Map` is std::map or std::unordered_map from names
+  /// to AnyTensor.
   /// @throws FormatError when a moment is missing, unknown, or of another shape or type.
   template <class Map>
   void restore(std::int64_t steps, const Map& state) {

@@ -2,8 +2,8 @@
 // Global gradient norm and the clipping coefficient of torch.nn.utils.clip_grad_norm_:
 //   total = sqrt(sum over all parameters of |g|²)    coefficient = min(1, max_norm / (total +
 //   1e-6))
-// Squares are summed in double over blocks of fixed size, and block sums in order: the same bits
-// for any number of threads. A parameter without a gradient counts as zero.
+// Squares are summed in double over blocks of fixed size, and block sums in order: equal bits for
+// any number of threads. A parameter without a gradient counts as zero.
 #pragma once
 
 #include <vector>
@@ -31,7 +31,7 @@ inline double sum_of_squares(const Tensor<float>& g) {
 }
 }  // namespace detail
 
-/// The 2-norm of all gradients together, before any clipping.
+/// The 2-norm over all gradients, before clipping.
 [[nodiscard]] inline double global_grad_norm(const std::vector<NamedParameter>& parameters) {
   const trace::Scope scope("gradient norm");
   double total = 0;
@@ -47,7 +47,7 @@ inline double sum_of_squares(const Tensor<float>& g) {
   return math::sqrt(total);
 }
 
-/// What every gradient is multiplied by; `max_norm` <= 0 switches clipping off.
+/// The factor for every gradient; `max_norm` <= 0 disables clipping.
 [[nodiscard]] inline double clip_coefficient(double total_norm, double max_norm) {
   return max_norm > 0 ? std::min(1.0, max_norm / (total_norm + 1e-6)) : 1.0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What curves and bars share: title, legend, grid, spines, tick labels, and the map from data to
-// points of the page. The legend stands in rows above the plot area, so it never covers data.
+// Shared by curves and bars: title, legend, grid, spines, tick labels, and the map from data to
+// points of the page. The legend is in rows above the plot area, so it never covers data.
 #pragma once
 
 #ifdef __CUDACC__
@@ -29,7 +29,7 @@ inline constexpr TextStyle kTickStyle{9, kMuted};
 /// A plot area inside a page.
 class Axes {
  public:
-  /// `y_ticks` and `y_note` decide the left margin; `bottom` is what the x labels need.
+  /// `y_ticks` and `y_note` determine the left margin; `bottom` is the height of the x labels.
   Axes(Canvas& canvas, Size page, const Labels& labels, const std::vector<LegendEntry>& legend,
        const Range& x, const Range& y, const std::vector<Tick>& y_ticks, const std::string& y_note,
        double bottom = 20)
@@ -88,7 +88,7 @@ class Axes {
     style.align = Align::right;
     canvas_.text({left_ + width_, bottom() + 25}, note, style);
   }
-  /// After the data, so that the lines lie on top.
+  /// Call after drawing the data, so that the lines are on top.
   void draw_spines() const {
     canvas_.line({left_, top_}, {left_, bottom()}, kSpine);
     canvas_.line({left_, bottom()}, {left_ + width_, bottom()}, kSpine);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Grouped bars with error bars: accuracy by task and model. Bars stand on zero; a value that is NaN
-// leaves its place empty. A dashed line can show what chance would give.
+// Grouped bars with error bars: accuracy by task and model. Bars begin at zero; NaN leaves an
+// empty place. A dashed line can show the accuracy of chance.
 #pragma once
 
 #ifdef __CUDACC__
@@ -23,7 +23,7 @@ struct Bars {
   std::vector<BarSeries> series;
   double reference = std::numeric_limits<double>::quiet_NaN();
   std::string reference_label{};
-  int value_decimals = -1;  // >= 0: the value is written over its bar where it fits
+  int value_decimals = -1;  // >= 0: the value is printed above its bar if it fits
   Size page{560, 340};
 
   Size size() const { return page; }

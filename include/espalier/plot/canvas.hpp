@@ -2,7 +2,7 @@
 // A page to draw on, over Cairo: one drawing gives PNG (at twice the size, for sharp screens), SVG
 // and PDF. A plot is anything with `Size size() const` and `void draw(Canvas&) const`:
 //   save(heatmap, "reap.png");  save(heatmap, "reap.svg");  std::string svg = encode(curves, svg);
-// Lengths are points (1/72 inch), y grows downwards. Files appear under their name when whole.
+// Lengths are points (1/72 inch), y grows downwards. Files appear under their name when complete.
 #pragma once
 
 #ifdef __CUDACC__
@@ -38,7 +38,7 @@ struct Point {
 };
 enum class Format { png, svg, pdf };
 
-/// Where a text's anchor point is in its box.
+/// The position of a text's anchor in its box.
 enum class Align { left, center, right };
 
 struct TextStyle {
@@ -72,7 +72,7 @@ inline cairo_status_t append_to_string(void* text, const unsigned char* data, un
   }
 }
 
-/// Cairo stops drawing for good at a text that is not UTF-8, so stray bytes become '?'.
+/// Replaces ill-formed bytes by '?': Cairo stops all drawing at a text that is not UTF-8.
 inline std::string printable(std::string_view text) {
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
@@ -158,7 +158,7 @@ class Canvas {
     select_font(style);
     return advance(detail::printable(text));
   }
-  /// Drawing outside the rectangle leaves no trace until unclip().
+  /// Clips drawing to the rectangle until unclip().
   void clip(Point corner, Size size) {
     cairo_save(context_.get());
     cairo_rectangle(context_.get(), corner.x, corner.y, size.width, size.height);
@@ -233,7 +233,7 @@ template <class Plot>
 }
 
 namespace detail {
-/// plot/ stands beside io/ and does not include it, hence this small sibling of io's AtomicFile.
+/// A small counterpart of io's AtomicFile, because plot/ does not include io/.
 inline void write_whole(const std::filesystem::path& path, const std::string& bytes) {
   std::filesystem::path temporary = path;
   temporary += ".tmp-" + std::to_string(::getpid());

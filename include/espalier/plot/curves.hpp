@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lines over a common x axis: losses, learning rates, scores over kept experts. A noisy line may be
-// drawn pale under its smoothed self; NaN and infinite values leave a gap. Long lines are thinned
-// to the lowest and highest value per point of the page, which looks the same and stays small.
+// Lines over a common x axis: losses, learning rates, scores over kept experts. A noisy line can be
+// drawn pale under its smoothed version. NaN and infinite values leave a gap. Long lines are
+// reduced to the lowest and highest value per point of the page, which looks equal and keeps files
+// small.
 #pragma once
 
 #ifdef __CUDACC__
@@ -39,7 +40,7 @@ namespace espalier::plot {
 struct Series {
   std::string label;
   std::vector<double> x, y;      // equally long
-  double smoothing = 0;          // sigma in values; 0 draws the values alone
+  double smoothing = 0;          // sigma in values; 0: no smoothed line
   std::optional<Color> color{};  // else the palette's
   bool markers = false;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A matrix as coloured cells: layers down, experts across. Values stand in the cells where they
-// fit, dropped experts are struck through, NaN cells are grey. A constant matrix gets one colour
-// from the middle of the map.
+// A matrix as coloured cells: rows are layers, columns experts. Values are printed in the cells if
+// they fit, dropped experts are struck through, NaN cells are grey. A constant matrix has the
+// colour of the middle of the map.
 #pragma once
 
 #ifdef __CUDACC__
@@ -116,7 +116,7 @@ struct Heatmap {
 
   static double position(double v, const Range& range) { return (v - range.low) / range.span(); }
 
-  /// As many digits as three significant ones of the largest need; whole numbers stay whole.
+  /// The number of decimals for three significant digits of the largest value; 0 for integers.
   std::string cell_text(double v, const Scale& scale) const {
     bool whole = scale.exponent == 0;
     double largest = 0;
@@ -191,7 +191,7 @@ struct Heatmap {
     constexpr int kSteps = 128;
     for (int i = 0; i < kSteps; ++i) {
       const double part = height / kSteps;
-      // Each strip reaches under the next one, so that no hairlines show between them.
+      // Strips overlap, so that no hairlines show between them.
       canvas.rectangle({x, l.top + i * part}, {width, std::min(2 * part, height - i * part)},
                        viridis(1 - (i + 0.5) / kSteps));
     }

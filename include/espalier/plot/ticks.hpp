@@ -17,7 +17,7 @@
 
 namespace espalier::plot {
 
-/// Neither NaN nor infinite, nor so large that a difference of two would be.
+/// True unless NaN, infinite, or so large that the difference of two values overflows.
 [[nodiscard]] inline bool drawable(double v) {
   return std::abs(v) <= 1e300;
 }
@@ -26,7 +26,7 @@ struct Range {
   double low = std::numeric_limits<double>::infinity();
   double high = -std::numeric_limits<double>::infinity();
 
-  /// Values that are not drawable do not count.
+  /// Ignores values that are not drawable.
   void add(double v) {
     if (!drawable(v)) return;
     low = std::min(low, v);
@@ -89,8 +89,8 @@ struct Scale {
   }
 };
 
-/// At most about `count` ticks inside `range`; none where its ends look alike, or too far apart for
-/// a double, as they are shown.
+/// About `count` ticks at most inside `range`; none if its ends print alike or their difference
+/// overflows a double.
 [[nodiscard]] inline std::vector<Tick> linear_ticks(const Range& range, int count,
                                                     const Scale& scale) {
   const double low = scale.shown(range.low), high = scale.shown(range.high);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of tensors: a caching pool. Blocks are 64-byte aligned, rounded up to one of eight sizes
-// per power of two, and kept for reuse when freed, so a training step stops asking the system for
-// memory after its first iterations; a block may serve a request for up to a third less, for what
-// an expert needs changes with its tokens. `pool_stats()` says what is held. `Memory` is what the
-// layers that do not know a device need of it.
+// Memory of tensors: a caching pool. Blocks are 64-byte aligned and rounded up to one of eight
+// sizes per power of two. Freed blocks are kept for reuse, so training stops allocating from the
+// system after its first steps. A block may serve a request that is up to a third smaller, because
+// the size of an expert's tensors varies with its tokens. `pool_stats()` reports the pool's use.
+// `Memory` is the interface of a device for layers that do not know the device's type.
 #pragma once
 
 #include <array>
@@ -50,7 +50,7 @@ class CpuPool {
 
   struct Block {
     void* at;
-    std::size_t size;  // a rounded one
+    std::size_t size;  // rounded
   };
 
   /// At least `size` bytes, a rounded number.
@@ -85,7 +85,7 @@ class CpuPool {
     }
   }
 
-  /// Gives every cached block back to the system.
+  /// Releases every cached block to the system.
   void trim() {
     const Lock lock(mutex_);
     for (auto& bin : free_) {
@@ -105,7 +105,7 @@ class CpuPool {
   }
 
  private:
-  /// The place of a rounded size among all that there are.
+  /// The index of a rounded size in `free_`.
   static std::size_t bin_of(std::size_t size) {
     if (size <= 512) return size / 64 - 1;
     const auto power = static_cast<std::size_t>(std::bit_width(size - 1)) - 1;  // 9 or more
@@ -125,7 +125,7 @@ class CpuPool {
 inline void reset_pool_peak() {
   detail::CpuPool::instance().reset_peak();
 }
-/// Gives the memory that waits for reuse back to the system.
+/// Releases the cached memory to the system.
 inline void trim_pool() {
   detail::CpuPool::instance().trim();
 }
@@ -140,7 +140,7 @@ inline void trim_pool() {
 
 struct AdamWStep;  // ops/adamw_step.hpp
 
-/// What code that does not know a tensor's device at compile time needs of it.
+/// The operations on a device's memory, for code that does not know the device at compile time.
 struct Memory {
   const char* device;
   bool on_host;  // may be dereferenced here
@@ -149,7 +149,7 @@ struct Memory {
   void (*upload)(std::byte* to, const std::byte* host, std::size_t bytes);      // host -> device
   void (*download)(std::byte* host, const std::byte* from, std::size_t bytes);  // waits for it
 
-  // Null on the host, where the layers that need them have loops of their own.
+  // Null on the host, where their callers have host loops.
   void (*add)(DType dtype, std::byte* to, const std::byte* a, const std::byte* b,
               std::int64_t n) = nullptr;
   double (*sum_of_squares)(const float* x, std::int64_t n) = nullptr;
@@ -165,7 +165,7 @@ inline constexpr Memory kHostMemory = {"cpu",     true,      allocate_bytes,
                                        copy_host, copy_host, copy_host};
 }  // namespace detail
 
-/// Specialised where a device is defined.
+/// Specialised for each device, where it is defined.
 template <Device D>
 const Memory& memory_of();
 template <>

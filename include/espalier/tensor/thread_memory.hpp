@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory that each thread of a loop has for itself. It is taken before the loop and for all
-// threads, so what a step takes from the pool does not depend on which thread did what.
+// Scratch memory per thread of a parallel loop. It is allocated before the loop for all threads, so
+// the pool's use does not depend on the scheduling.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ class ThreadMemory {
   }
 
  private:
-  static constexpr std::size_t kLine = 64;  // of a cache: threads share none
+  static constexpr std::size_t kLine = 64;  // cache line: threads share none
 
   std::size_t stride_ = 0;
   std::shared_ptr<std::byte> memory_;

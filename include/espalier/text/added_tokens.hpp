@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Added tokens: texts that are found in the input before the model sees it, leftmost first, longest
-// at each place. `special` ones can be left out when decoding. Search costs one table look-up per
-// byte that no token begins with, and one hash look-up per distinct token length elsewhere.
+// Added tokens: texts that are matched in the input before the model, leftmost first, longest at
+// each place. Decoding can leave out `special` ones. Search costs one table look-up per byte that
+// no token begins with, and one hash look-up per distinct token length elsewhere.
 #pragma once
 
 #ifdef __CUDACC__
@@ -28,14 +28,14 @@ struct AddedToken {
   std::string content;
   std::int32_t id = -1;
   bool special = false;
-  bool single_word = false;  // only where no word character touches it
-  bool lstrip = false;       // swallows white space on its left
+  bool single_word = false;  // only if no word character is adjacent
+  bool lstrip = false;       // also matches white space on its left
   bool rstrip = false;
-  bool normalized = false;  // looked for in the normalized text, and shown normalized
-  std::string shown = {};   // what decoding sees; set by TokenizerDefinition::finish
+  bool normalized = false;  // matched in the normalized text, and decoded normalized
+  std::string shown = {};   // its text in decoding; set by TokenizerDefinition::finish
 };
 
-/// A stretch of input: a token if id >= 0, text for the model otherwise.
+/// A part of the input: a token if id >= 0, otherwise text for the model.
 struct Segment {
   Span span;
   std::int32_t id = -1;
@@ -43,7 +43,7 @@ struct Segment {
 
 class AddedTokenFinder {
  public:
-  /// A text that was added before keeps its first meaning.
+  /// A text that was added before keeps its first id.
   void add(std::string_view text, const AddedToken& token) {
     if (text.empty()) return;
     std::vector<std::size_t>& lengths = lengths_[static_cast<std::uint8_t>(text[0])];
@@ -55,7 +55,7 @@ class AddedTokenFinder {
   }
   bool empty() const { return tokens_.empty(); }
 
-  /// Cuts valid UTF-8 into tokens and the text between them, leaving out empty stretches.
+  /// Splits valid UTF-8 into tokens and the text between them, without empty parts.
   std::vector<Segment> split(std::string_view text) const {
     std::vector<Segment> out;
     std::size_t done = 0;

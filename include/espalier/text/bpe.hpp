@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Byte-pair encoding of one word: characters become symbols, then the adjacent pair of lowest rank
 // (leftmost on ties) is merged until none is left. Sennrich et al. 2016, arXiv:1508.07909; unknown
-// characters and byte fallback as in Hugging Face's tokenizers. A heap over a linked list makes it
-// O(n log n), so a megabyte without a space is no problem. Deterministic.
+// characters and byte fallback as in Hugging Face's tokenizers. O(n log n) by a heap over a linked
+// list, so that a megabyte without a space is fast. Deterministic.
 #pragma once
 
 #ifdef __CUDACC__
@@ -94,10 +94,10 @@ struct BpeScratch {
 };
 
 struct BpeOptions {
-  std::int32_t unk_id = -1;  // -1: a character outside the vocabulary vanishes
+  std::int32_t unk_id = -1;  // -1: characters outside the vocabulary are dropped
   bool fuse_unk = false;
   bool byte_fallback = false;
-  bool ignore_merges = false;  // a word that is a token stays whole
+  bool ignore_merges = false;  // a word that is a token is not split
 };
 
 class BpeModel {
@@ -160,7 +160,7 @@ class BpeModel {
         unk_pending = false;
         add(id);
       } else if (options_.byte_fallback && has_fallback(c)) {
-        // A pending unknown stays pending here: the reference emits it after these bytes.
+        // A pending unknown token stays pending: the reference emits it after these bytes.
         for (const char b : c) add(fallback_[static_cast<std::uint8_t>(b)]);
       } else if (options_.unk_id >= 0) {
         if (unk_pending && !options_.fuse_unk) add(options_.unk_id);
@@ -195,7 +195,7 @@ class BpeModel {
       heap.pop_back();
       const auto left = static_cast<std::int32_t>(best.order & 0xFFFFFFFFu);
       const std::int32_t right = symbols[left].next;
-      if (symbols[left].id < 0 || right < 0) continue;  // swallowed since, or nothing follows
+      if (symbols[left].id < 0 || right < 0) continue;  // merged since, or the last symbol
       if (merges_.find(symbols[left].id, symbols[right].id).id != best.id) continue;
       symbols[left].id = best.id;
       symbols[left].next = symbols[right].next;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Byte-level BPE as GPT-2 introduced it: the split into words, and the table that gives each of the
-// 256 bytes a printable character, so that any text has a spelling without unknown characters.
-// Split: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-// It is matched by hand: the same result as a regex engine's at several times its speed.
+// The byte-level BPE of GPT-2: the split into words, and the table that maps each of the 256 bytes
+// to a printable character, so that no text has unknown characters. Split: 's|'t|'re|'ve|'m|'ll|'d|
+// ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ Matched by hand-written code: the results of a
+// regex engine at several times its speed.
 #pragma once
 
 #ifdef __CUDACC__
@@ -42,7 +42,7 @@ class ByteAlphabet {
     for (const char b : bytes) out += spelling_[static_cast<std::uint8_t>(b)];
   }
 
-  /// Appends the bytes that `token` spells; a token with any other character is taken as it is.
+  /// Appends the bytes that `token` encodes; a token with any other character is copied unchanged.
   void append_bytes(std::string& out, std::string_view token) const {
     const std::size_t start = out.size();
     for (std::size_t pos = 0; pos < token.size();) {

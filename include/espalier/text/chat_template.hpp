@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Chat templates: ChatML and the two of Mixtral-Instruct, exactly as transformers renders them.
-// A checkpoint's template is a Jinja program; instead of an interpreter there is a comparison of
-// its canonical form (template_source.hpp) with the known ones, so a template is either understood
-// whole or refused. Rendered text has BOS and EOS in it already: encode it with add_special_tokens
-// = false.
+// A checkpoint's template is a Jinja program. It is not interpreted: its canonical form
+// (template_source.hpp) is compared with the known ones, so a template is either fully supported or
+// refused. Rendered text contains BOS and EOS: encode it with add_special_tokens = false.
 #pragma once
 
 #ifdef __CUDACC__
@@ -33,14 +32,14 @@ struct Message {
   std::string content;
 };
 
-/// A stretch of a rendered conversation; `is_completion` is what a model is to learn to say: the
-/// assistant's words and the token that ends them.
+/// A segment of a rendered conversation. `is_completion`: the assistant's text and its end token,
+/// which are trained on.
 struct TextSegment {
   std::string text;
   bool is_completion = false;
 };
 
-/// A conversation as a model's template lays it out.
+/// Renders conversations with a model's template.
 using RenderChat = std::function<std::vector<TextSegment>(const std::vector<Message>&)>;
 
 class ChatTemplate {
@@ -96,10 +95,10 @@ class ChatTemplate {
     constexpr std::string_view kByKind[] = {"chatml", "mixtral", "mixtral-v1"};
     return kByKind[static_cast<int>(kind_)];
   }
-  /// What the template puts first where a conversation brings no system message of its own.
+  /// The default system message, for conversations without one.
   const std::optional<std::string>& default_system() const { return default_system_; }
 
-  /// @param add_generation_prompt end with what makes the model answer
+  /// @param add_generation_prompt appends the prefix of the assistant's answer
   /// @throws FormatError naming the message, for an order of roles that the template refuses
   std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const {
     std::string out;
@@ -108,7 +107,7 @@ class ChatTemplate {
     return out;
   }
 
-  /// The same text as render(messages, false), cut at the borders of what is learned.
+  /// The text of render(messages, false), split into trained and untrained segments.
   ESP_INLINE std::vector<TextSegment> render_segments(const std::vector<Message>& messages) const {
     ESP_REQUIRE(!messages.empty(), FormatError, "chat template: a conversation without messages");
     return kind_ == Kind::chatml ? chatml(messages) : mixtral(messages);

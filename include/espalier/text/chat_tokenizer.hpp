@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A checkpoint's tokenizer together with the chat template in use: one rule for training,
-// calibration, evaluation and generation, so that a model is asked in the words in which it was
-// taught.
+// A checkpoint's tokenizer and its chat template, chosen by one rule for training, calibration,
+// evaluation and generation, so that prompts have the format of training.
 #pragma once
 
 #ifdef __CUDACC__
@@ -24,8 +23,8 @@ namespace espalier::text {
 /// Copies share the tokenizer.
 class ChatTokenizer {
  public:
-  /// `asked`: "auto" for the template in `folder`, if it is a known one; "none"; or the name of one
-  /// that is built in, which takes the tokenizer's own texts for begin and end.
+  /// `asked`: "auto" for the template in `folder`, if known; "none"; or the name of a built-in one,
+  /// which uses the tokenizer's texts of BOS and EOS.
   /// @throws UsageError for an unknown name; IoError, FormatError for the tokenizer
   ESP_INLINE static ChatTokenizer load(const std::filesystem::path& folder,
                                        const std::string& asked = "auto") {
@@ -50,7 +49,7 @@ class ChatTokenizer {
 
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const std::optional<ChatTemplate>& chat() const { return chat_; }
-  /// Why there is no template, where there is none.
+  /// The reason if there is no template.
   const std::string& why_none() const { return why_none_; }
   std::string template_name() const { return chat_ ? std::string(chat_->name()) : "none"; }
 
@@ -69,14 +68,14 @@ class ChatTokenizer {
       return ids;
     };
   }
-  /// Empty where there is no template.
+  /// Empty if there is no template.
   RenderChat renderer() const {
     if (!chat_) return {};
     return [chat = *chat_](const std::vector<Message>& m) { return chat.render_segments(m); };
   }
 
-  /// A fixed conversation as it is rendered here: what an adapter has learned to answer to. A
-  /// server whose template or tokenizer gives other ids will not match the training.
+  /// A fixed conversation, rendered and encoded. A server whose template or tokenizer gives other
+  /// ids does not match the training of an adapter.
   ESP_INLINE io::Json probe() const {
     io::Json probe = io::Json::object();
     probe["template"] = template_name();
@@ -96,7 +95,7 @@ class ChatTokenizer {
     return probe;
   }
 
-  /// Of the tokenizer's file and of what the template makes of a conversation.
+  /// Fingerprint of the tokenizer's file and of a rendered conversation.
   ESP_INLINE std::string fingerprint() const {
     io::Fingerprint print;
     print.add(io::read_text(tokenizer_.file())).add(io::dump(probe()));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text of a growing list of ids, piece by piece: each push returns what has become certain, so a
-// character whose bytes are spread over several tokens appears once it is whole. The pieces and
-// finish() together are decode() of all ids, except that a character once returned is not taken
-// back where a byte token that follows directly makes the run of byte tokens ill-formed.
+// Streaming decoder. Each push returns the text that is now certain, so a character whose bytes are
+// spread over several tokens appears when it is complete. The pieces and finish() concatenate to
+// decode() of all ids, with one exception: a returned character is not revoked if the next byte
+// token makes the run of byte tokens ill-formed.
 #pragma once
 
 #ifdef __CUDACC__
@@ -25,7 +25,7 @@ class DecodeStream {
   explicit DecodeStream(Tokenizer tokenizer, bool skip_special_tokens = true)
       : tokenizer_(std::move(tokenizer)), skip_special_tokens_(skip_special_tokens) {}
 
-  /// Adds a token; returns the text that is now whole, often empty for part of a character.
+  /// Adds a token; returns the text that is now complete, empty for a part of a character.
   std::string push(std::int32_t id) {
     if (skip_special_tokens_ && tokenizer_.is_special(id)) return {};
     window_.push_back(id);
@@ -33,13 +33,13 @@ class DecodeStream {
     const bool pending =
         text.size() >= kReplacement.size() &&
         text.compare(text.size() - kReplacement.size(), kReplacement.size(), kReplacement) == 0;
-    // No character takes that many tokens: such a stretch is broken text, given out as it is.
+    // No character takes that many tokens: such a run is ill-formed and returned as it is.
     constexpr std::size_t kMaxPending = 32;
     if (pending && window_.size() - shown_ids_ < kMaxPending) return {};
     return emit(text);
   }
 
-  /// What is left of an unfinished character, as U+FFFD.
+  /// Returns the remaining bytes of an incomplete character, as U+FFFD.
   std::string finish() {
     return window_.size() == shown_ids_ ? std::string() : emit(decode(window_));
   }
@@ -49,7 +49,8 @@ class DecodeStream {
     return tokenizer_.decode(ids, skip_special_tokens_);
   }
 
-  /// The tokens shown last stay in the window: decoders treat the first token of a text apart.
+  /// The last returned tokens stay in the window, because decoders treat the first token of a text
+  /// differently.
   std::string emit(const std::string& text) {
     const std::span<const std::int32_t> fresh = std::span(window_).subspan(shown_ids_);
     std::string out =
@@ -62,7 +63,7 @@ class DecodeStream {
 
   Tokenizer tokenizer_;
   bool skip_special_tokens_;
-  std::vector<std::int32_t> window_;  // tokens shown last, then tokens not shown yet
+  std::vector<std::int32_t> window_;  // the last returned tokens, then pending ones
   std::size_t shown_ids_ = 0;
   std::string shown_;  // text of the first shown_ids_ tokens of the window
 };

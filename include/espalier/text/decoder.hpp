@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decoders of tokenizer.json: a list of token texts becomes a list of text parts, and these,
-// joined, are the text. Behaviour as in Hugging Face's tokenizers, down to what becomes of broken
-// UTF-8.
+// Decoders of tokenizer.json: they turn token texts into text parts, whose concatenation is the
+// text. Behaviour as in Hugging Face's tokenizers, ill-formed UTF-8 included.
 #pragma once
 
 #ifdef __CUDACC__
@@ -97,7 +96,7 @@ struct FuseDecoder {
   Parts apply(const Parts& parts) const { return {detail::join(parts)}; }
 };
 
-/// Takes up to `start` and `stop` copies of a character off the ends of every part.
+/// Strips up to `start` and `stop` copies of a character from the ends of every part.
 struct StripDecoder {
   std::string content = " ";
   std::size_t start = 0, stop = 0;

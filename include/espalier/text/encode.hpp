@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text to token ids as a function, for readers of data and tasks, which are tested without a
-// tokenizer. encoder_of (tokenizer.hpp) makes one.
+// The type of a function from text to token ids, for readers of data and tasks, which are tested
+// without a tokenizer. encoder_of (tokenizer.hpp) makes one.
 #pragma once
 
 #ifdef __CUDACC__
@@ -14,7 +14,7 @@
 
 namespace espalier::text {
 
-/// Ids of a text, with or without the special tokens that the tokenizer adds by itself.
+/// Ids of a text, with or without the tokenizer's special tokens.
 using Encode = std::function<std::vector<std::int32_t>(std::string_view text, bool add_special)>;
 
 }  // namespace espalier::text

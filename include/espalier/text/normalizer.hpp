@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Normalizers of tokenizer.json: text in, text out, before anything is cut. Unicode normal forms
-// and case come from utf8proc.
+// Normalizers of tokenizer.json: they rewrite the text before it is split. utf8proc provides
+// Unicode normal forms and case.
 #pragma once
 
 #ifdef __CUDACC__
@@ -46,7 +46,7 @@ struct LowercaseNormalizer {
   }
 };
 
-/// Takes white space off one or both ends.
+/// Strips white space from one or both ends.
 struct StripNormalizer {
   bool left = true, right = true;
   std::string apply(std::string_view s) const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pre-tokenizers of tokenizer.json: each takes a text cut into pieces and cuts or rewrites it
-// further; the model then sees one piece at a time. Behaviour as in Hugging Face's tokenizers.
+// Pre-tokenizers of tokenizer.json: each splits or rewrites the pieces of a text further; the model
+// then encodes one piece at a time. Behaviour as in Hugging Face's tokenizers.
 #pragma once
 
 #ifdef __CUDACC__
@@ -22,11 +22,11 @@
 
 namespace espalier::text {
 
-/// A text and the pieces it is cut into, none of them empty.
+/// A text and its pieces, none of them empty.
 struct Pieces {
   std::string text;
   std::vector<Span> spans;
-  /// The first span begins where the user's text begins (Metaspace's `first` asks).
+  /// True if the first span begins at the user's text (for Metaspace's `first`).
   bool at_origin = false;
 
   std::string_view piece(const Span& s) const {
@@ -37,7 +37,7 @@ struct Pieces {
   }
 };
 
-/// What becomes of the text that a pattern matches.
+/// The treatment of matched text.
 enum class Delimiter { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
 namespace detail {
@@ -47,7 +47,7 @@ struct Part {
   bool is_match;
 };
 
-/// Parts that alternate between matches and what lies between them -> the cuts of `behavior`.
+/// Turns parts, alternating between gaps and matches, into the pieces of `behavior`.
 inline void cut(std::vector<Part> parts, Delimiter behavior, std::size_t offset,
                 std::vector<Span>& out) {
   const auto emit = [&](const Span& s) {
@@ -154,7 +154,7 @@ struct ByteLevelPreTokenizer {
   }
 };
 
-/// Cuts out numeric characters, each alone or in runs.
+/// Isolates numeric characters, one by one or in runs.
 struct DigitsPreTokenizer {
   bool individual_digits = false;
 
@@ -179,7 +179,7 @@ struct DigitsPreTokenizer {
   }
 };
 
-/// Spaces become a visible character, words begin with it.
+/// Replaces spaces by a visible character that begins words.
 struct MetaspacePreTokenizer {
   enum class Prepend { first, always, never };
 
@@ -219,7 +219,7 @@ struct MetaspacePreTokenizer {
   }
 };
 
-/// Cuts by a pattern.
+/// Splits by a pattern.
 struct SplitPreTokenizer {
   Pattern pattern;
   Delimiter behavior = Delimiter::isolated;

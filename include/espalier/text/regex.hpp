@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Patterns of tokenizer.json through PCRE2 (UTF, Unicode properties, compiled to machine code where
-// possible). They are written for Oniguruma's Ruby syntax, so `^` and `$` mean lines, and `\s` is
-// spelled out as Unicode's White_Space, which PCRE2's own `\s` exceeds by U+180E.
+// Patterns of tokenizer.json in PCRE2 (UTF, Unicode properties, JIT where possible). They use
+// Oniguruma's Ruby syntax, so `^` and `$` match at lines, and `\s` is expanded to Unicode's
+// White_Space, because PCRE2's own `\s` also has U+180E.
 #pragma once
 
 #ifdef __CUDACC__
@@ -49,11 +49,11 @@ class Regex {
                 pcre2_code_free);
     ESP_REQUIRE(code_, FormatError, where, ": pattern '", pattern,
                 "' does not compile: ", message_of(code), " (at byte ", at, ")");
-    pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // without it the matcher interprets
+    pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // on failure the matcher interprets
   }
 
-  /// All matches in `text` (valid UTF-8), left to right; an empty match right behind the one
-  /// before it is passed over.
+  /// All matches in `text` (valid UTF-8), left to right. An empty match directly after another
+  /// match is skipped.
   std::vector<Span> find_all(std::string_view text) const {
     const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
         pcre2_match_data_create_from_pattern(code_.get(), nullptr), pcre2_match_data_free);

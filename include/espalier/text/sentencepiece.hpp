@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// SentencePiece `tokenizer.model` (a protobuf message) -> the same
-// pieces as a tokenizer.json. BPE models only. Two adjacent symbols merge when their concatenation
-// is a piece, higher score first, which is a merge table with one rank per piece. Control symbols
-// become special added tokens, found in text as Hugging Face does (SentencePiece itself would not).
+// Reads SentencePiece's `tokenizer.model` (a protobuf message) into a TokenizerDefinition. BPE
+// models only. Two adjacent symbols merge if their concatenation is a piece, the highest score
+// first; that is a merge table with one rank per piece. Control symbols become special added
+// tokens, which are found in text as Hugging Face does (SentencePiece itself would not).
 #pragma once
 
 #ifdef __CUDACC__
@@ -96,7 +96,7 @@ inline void require_supported(const SentencePieceFile& model, std::string_view f
               "as suffix), only the identity is supported; convert it to a tokenizer.json");
 }
 
-/// One rank per piece, by falling score: what SentencePiece's own merge order amounts to.
+/// One rank per piece, by decreasing score; equivalent to SentencePiece's merge order.
 inline MergeTable merges_of(const SentencePieceFile& model, const Vocabulary& normal_pieces) {
   std::vector<std::int32_t> order;
   for (std::size_t i = 0; i < model.pieces.size(); ++i) {

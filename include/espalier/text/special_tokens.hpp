@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What stands beside the tokenizer file: tokenizer_config.json, special_tokens_map.json,
-// config.json. They name the special tokens; the first that does wins. (Includes io/: JSON.)
+// The settings beside a tokenizer file: tokenizer_config.json, special_tokens_map.json,
+// config.json. They name the special tokens; the first file that names one wins. (Includes io/:
+// JSON.)
 #pragma once
 
 #ifdef __CUDACC__
@@ -49,7 +50,7 @@ class TokenizerFolder {
     if (id != nullptr && id->is_array()) id = id->size() == 0 ? nullptr : &id->at(0);
     if (id == nullptr) return std::nullopt;
     const std::int64_t value = id->as_int();
-    if (value < 0) return std::nullopt;  // some configs write -1 for none
+    if (value < 0) return std::nullopt;  // some configs use -1 for none
     ESP_REQUIRE(value < (std::int64_t{1} << 31), FormatError, id->where(), ": id ", value,
                 ", expected below 2^31");
     return static_cast<std::int32_t>(value);

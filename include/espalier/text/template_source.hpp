@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recognises chat templates. The Jinja text is brought into a canonical form in which whitespace
-// control, line layout, quotes, `a.b` versus `a['b']`, split string literals and the wording of
-// errors no longer show, and is compared with the canonical forms of the known templates. Blanks
-// follow transformers' settings: trim_blocks and lstrip_blocks.
+// Recognizes chat templates by comparing canonical forms. The canonical form of a Jinja text drops
+// whitespace control, line layout, quotes, `a.b` versus `a['b']`, split string literals and the
+// wording of errors. Blanks follow transformers' settings: trim_blocks and lstrip_blocks.
 #pragma once
 
 #ifdef __CUDACC__
@@ -21,7 +20,7 @@ namespace espalier::text {
 
 namespace detail {
 
-/// The inside of one tag: tokens without the blanks between them.
+/// The tokens of one tag, without blanks.
 class JinjaExpression {
  public:
   /// @param closer "%}" or "}}"; `end` becomes the position behind it, or npos if there is none
@@ -59,7 +58,7 @@ class JinjaExpression {
           i > 0 && is_name_char(tokens_[i - 1].back()) && is_name_char(tokens_[i][0]);
       if (both_names) out += ' ';
       out += tokens_[i];
-      if (tokens_[i] == "raise_exception") {  // its wording differs, what it does does not
+      if (tokens_[i] == "raise_exception") {  // only its wording differs
         while (i + 1 < tokens_.size() && tokens_[i] != ")") ++i;
       }
     }
@@ -120,7 +119,7 @@ inline std::string trimmed(std::string s, bool left, bool right) {
   return s;
 }
 
-/// What a template prints outside its tags, once blanks are trimmed as its tags ask for.
+/// The literal text outside of tags, after the tags' whitespace control.
 inline std::string template_data(std::string data, std::string_view tag, bool after_trim,
                                  bool after_block, bool first) {
   const bool block = tag.substr(0, 2) == "{%" || tag.substr(0, 2) == "{#";
@@ -218,7 +217,7 @@ inline std::string mixtral_source(bool v1) {
 
 }  // namespace detail
 
-/// Which known template this Jinja text is, if any.
+/// The known template that this Jinja text is equivalent to, if any.
 inline std::optional<KnownTemplate> recognise_template(std::string_view source) {
   std::optional<std::string> form = detail::canonical_template(source);
   if (!form) return std::nullopt;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text <-> token ids, as the tokenizer that a checkpoint came with does it: `tokenizer.json`, or
-// SentencePiece's `tokenizer.model` where that is missing. Ids equal those of Hugging Face's
-// tokenizers. Encoding is const and may run on many threads at once; memory is a few times the
-// text.
+// Converts between text and token ids with a checkpoint's tokenizer: `tokenizer.json`, or else
+// SentencePiece's `tokenizer.model`. Ids equal those of Hugging Face's tokenizers. Encoding is
+// const and thread-safe; it takes a few times the memory of the text.
 #pragma once
 
 #ifdef __CUDACC__
@@ -35,8 +34,8 @@ namespace espalier::text {
 /// Copies share the (constant) definition.
 class Tokenizer {
  public:
-  /// Reads a folder with `tokenizer.json` or `tokenizer.model`, or one of these files; settings are
-  /// looked for beside it.
+  /// Reads a folder with `tokenizer.json` or `tokenizer.model`, or one of these files, and the
+  /// settings beside it.
   /// @throws IoError, FormatError
   ESP_INLINE static Tokenizer load(const std::filesystem::path& folder_or_file) {
     namespace fs = std::filesystem;
@@ -58,7 +57,7 @@ class Tokenizer {
             folder};
   }
 
-  /// A tokenizer without a folder: no special roles but what `encode` adds.
+  /// A tokenizer without a folder: special tokens are those that `encode` adds.
   ESP_INLINE explicit Tokenizer(TokenizerDefinition definition)
       : d_(std::make_shared<const TokenizerDefinition>(std::move(definition))),
         caches_(std::make_shared<WordCachePool>()) {
@@ -66,8 +65,8 @@ class Tokenizer {
     for (const AddedToken& t : d_->added) size_ = std::max<std::int64_t>(size_, t.id + 1LL);
   }
 
-  /// @param add_special_tokens add what the tokenizer puts around a text (such as BOS). Rendered
-  /// chat templates have these in their text already: give false.
+  /// @param add_special_tokens adds the tokenizer's tokens around a text (such as BOS). A rendered
+  /// chat template contains them already: pass false.
   /// @throws FormatError if the text is not UTF-8
   ESP_INLINE std::vector<std::int32_t> encode(std::string_view text,
                                               bool add_special_tokens = true) const {
@@ -91,8 +90,8 @@ class Tokenizer {
     return ids;
   }
 
-  /// The text of `ids`. Ids without a token vanish, as in the reference: models often have more
-  /// rows than their tokenizer has tokens.
+  /// The text of `ids`. Ids without a token are skipped, as in the reference: models often have
+  /// more rows than their tokenizer has tokens.
   ESP_INLINE std::string decode(std::span<const std::int32_t> ids,
                                 bool skip_special_tokens = true) const {
     Parts parts;
@@ -110,10 +109,10 @@ class Tokenizer {
     return detail::join(parts);
   }
 
-  /// One more than the largest id, added tokens included.
+  /// The largest id plus one, added tokens included.
   std::int64_t vocab_size() const { return size_; }
 
-  /// The id of a token's text as the vocabulary spells it; none where there is no such token.
+  /// The id of a token by its text in the vocabulary; empty if there is no such token.
   std::optional<std::int32_t> id(std::string_view token) const {
     if (const std::int32_t own = d_->vocabulary.find(token); own >= 0) return own;
     for (const AddedToken& t : d_->added) {
@@ -177,7 +176,7 @@ class Tokenizer {
     return d_->vocabulary.text(id);
   }
 
-  /// A stretch of raw text between added tokens.
+  /// Raw text between added tokens.
   void encode_raw(std::string_view part, bool at_origin, WordCache& cache,
                   std::vector<std::int32_t>& ids) const {
     std::string normalized;

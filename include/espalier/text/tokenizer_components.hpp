@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The components of tokenizer.json around its model: normalizers, pre-tokenizers, post-processors,
-// decoders. What is not known is refused by name, never skipped: a tokenizer that is almost right
-// gives a model other tokens than it was trained on. (Includes io/: tokenizer files are JSON.)
+// decoders. Unknown components are refused by name, never skipped: an almost correct tokenizer
+// gives a model other tokens than in training. (Includes io/: tokenizer files are JSON.)
 #pragma once
 
 #ifdef __CUDACC__

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a tokenizer file defines, whichever format it had: vocabulary, BPE model, added tokens, and
-// the steps before and after the model. tokenizer_json.hpp and sentencepiece.hpp fill it in,
-// tokenizer.hpp runs it.
+// The content of a tokenizer file of any format: vocabulary, BPE model, added tokens, and the steps
+// before and after the model. tokenizer_json.hpp and sentencepiece.hpp read it, tokenizer.hpp runs
+// it.
 #pragma once
 
 #ifdef __CUDACC__
@@ -33,7 +33,7 @@ struct TokenizerDefinition {
   std::vector<PreTokenizer> pre_tokenizers;
   std::vector<Decoder> decoders;
   bool join_with_space = false;              // no decoder at all: tokens are listed, not joined
-  std::vector<std::int32_t> prefix, suffix;  // what encoding adds around a text
+  std::vector<std::int32_t> prefix, suffix;  // added around a text by encoding
 
   // Derived by finish():
   AddedTokenFinder raw_finder, normalized_finder;
@@ -60,9 +60,9 @@ struct TokenizerDefinition {
   }
 
  private:
-  /// True if no token has U+2581 behind another character. Then no merge crosses a place where
-  /// U+2581 follows something else, and text may be cut there before the model sees it: exactly the
-  /// same tokens, but words repeat and are found in a cache.
+  /// True if no token has U+2581 after another character. Then no merge crosses a place where
+  /// U+2581 follows another character, and text can be split there before the model: the tokens are
+  /// equal, but words repeat and are cached.
   bool metaspace_starts_words() const {
     constexpr std::string_view kSpace = "\xE2\x96\x81";
     if (model.options().ignore_merges || vocabulary.find(kSpace) < 0) return false;

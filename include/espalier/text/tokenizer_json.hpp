@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hugging Face `tokenizer.json` with a BPE model -> TokenizerDefinition. Its truncation and padding
-// entries are left to the caller, as transformers does.
+// Reads a Hugging Face `tokenizer.json` with a BPE model into a TokenizerDefinition. Truncation and
+// padding entries are left to the caller, as in transformers.
 #pragma once
 
 #ifdef __CUDACC__
@@ -97,8 +97,8 @@ inline AddedToken parse_added_token(const Json& j, std::uint64_t id) {
           .normalized = bool_or(j, "normalized", !special)};
 }
 
-/// As the reference numbers them: a token of the model keeps the model's id, any other takes the
-/// next free one, whatever the file says (files written by the reference say the same).
+/// Numbers tokens like the reference: a token of the model keeps the model's id, any other takes
+/// the next free one, regardless of the file (files written by the reference agree).
 inline void add_token(const Json& j, TokenizerDefinition& d) {
   AddedToken token = parse_added_token(j, j.at("id").as_uint());
   if (token.content.empty()) return;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UTF-8 and the character classes that tokenizers and answer extraction ask for. Strict UTF-8: no
+// UTF-8 and the character classes of tokenizers and answer extraction. Strict UTF-8: no
 // overlong forms, no surrogates, nothing above U+10FFFF. Classes come from utf8proc's Unicode
 // tables; white space exists twice, because Unicode and Python disagree about U+001C..U+001F.
 #pragma once
@@ -152,8 +152,8 @@ inline bool is_word_char(char32_t c) {
   return c == '_' || is_letter(c) || is_number(c);
 }
 
-/// `\w` as Unicode's regex annex has it: also marks, connectors and joiners. What `single_word` of
-/// an added token is judged by.
+/// `\w` of Unicode's regex annex: also marks, connectors and joiners. Decides `single_word` of
+/// added tokens.
 inline bool is_identifier_char(char32_t c) {
   if (c < 0x80) return is_word_char(c);
   if (is_letter(c) || c == 0x200C || c == 0x200D) return true;

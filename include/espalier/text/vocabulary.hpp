@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Token text <-> token id. Ids may have holes, but not absurd ones: memory grows with the largest
-// id, so a file that names one far beyond its number of tokens is refused.
+// The map between token texts and ids. Ids may have gaps. Memory grows with the largest id, so a
+// file with an id far beyond its number of tokens is refused.
 #pragma once
 
 #ifdef __CUDACC__
@@ -19,7 +19,7 @@
 
 namespace espalier::text {
 
-/// Lets unordered containers of strings be searched by string_view without a copy.
+/// A hash for lookups of string_view in containers of strings, without a copy.
 struct StringHash {
   using is_transparent = void;
   std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
@@ -60,9 +60,9 @@ class Vocabulary {
     if (id < 0 || static_cast<std::uint64_t>(id) >= texts_.size()) return nullptr;
     return present_[static_cast<std::size_t>(id)] ? &texts_[static_cast<std::size_t>(id)] : nullptr;
   }
-  /// Number of tokens; less than size() where ids have holes.
+  /// Number of tokens; less than size() if ids have gaps.
   std::int64_t count() const { return static_cast<std::int64_t>(ids_.size()); }
-  /// One more than the largest id.
+  /// The largest id plus one.
   std::int64_t size() const { return static_cast<std::int64_t>(texts_.size()); }
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Words that were encoded before, with their ids. Bounded; results never depend on it. Encoding is
-// const and may run on many threads, so each call borrows a cache of its own from a pool.
+// A bounded cache of encoded words and their ids; results do not depend on it. Encoding is const
+// and thread-safe: each call borrows a cache from a pool.
 #pragma once
 
 #ifdef __CUDACC__
@@ -56,7 +56,7 @@ class WordCache {
 
 class WordCachePool {
  public:
-  /// A cache on loan; goes back when destroyed.
+  /// A borrowed cache; returned to the pool on destruction.
   class Lease {
    public:
     Lease(WordCachePool& pool, std::unique_ptr<WordCache> cache)

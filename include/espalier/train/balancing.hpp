@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// For which models there is a load-balancing loss: mixtures whose router is a softmax. DeepSeek-V3
-// and GLM-4.5 balance by a bias on the choice instead (arXiv:2408.15664).
+// The models that have a load-balancing loss: mixtures with a softmax router. DeepSeek-V3 and
+// GLM-4.5 balance by a selection bias instead (arXiv:2408.15664).
 #pragma once
 
 #ifdef __CUDACC__
@@ -15,7 +15,7 @@ namespace espalier::train {
   return c.has_mixture() && c.mixture.router.score == RouterRule::Score::softmax;
 }
 
-/// @throws FormatError where there is nothing to balance, or nothing defined to balance it by
+/// @throws FormatError for a dense model, or for a router without such a loss
 inline void require_balancing_loss(const hub::Checkpoint& checkpoint) {
   hub::require_mixture(checkpoint, "balance");
   ESP_REQUIRE(has_balancing_loss(checkpoint.config()), FormatError, checkpoint.folder().string(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The folders OUTPUT/checkpoint-N of a run. Each appears whole or not at all; the newest K are
-// kept. What a killed run left half-written is removed by the next one.
+// The folders OUTPUT/checkpoint-N of a run. Each appears complete or not at all; the newest K are
+// kept. The next run removes incomplete folders that a killed run left.
 #pragma once
 
 #ifdef __CUDACC__
@@ -47,7 +47,7 @@ class Checkpoints {
     return all.back();
   }
 
-  /// `write(folder)` fills the new checkpoint. Older ones go only after it is whole on the disk.
+  /// `write(folder)` fills the new checkpoint. Older ones are removed only after it is durable.
   template <class Write>
   std::filesystem::path save(std::int64_t step, Write&& write) const {
     const std::filesystem::path target = output_ / ("checkpoint-" + std::to_string(step));
@@ -62,7 +62,7 @@ class Checkpoints {
     return target;
   }
 
-  /// Temporary files and folders in the output whose process is gone.
+  /// Temporary files and folders in the output whose process has ended.
   void remove_leftovers() const {
     for (const auto& item : children()) {
       const std::string name = item.path().filename().string();
@@ -78,7 +78,7 @@ class Checkpoints {
 
  private:
   std::vector<std::filesystem::directory_entry> children() const {
-    std::error_code none;  // an output that is not there yet has no checkpoints
+    std::error_code none;  // a missing output folder has no checkpoints
     return {std::filesystem::directory_iterator(output_, none),
             std::filesystem::directory_iterator()};
   }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fine-tuning a checkpoint with LoRA as an object: what the program fine_tune does, for a loop of
-// one's own.
+// Fine-tuning a checkpoint with LoRA, as an object for a loop of the caller's own; the program
+// fine_tune is such a loop.
 //   train::FineTune run({.model = "mixtral", .data = "train.jsonl", .output = "run"});
 //   run.begin();
 //   while (!run.done()) run.step();
 //   run.finish();
 // The output folder gets train_log.jsonl (a line per step), checkpoint-N/ folders, and at the end a
-// PEFT adapter. A run that was stopped and taken up from a checkpoint leaves the same bytes as one
-// that was not, but for the log's rates.
+// PEFT adapter. A run that is stopped and resumed from a checkpoint writes the same bytes as an
+// uninterrupted one, except for the rates in the log.
 #pragma once
 
 #ifdef __CUDACC__
@@ -31,7 +31,7 @@
 
 namespace espalier::train {
 
-/// A model with adapters: what is trained, and the loss as a function of it.
+/// A model with adapters: its parameters, and the loss as a function of them.
 struct Trainable {
   std::vector<NamedParameter> parameters;
   ObjectiveFunction objective;
@@ -89,22 +89,22 @@ class FineTune {
   /// @throws UsageError, FormatError, IoError
   explicit FineTune(FineTuneConfig config);
 
-  /// Prepares the output folder. `fresh`: it must not hold a run; `resume`: the run goes on from
-  /// its newest checkpoint, if there is one.
+  /// Prepares the output folder. `fresh`: it must not hold a run. `resume`: continues from its
+  /// newest checkpoint, if there is one.
   /// @throws IoError for a folder in use; UsageError when the run began with other arguments, other
   /// weights or another tokenizer, naming them
   void begin(Start how = Start::fresh);
-  /// The checkpoint that `begin` went on from.
+  /// The checkpoint that `begin` resumed from.
   const std::optional<std::filesystem::path>& resumed_from() const { return resumed_from_; }
 
   bool done() const { return state_.step >= state_.max_steps; }
   /// One optimizer step, its line in the log, and a checkpoint where one is due. Returns the line.
-  /// @throws Error where loss or gradient is not finite; nothing was updated then
+  /// @throws Error if loss or gradient is not finite; the step then updates nothing
   const io::Json& step();
   /// Writes a checkpoint of this step. Returns its folder.
   std::filesystem::path save() const;
-  /// Writes the state, the loss curve and, last, the adapter. Does nothing where `begin` found them
-  /// finished.
+  /// Writes the state, the loss curve and, last, the adapter. Does nothing if `begin` found a
+  /// finished run.
   void finish() const;
 
   const FineTuneConfig& config() const { return config_; }
@@ -112,7 +112,7 @@ class FineTune {
   const data::TrainingSet& data() const { return data_; }
   const std::optional<data::Dataset>& eval_data() const { return eval_data_; }
   const std::vector<NamedParameter>& parameters() const { return trainable_.parameters; }
-  /// How many numbers are trained.
+  /// Number of trained values.
   std::int64_t parameter_count() const;
   /// Steps done, of how many, the log so far.
   const RunState& state() const { return state_; }
@@ -185,7 +185,7 @@ ESP_INLINE FineTune::FineTune(FineTuneConfig config)
   plan_steps();
 }
 
-/// What is to be trained, checked against the model before anything is read that takes time.
+/// Checks the targets against the model before anything slow is read.
 ESP_INLINE LoraConfig FineTune::lora_of(const FineTuneConfig& config, const hub::Checkpoint& base) {
   if (config.aux_loss > 0) require_balancing_loss(base);
   if (config.adapter.empty()) {
@@ -228,8 +228,8 @@ ESP_INLINE void FineTune::plan_steps() {
   trainer_ = std::make_unique<Trainer>(trainable_.parameters, trainable_.objective, trainer);
 }
 
-/// Whatever would change the result. Of files, their content; with a constant rate a run may be
-/// made longer.
+/// Everything that affects the result; of files, their content. With a constant rate a run may be
+/// extended.
 ESP_INLINE io::Json FineTune::arguments() const {
   io::Json a = io::Json::object();
   a["model"] = hub::fingerprint_of_weights(base_);
@@ -260,7 +260,7 @@ ESP_INLINE io::Json FineTune::arguments() const {
   return a;
 }
 
-/// Does the output hold the whole run already? Then its state is taken over.
+/// True if the output holds the files of a finished run.
 ESP_INLINE bool FineTune::is_finished() const {
   return std::filesystem::exists(output_ / "adapter_model.safetensors") &&
          std::filesystem::exists(output_ / "trainer_state.json");
@@ -287,7 +287,7 @@ ESP_INLINE void FineTune::begin(Start how) {
   }
   if (how == Start::resume) take_up();
   std::error_code ignored;
-  std::filesystem::remove(final_adapter, ignored);  // it stands for a finished run
+  std::filesystem::remove(final_adapter, ignored);  // it marks a finished run
   log_ = std::make_unique<TrainLog>(output_ / "train_log.jsonl", state_.log);
 }
 

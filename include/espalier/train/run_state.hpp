@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // trainer_state.json, in the layout of transformers' Trainer (log_history, global_step, ...), with
-// one more key, "espalier": what a run was asked for and where in the data it stands. A run goes on
-// only under the arguments it began with.
+// one more key, "espalier": the arguments of the run and its position in the data. A run resumes
+// only with the arguments that it began with.
 #pragma once
 
 #ifdef __CUDACC__
@@ -22,7 +22,7 @@ struct RunState {
   std::int64_t steps_per_epoch = 1;
   std::int64_t batch_size = 1;
   std::int64_t save_every = 0;
-  io::Json arguments = io::Json::object();  // what must not change
+  io::Json arguments = io::Json::object();  // must not change
   std::vector<io::Json> log;                // the lines of train_log.jsonl
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// train_log.jsonl: one object per optimizer step, in the file as soon as the step is done. Opening
-// it writes it anew from the steps that are known to be done, so a torn last line, or steps after
-// the checkpoint that a run goes on from, are gone.
+// train_log.jsonl: one object per optimizer step, written as soon as the step is done. Opening
+// rewrites the file from the steps known to be done, which drops an incomplete last line and steps
+// after the checkpoint that a run resumes from.
 #pragma once
 
 #ifdef __CUDACC__
@@ -46,7 +46,7 @@ class TrainLog {
     entries_ = done;
   }
 
-  /// @throws IoError when the disk is full; the file then ends with the last whole line.
+  /// @throws IoError when the disk is full; the file then ends with the last complete line.
   ESP_INLINE void append(io::Json entry) {
     file_->append(io::dump(entry));
     entries_.push_back(std::move(entry));

@@ -2,8 +2,8 @@
 // One optimizer step at a time: micro-batches forward and backward, clipping, optim::AdamW.
 // The objective of a step is   sum of token losses / targets of all its micro-batches
 //                            + aux_coefficient · mean over micro-batches of the auxiliary loss,
-// so how a step is cut into micro-batches changes neither term's weight. Sums over micro-batches
-// are in double and in order; dropout is a function of (seed, step, micro-batch): no hidden state.
+// so neither term's weight depends on the micro-batches of a step. Sums over micro-batches are in
+// double and in order. Dropout is a function of (seed, step, micro-batch), without hidden state.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,11 @@ struct TrainerConfig {
   double clip = 1.0;              // maximal global gradient norm; 0: no clipping
   double aux_coefficient = 0.0;   // 0: the auxiliary loss is computed, but not trained on
   std::uint64_t seed = 0;         // of dropout
-  bool recompute_layers = false;  // keep only their inputs for backward
+  bool recompute_layers = false;  // activation checkpointing: only their inputs are kept
   bool want_aux = true;           // false where the model has no auxiliary loss
 };
 
-/// A loss or gradient that is not finite. Parameters and optimizer are still those before the step.
+/// A loss or gradient is not finite. Parameters and optimizer are unchanged by the step.
 struct DivergedError : Error {
   using Error::Error;
 };
@@ -53,7 +53,7 @@ class Trainer {
                 "trainer: the model has no trainable parameters; add LoRA targets");
   }
 
-  /// A model with `parameters()` and `loss(tokens, targets, training)`, of which it keeps a copy.
+  /// `model` has `parameters()` and `loss(tokens, targets, training)`; the trainer holds a copy.
   template <class Model>
   Trainer(const Model& model, const TrainerConfig& config)
       : Trainer(model.parameters(), objective_of(model), config) {}

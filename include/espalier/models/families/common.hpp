@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part of config.json that families share, in both spellings of transformers: `rope_theta` and
-// `rope_scaling` (4), `rope_parameters` (5). What would change the numbers and is not implemented
-// is refused in one line.
+// Reads the part of config.json that families share, in both spellings of transformers:
+// `rope_theta` and `rope_scaling` (4), `rope_parameters` (5). Refuses in one line any setting that
+// changes the numbers and is not implemented.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@
 
 namespace espalier::families {
 
-/// What a key stands for when it is absent, as transformers has it for this family.
+/// The values of absent keys, as in transformers for this family.
 struct Defaults {
   double rms_norm_eps = 1e-6;
   double rope_theta = 1e4;
@@ -23,30 +23,30 @@ struct Defaults {
   std::vector<std::int32_t> eos = {};
 };
 
-/// All but biases, norms of queries and keys, windows and the mixture. The result is a dense model
-/// whose tensors are named by `names`.
+/// Reads all except biases, norms of queries and keys, windows and the mixture. The result is a
+/// dense model whose tensors are named by `names`.
 [[nodiscard]] DecoderConfig read_common(const ConfigReader& json, const TensorNames& names,
                                         const Defaults& defaults);
 
-/// `layer_types`: which layers have the window of `sliding_window`; without that key, all have.
+/// Reads `layer_types`: the layers with the window of `sliding_window`; without that key, all.
 void read_windows(const ConfigReader& json, DecoderConfig& c);
-/// Qwen's window, which counts only with `use_sliding_window`.
+/// Reads Qwen's window, which applies only with `use_sliding_window`.
 void read_qwen_windows(const ConfigReader& json, DecoderConfig& c);
 
-/// The number of experts under the first of `keys` that is there, the number per token, and their
+/// Reads the number of experts from the first present key of `keys`, the number per token, and the
 /// width. All layers get a mixture.
 void read_mixture(const ConfigReader& json, const std::vector<std::string>& keys,
                   const char* width_key, DecoderConfig& c);
-/// Layers that Qwen's `decoder_sparse_step` and `mlp_only_layers` leave dense.
+/// Reads the dense layers of Qwen: `decoder_sparse_step` and `mlp_only_layers`.
 void read_qwen_sparse_layers(const ConfigReader& json, DecoderConfig& c);
-/// The first layers are dense: `first_k_dense_replace`.
+/// Reads `first_k_dense_replace`: the number of leading dense layers.
 void read_first_dense(const ConfigReader& json, std::int64_t fallback, DecoderConfig& c);
 
 /// @throws FormatError when one of these keys is true
 void refuse_true(const ConfigReader& json, const std::vector<std::string>& keys, const char* why);
 
-/// Is the score of a token's experts scaled for a longer context (yarn)? Then the softmax of the
-/// attention is scaled too: mscale² in DeepSeek's models.
+/// Reads the factor by which YaRN scales the softmax of the attention: mscale² in DeepSeek's
+/// models.
 [[nodiscard]] double yarn_softmax_scale(const ConfigReader& json);
 
 /// The keys of Qwen's mixtures.
@@ -54,7 +54,8 @@ void write_qwen_mixture(const DecoderConfig& c, ConfigWriter& to);
 /// The keys of DeepSeek's mixtures, and of those that follow it.
 void read_deepseek_mixture(const ConfigReader& json, const Family& family, DecoderConfig& c);
 void write_deepseek_mixture(const DecoderConfig& c, ConfigWriter& to);
-/// The router of DeepSeek-V3: sigmoids, a bias for the choice, groups by their best two.
+/// Reads the router of DeepSeek-V3: sigmoid scores, a selection bias, groups ranked by their best
+/// two.
 void read_sigmoid_router(const ConfigReader& json, DecoderConfig& c);
 /// Latent attention: ranks and widths of heads.
 void read_latent_attention(const ConfigReader& json, DecoderConfig& c);
@@ -215,7 +216,7 @@ ESP_INLINE DecoderConfig read_common(const ConfigReader& json, const TensorNames
   ESP_REQUIRE(math::is_finite(theta) && theta > 0 && c.rms_norm_eps >= 0, FormatError, json.where(),
               ": rope_theta ", theta, " and rms_norm_eps ", c.rms_norm_eps,
               ", expected positive numbers");
-  // What no checkpoint reaches; the lists that are made from these numbers stay small.
+  // Bounds above any checkpoint; they keep lists made from these numbers small.
   ESP_REQUIRE(c.num_hidden_layers <= 4096, FormatError, json.where(), ": ", c.num_hidden_layers,
               " layers are more than any checkpoint has");
   return c;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// config.json as a model family sees it: keys to numbers, texts and lists. Whoever holds the file
-// implements these two interfaces (hub/json_config.hpp does), so that models/ needs no JSON. A dot
-// in a key leads into an object: "rope_parameters.rope_theta".
+// The interface of a family to config.json: keys to numbers, texts and lists. hub/json_config.hpp
+// implements it, so that models/ needs no JSON. A dot in a key leads into an object:
+// "rope_parameters.rope_theta".
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@ class ConfigReader {
  public:
   virtual ~ConfigReader() = default;
 
-  /// Is the key there, be it as null?
+  /// True if the key is present, even as null.
   virtual bool present(std::string_view key) const = 0;
-  /// Is there a value other than null?
+  /// True if the key has a value other than null.
   virtual bool has(std::string_view key) const = 0;
   virtual double number(std::string_view key) const = 0;
   virtual std::int64_t integer(std::string_view key) const = 0;
@@ -30,7 +30,7 @@ class ConfigReader {
   /// The elements of a list; a single value counts as a list of one, null as an empty one.
   virtual std::vector<std::int64_t> integers(std::string_view key) const = 0;
   virtual std::vector<std::string> texts(std::string_view key) const = 0;
-  /// "config.json", or with the key: where a message says that something is wrong.
+  /// The place for messages: "config.json", or with the key.
   virtual std::string where(std::string_view key = {}) const = 0;
 
   double number_or(std::string_view key, double fallback) const {

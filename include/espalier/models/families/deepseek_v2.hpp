@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeepSeek-V2 and V2-Lite (arXiv:2405.04434): latent attention, a mixture behind dense layers with
-// experts that see every token, and a softmax whose kept weights are not renormalised.
+// DeepSeek-V2 and V2-Lite (arXiv:2405.04434): latent attention, a mixture with shared experts
+// after the dense layers, and a softmax router without renormalisation.
 #pragma once
 
 #include <espalier/models/families/common.hpp>
@@ -26,7 +26,7 @@ inline DecoderConfig read_deepseek_v2(const ConfigReader& json) {
               json.where("topk_method"), ": \"", method,
               "\" is not supported; expected \"greedy\" or \"group_limited_greedy\"");
   RouterRule& rule = c.mixture.router;
-  rule.renormalize = false;  // whatever norm_topk_prob says, as in transformers
+  rule.renormalize = false;  // as in transformers, which ignores norm_topk_prob
   if (method == "greedy") rule.groups = rule.top_groups = 1;
   return c;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeepSeek-V3 and R1 (arXiv:2412.19437), Moonlight, Kimi-K2: a router of sigmoids that chooses with
-// a bias, and from groups.
+// DeepSeek-V3 and R1 (arXiv:2412.19437), Moonlight, Kimi-K2: a sigmoid router with a selection
+// bias and groups.
 #pragma once
 
 #include <espalier/models/families/common.hpp>

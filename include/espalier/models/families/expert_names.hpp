@@ -15,7 +15,7 @@
 
 namespace espalier {
 
-/// Where a tensor stands in a mixture.
+/// The place of a tensor in a mixture.
 struct ExpertTensor {
   /// The part of the pattern that the name matched. A scale or a bias has the part of its matrix. A
   /// tensor of an expert that the family has no pattern for has the part of another expert matrix.
@@ -34,13 +34,13 @@ class ExpertNames {
  public:
   explicit ExpertNames(const Family& family);
 
-  /// None for a tensor outside of a mixture.
+  /// Empty for a tensor outside of a mixture.
   std::optional<ExpertTensor> find(std::string_view name) const;
   /// `name` with the number `expert` in place of its own.
   static std::string renumbered(std::string_view name, const ExpertTensor& tensor, int expert);
-  /// Does the tensor belong to multi-token prediction, by its prefix?
+  /// True if the prefix is one of multi-token prediction.
   bool is_mtp(std::string_view name) const;
-  /// The number of the layer that the tensor stands in; -1: outside of the layers.
+  /// The number of the tensor's layer; -1: outside of the layers.
   int layer_of(std::string_view name) const;
 
  private:
@@ -66,7 +66,7 @@ class ExpertNames {
 
 namespace detail {
 
-/// Takes a number off the front of `text`; -1 if there is none.
+/// Parses and removes a leading number of `text`; -1 if there is none.
 inline int take_number(std::string_view& text) {
   int value = 0;
   std::size_t digits = 0;
@@ -173,7 +173,7 @@ ESP_INLINE std::optional<ExpertTensor> ExpertNames::find(std::string_view name) 
   }
   std::optional<ExpertTensor> close;  // it is an expert's, of another matrix than the pattern's
   for (const Pattern& p : patterns_) {
-    // Layers of multi-token prediction are called layers.N behind their prefix.
+    // Multi-token prediction layers are called layers.N after the prefix.
     const std::string_view before =
         mtp ? std::string_view(p.before).substr(p.before.rfind("layers.")) : p.before;
     if (!stem.starts_with(before)) continue;

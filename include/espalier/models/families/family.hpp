@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model family: what its config.json says, what it calls its tensors, where the number of its
-// experts stands. Found by `model_type` (models/families/registry.hpp). A family is one header in
+// A model family: the reading of its config.json, the names of its tensors, the keys of its number
+// of experts. It is found by `model_type` (models/families/registry.hpp). A family is one header in
 // models/families/, which ends in a FamilyRegistration.
 #pragma once
 
@@ -17,19 +17,19 @@ struct Family {
   std::string model_type = {};
   std::string architecture = {};  // "MixtralForCausalLM"
   TensorNames names = {};
-  /// Every key under which config.json may hold the number of experts; the first that is there
-  /// counts. Empty: a dense family.
+  /// Keys that may hold the number of experts in config.json; the first present one counts. Empty:
+  /// a dense family.
   std::vector<std::string> expert_keys = {};
   std::vector<std::string> top_k_keys = {"num_experts_per_tok"};
   /// Keys of the number of groups that experts are chosen from and of the number kept.
   std::string groups_key = {}, top_groups_key = {};
-  /// Key of the number of layers for multi-token prediction behind the last one.
+  /// Key of the number of multi-token prediction layers after the last layer.
   std::string mtp_key = {};
   /// Prefixes of tensors that belong to multi-token prediction ("mtp.").
   std::vector<std::string> mtp_prefixes = {};
   /// The axis of the experts in a selection bias.
   int selection_bias_axis = 0;
-  /// The model_type of the mixture that a dense model of this family can be made into.
+  /// The model_type of the mixture that a dense model of this family is upcycled to.
   std::string upcycles_to = {};
 
   /// config.json to numbers; null: known by name, but there is no forward pass for it.
@@ -37,13 +37,13 @@ struct Family {
   DecoderConfig (*read)(const ConfigReader& config) = nullptr;
   /// What `read` would read again; `dtype` is torch's name of the stored type.
   void (*write)(const DecoderConfig& config, std::string_view dtype, ConfigWriter& to) = nullptr;
-  /// Why nothing at all can be done with such a checkpoint; empty: something can.
+  /// Why the family is refused altogether; empty: it is not.
   std::string refusal = {};
 };
 
 namespace detail {
 inline std::vector<const Family*>& registered_families() {
-  static auto* families = new std::vector<const Family*>;  // read as long as the program runs
+  static auto* families = new std::vector<const Family*>;  // never destroyed
   return *families;
 }
 }  // namespace detail

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// GLM-4.5, 4.5-Air and 4.6 (arXiv:2508.06471): grouped-query attention, of which half a head is
-// rotated, and the router of DeepSeek-V3.
+// GLM-4.5, 4.5-Air and 4.6 (arXiv:2508.06471): grouped-query attention with rotary positions
+// on half of each head, and the router of DeepSeek-V3.
 #pragma once
 
 #include <espalier/models/families/common.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // gpt-oss-20b and 120b (arXiv:2508.10925): sinks, windows in every other layer, biases everywhere,
-// experts with a clamped SwiGLU, stored transposed with gate and up column by column. The released
-// files are MXFP4, which can be pruned; to compute take a bf16 version.
+// experts with a clamped SwiGLU, stored transposed with gate and up interleaved by columns. The
+// released MXFP4 files can be pruned; computing needs a bf16 version.
 #pragma once
 
 #include <espalier/models/families/common.hpp>
@@ -22,7 +22,8 @@ inline TensorNames gpt_oss_names() {
                              {Part::router, "model.layers.{l}.mlp.router.weight"},
                              {Part::experts_gate_up, "model.layers.{l}.mlp.experts.gate_up_proj"},
                              {Part::experts_down, "model.layers.{l}.mlp.experts.down_proj"},
-                             // Modules of adapters; on disk the two above hold all experts.
+                             // Modules for adapters; on disk the two tensors above hold all
+                             // experts.
                              {Part::expert_gate, "model.layers.{l}.mlp.experts.{e}.gate_proj"},
                              {Part::expert_up, "model.layers.{l}.mlp.experts.{e}.up_proj"},
                              {Part::expert_down, "model.layers.{l}.mlp.experts.{e}.down_proj"}});

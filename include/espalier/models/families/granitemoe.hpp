@@ -49,7 +49,7 @@ ESP_INLINE const Family& granitemoe() {
           {{Part::router, "model.layers.{l}.block_sparse_moe.router.layer.weight"},
            {Part::experts_gate_up, "model.layers.{l}.block_sparse_moe.input_linear.weight"},
            {Part::experts_down, "model.layers.{l}.block_sparse_moe.output_linear.weight"},
-           // Modules of adapters; on disk the two above hold all experts.
+           // Modules for adapters; on disk the two tensors above hold all experts.
            {Part::expert_gate, "model.layers.{l}.block_sparse_moe.experts.{e}.gate_proj"},
            {Part::expert_up, "model.layers.{l}.block_sparse_moe.experts.{e}.up_proj"},
            {Part::expert_down, "model.layers.{l}.block_sparse_moe.experts.{e}.down_proj"}}),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// OLMoE-1B-7B (arXiv:2409.02060): queries and keys are normalised over all heads together, the
-// kept weights of the router are not renormalised.
+// OLMoE-1B-7B (arXiv:2409.02060): queries and keys are normalised over all heads together; the
+// routing weights are not renormalised.
 #pragma once
 
 #include <espalier/models/families/common.hpp>

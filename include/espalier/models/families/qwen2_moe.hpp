@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Qwen1.5-MoE-A2.7B and Qwen2-57B-A14B (arXiv:2407.10671): Qwen2 with a mixture, and an expert
-// that sees every token, weighted by a gate of its own.
+// Qwen1.5-MoE-A2.7B and Qwen2-57B-A14B (arXiv:2407.10671): Qwen2 with a mixture, and a shared
+// expert with a sigmoid router of its own.
 #pragma once
 
 #include <espalier/models/families/common.hpp>

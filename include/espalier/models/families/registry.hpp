@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All model families, by `model_type`: a line per header.
+// All model families, by `model_type`: one line per header.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ namespace espalier {
 
 /// "llama, mistral, ...", sorted: those with a forward pass
 [[nodiscard]] std::string computed_families();
-/// Those that anything can be done with.
+/// All that are supported at least in part.
 [[nodiscard]] std::string known_families();
 
 }  // namespace espalier

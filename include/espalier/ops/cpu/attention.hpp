@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal grouped-query attention on the CPU, over segments that may continue a cache. Never holds
-// L x L: blocks of queries meet blocks of keys, and what they give is joined by the running maximum
-// (Dao et al. 2022, arXiv:2205.14135). A row's bits depend neither on the other rows nor on whether
-// its keys come from a cache: its keys are summed in order, in blocks and chunks that begin at the
-// segment's first key, and a block of which it sees nothing leaves its sums as they are.
+// Causal grouped-query attention on the CPU, over segments that may continue a cache. Never holds L
+// x L: online softmax over blocks of keys (Dao et al. 2022, arXiv:2205.14135). A row's bits depend
+// neither on other rows nor on whether its keys come from a cache: the reduction order is that of
+// the keys, in blocks and chunks counted from the segment's first key, and a masked block leaves
+// the sums unchanged.
 #pragma once
 
 #include <espalier/core/algorithm.hpp>
@@ -22,25 +22,25 @@ struct AttentionSegment {
   const T* v;  // [kv_rows, G, P]
   T* y;        // [q_rows, A, P]
   std::int64_t q_rows, kv_rows;
-  acc_t<T>* log_sum = nullptr;  // [q_rows, A] log of the sum of exp(score), or null
+  acc_t<T>* log_sum = nullptr;  // [q_rows, A] log-sum-exp of the scores, or null
 };
 
 namespace detail {
 
-// So many keys are summed on their own and then joined to those before them, so that threads may
-// share the keys of a long cache.
+// Keys per chunk. Chunks are summed separately and then merged in order, so that threads can share
+// the keys of a long cache.
 inline constexpr std::int64_t kChunkKeys = 8 * kKeys;
-// Fewer query blocks than this are not worth copying the keys for.
+// With fewer query blocks, packing the keys does not pay.
 inline constexpr std::int64_t kBlocksPerPack = 3;
 
-/// What one thread does at a time. Either one block of queries against all its keys, or, where rows
-/// are few, all blocks of some kv heads against one chunk of keys, read as they lie in memory.
+/// The unit of work of a thread: one block of queries with all its keys, or, where rows are few,
+/// all blocks of some kv heads with one chunk of keys, read in place.
 struct AttentionTask {
   std::size_t segment;
   std::int64_t kv_head, kv_head_end;
   std::int64_t block, block_end;  // of queries, of each kv head
   std::int64_t chunk, chunk_end;  // of keys
-  std::int64_t sums;              // few rows: where in memory its sums begin
+  std::int64_t sums;              // few rows: offset of its sums
 
   std::int64_t blocks() const { return (kv_head_end - kv_head) * (block_end - block); }
 };
@@ -137,7 +137,7 @@ class AttentionForward {
            t.chunk_end == chunks_until(end_key(t.segment, last));
   }
 
-  /// Of the task that a thread works on.
+  /// Scratch memory of a thread for one task.
   struct Scratch {
     A *total, *of_chunk;  // sums of a block of queries
     A *rows, *scores, *keys, *queries;
@@ -220,7 +220,7 @@ class AttentionForward {
       }
       sums.clear();
     });
-    std::fill_n(scratch.scores, kKeys * kQueries, A{0});  // idle lanes: no slow numbers
+    std::fill_n(scratch.scores, kKeys * kQueries, A{0});  // idle lanes: no subnormal numbers
     const std::int64_t first = first_key(t.segment, first_block) / kKeys * kKeys;
     const std::int64_t end = std::min(t.chunk_end * kChunkKeys, end_key(t.segment, last_block));
     for (std::int64_t key = std::max(t.chunk * kChunkKeys, first); key < end; key += kKeys) {
@@ -252,7 +252,7 @@ class AttentionForward {
     });
   }
 
-  /// Few rows, several chunks: the sums of a chunk lie behind those of the one before.
+  /// Few rows, several chunks: the sums of the chunks are stored in order.
   void join_chunks(const AttentionTask& t) const {
     const std::int64_t per_chunk = sums_elements(t);
     const Scratch scratch(*this);
@@ -266,7 +266,7 @@ class AttentionForward {
     });
   }
 
-  /// One block of queries against one of keys, of which `scores` are known.
+  /// One block of queries with one of keys, whose `scores` are computed.
   void add_scores(const QueryBlock& q, const VisibleKeys& seen, const KeyBlock<A>& block, A* scores,
                   const Sums& sums) const {
     Joining<A> joining;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gradient of attention on the CPU, block by block as forward, with the weights recomputed from the
-// log-sums (Dao et al. 2022, arXiv:2205.14135): five products for each pair of blocks. The blocks
-// of queries of a kv head are cut into parts by the sizes alone; a part sums dk and dv on its own,
-// and the parts are added in order, so that threads change no bit. Memory: dq, dk and dv of a few
-// parts in acc_t.
+// Gradient of attention on the CPU, block by block as the forward pass, with the weights recomputed
+// from the log-sum-exp (Dao et al. 2022, arXiv:2205.14135): five products per pair of blocks. The
+// query blocks of a kv head are cut into parts by the sizes alone. Each part sums dk and dv on its
+// own, and parts are added in order, so the bits do not depend on the number of threads. Memory:
+// dq, dk and dv of a few parts in acc_t.
 #pragma once
 
 #include <array>
@@ -27,8 +27,8 @@ struct AttentionBackwardSegment {
 
 namespace detail {
 
-/// In place: scores -> p = 2^(score * scale - log2_sum), dp -> ds = p (dp - d). Where a query does
-/// not see a key, they are not for use.
+/// In place: scores -> p = 2^(score * scale - log2_sum), dp -> ds = p (dp - d). Undefined where a
+/// key is masked.
 template <std::floating_point A>
 __attribute__((noinline)) void softmax_block_backward(A* scores, A* dp, A scale, const A* log2_sum,
                                                       const A* d, int count,
@@ -113,7 +113,7 @@ class AttentionBackward {
   QueryBlock block(std::size_t s, std::int64_t kv_head, std::int64_t index) const {
     return query_block(h_, segments_[s].rows, kv_head, index);
   }
-  /// Pairs of a query and a key, about.
+  /// About the number of pairs of a query and a key.
   std::int64_t pairs(const QueryBlock& q) const {
     const std::int64_t last = q.last_row(h_);
     return q.count * (last + 1 - h_.first_key(last));
@@ -140,7 +140,7 @@ class AttentionBackward {
 
   void run_round() {
     sums_ = allocate_bytes(sizeof(A) * static_cast<std::size_t>(elements_));
-    // Those of a kv head lie side by side, later ones with more keys: last first.
+    // The tasks of a kv head are adjacent and later ones have more keys: last first.
     const std::int64_t count = std::ssize(parts_);
     parallel_for(count, 1, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) run_part(parts_[count - 1 - i]);
@@ -165,7 +165,7 @@ class AttentionBackward {
     return dk(p, key) + (p.key_end - p.key) * stride_;
   }
 
-  /// Of the block of queries that a thread works on.
+  /// Scratch memory of a thread for one block of queries.
   struct Scratch {
     A *q, *dy, *q_t, *dy_t, *scores, *dp, *dq, *keys;
     alignas(64) A log2_sum[kQueries] = {};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What attention and its gradient share: how the work is cut into blocks of queries by blocks of
-// keys, which keys a query sees, and the operands as the products of attention_product.hpp take
-// them. A query is a pair of a row and a head; the heads of one group lie side by side in a block,
-// for they read the same keys. Scores of a block are held with the queries side by side:
+// Shared by attention and its gradient: blocks of queries and keys, the mask, and operands in the
+// layout of attention_product.hpp. A query is a pair of a row and a head; the heads of one group
+// are adjacent in a block, because they read the same keys. Queries are contiguous in a block of
+// scores:
 //   scores [kKeys, kQueries] = K [kKeys, P] Qᵀ [P, kQueries]
 #pragma once
 
@@ -29,8 +29,8 @@ struct AttentionHeads {
   std::int64_t first_key(std::int64_t position) const {
     return window > 0 ? std::max<std::int64_t>(0, position - window + 1) : 0;
   }
-  /// Tells a trace of `products` products of q, k, v and their gradients, over the keys that the
-  /// last `rows` of `end` positions see.
+  /// Records `products` products of q, k, v and their gradients in the trace, over the keys that
+  /// the last `rows` of `end` positions see.
   void count(int products, std::int64_t rows, std::int64_t end) const {
     if (!trace::enabled()) return;
     std::int64_t seen = 0;
@@ -42,7 +42,8 @@ struct AttentionHeads {
 namespace detail {
 
 // 48 by 96 scores, the values of the keys and the sums of the queries share an L1 cache of 48 KiB
-// at P = 64. Key blocks start at the segment's first key, whoever asks: sums end at their borders.
+// at P = 64. Key blocks are counted from the segment's first key: block borders set the reduction
+// order.
 inline constexpr int kQueries = 48;
 inline constexpr int kKeys = 96;
 
@@ -76,11 +77,11 @@ inline QueryBlock query_block(const AttentionHeads& h, std::int64_t rows, std::i
           static_cast<int>(std::min<std::int64_t>(kQueries, rows * h.group() - first))};
 }
 
-/// Of the keys [key, key + keys), query i of a block sees [begin[i], end[i]); neither ever falls.
+/// Of the keys [key, key + keys), query i of a block sees [begin[i], end[i]); both non-decreasing.
 struct VisibleKeys {
   bool all;
   int keys;
-  int begin[kQueries], end[kQueries];  // set unless `all`; behind the last query repeated
+  int begin[kQueries], end[kQueries];  // set unless `all`; padded by the last query
 
   /// `offset`: the position of row 0.
   VisibleKeys(const AttentionHeads& h, const QueryBlock& block, std::int64_t offset,
@@ -107,8 +108,8 @@ struct VisibleKeys {
   }
 };
 
-/// 2^x, and 0 below 2^-100 (in f32): a weight so small changes nothing, but products with it would
-/// be subnormal numbers, which slow a product down a hundredfold. For x up to 1.
+/// 2^x, and 0 below 2^-100 (in f32): so small a weight changes no sum, but products with it would
+/// be subnormal numbers, which are a hundred times slower. For x up to 1.
 template <int W>
 ESP_SIMD_INLINE simd::Vec<float, W> exp2_weight(const simd::Vec<float, W>& x) {
   using V = simd::Vec<float, W>;
@@ -134,7 +135,7 @@ ESP_SIMD_INLINE simd::Vec<double, W> exp2_weight(const simd::Vec<double, W>& x) 
   return y;
 }
 
-/// 1 / sqrt(P) times log2(e): what turns a score into an exponent of 2.
+/// log2(e) / sqrt(P): turns a score into an exponent of 2.
 template <std::floating_point A>
 A exponent_scale(const AttentionHeads& h) {
   constexpr double kLog2E = 1.4426950408889634074;
@@ -163,13 +164,13 @@ void transpose_queries(int count, std::int64_t head_dim, const A* from, A* to) {
   });
 }
 
-/// Keys and values of a block as the products take them.
+/// Keys and values of a block in the layout of the products.
 template <std::floating_point A>
 struct KeyBlock {
   const A *k, *v;
   std::int64_t stride;
-  int keys, readable;             // as many rows may be read, those behind the keys hold anything
-  FetchAhead next_k{}, next_v{};  // of the block that is read after this one
+  int keys, readable;             // rows that may be read; those past `keys` are undefined
+  FetchAhead next_k{}, next_v{};  // of the next block
 };
 
 /// The keys of some segments, [G, P] a row, copied once for all the query blocks that read them.
@@ -181,8 +182,8 @@ class PackedKeys {
 
   explicit PackedKeys(const AttentionHeads& h) : h_(h), stride_(padded_row<A>(h.head_dim)) {}
 
-  /// `packs`: whether enough blocks will read them. Without, they are read as they lie, block by
-  /// block.
+  /// `packs`: enough blocks will read them to pay for packing. Otherwise each block reads them in
+  /// place.
   void add(const T* k, const T* v, std::int64_t rows, bool packs) {
     const std::int64_t padded = (rows + kRowsTogether - 1) / kRowsTogether * kRowsTogether;
     entries_.push_back({k, v, rows, padded, packs ? elements_ : -1});
@@ -201,11 +202,11 @@ class PackedKeys {
     });
   }
 
-  /// The keys from `key` on as they lie in memory.
+  /// The keys from `key` on, in place.
   const T* stored(std::size_t entry, std::int64_t kv_head, std::int64_t key) const {
     return entries_[entry].k + key * h_.kv_stride() + kv_head * h_.head_dim;
   }
-  /// Says in `now` that the block at `key` is read next; there may be none.
+  /// Sets in `now` that the block at `key`, if there is one, is prefetched.
   void announce(std::size_t entry, std::int64_t kv_head, std::int64_t key, KeyBlock<A>& now) const {
     const Entry& e = entries_[entry];
     if (e.at >= 0) {
@@ -217,9 +218,9 @@ class PackedKeys {
     }
   }
 
-  /// Elements that `block` needs to widen what was not packed.
+  /// Elements that `block` needs to widen keys and values that were not packed.
   std::int64_t scratch() const { return 2 * kKeys * stride_; }
-  /// Without `with_keys` its k is not for use.
+  /// Without `with_keys` its k is undefined.
   KeyBlock<A> block(std::size_t entry, std::int64_t kv_head, std::int64_t key, int keys, A* scratch,
                     bool with_keys = true) const {
     const Entry& e = entries_[entry];
@@ -242,7 +243,7 @@ class PackedKeys {
   struct Entry {
     const T *k, *v;
     std::int64_t rows, padded;
-    std::int64_t at;  // in memory_: [G] of keys and values [padded, stride] each; -1: not there
+    std::int64_t at;  // offset in memory_: [G] x keys, values [padded, stride]; -1: not packed
   };
 
   template <class M>
@@ -278,7 +279,7 @@ class PackedKeys {
 };
 
 /// Products of `rows` (keys or values of a block) with transposed queries: out [kKeys, kQueries].
-/// Where a query does not see a key, `out` may keep what it held.
+/// Elements of masked keys may be left unwritten.
 template <std::floating_point A>
 void multiply_visible(const KeyBlock<A>& block, const A* rows, const A* queries_t,
                       std::int64_t head_dim, int count, const VisibleKeys& seen, A* out) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scores of a few queries, as in decoding, where the products of attention_product.hpp would leave
-// most of a vector idle: here the keys lie side by side in a vector, transposed in registers as
-// they are read. Each score is the same chain over P in order, so it has the same bits.
+// most lanes idle: here lanes are keys, transposed in registers as they are read. The reduction
+// order over P is the same, so the bits are equal.
 #pragma once
 
 #include <espalier/ops/cpu/attention_blocks.hpp>
 
 namespace espalier::cpu::detail {
 
-inline constexpr int kFewQueries = 8;  // beyond, whole vectors of queries are as good
+inline constexpr int kFewQueries = 8;  // with more, vectors of queries are as fast
 
 /// out [keys, kQueries] of `queries` [count, P] and rows of k, read as they are stored; P is whole
 /// vectors of 64 bytes of A. Columns behind `count` keep what they held.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The softmax of attention, block of keys by block of keys: weights relative to the largest of the
-// block, their sums, and how the sums of later keys join those of earlier ones (Milakov and
-// Gimelshein 2018, arXiv:1805.02867). A block of which a query sees nothing leaves its sums as they
-// are, to the bit.
+// The online softmax of attention, one block of keys at a time (Milakov and Gimelshein 2018,
+// arXiv:1805.02867): weights relative to the block's maximum, their sums, and the merge with the
+// sums of earlier keys. A block that is masked for a query leaves that query's sums unchanged, to
+// the bit.
 #pragma once
 
 #include <limits>
@@ -12,7 +12,7 @@
 
 namespace espalier::cpu::detail {
 
-/// Sums over the keys seen so far, in units of 2^top: of the weights, and of values by weights.
+/// Running sums over the keys so far, scaled by 2^-top: of weights, and of weights times values.
 template <std::floating_point A>
 struct SoftmaxSums {
   A *top, *sum, *y;  // [lanes], [lanes], [count, stride]: `count` filled up to whole vectors
@@ -32,20 +32,20 @@ struct SoftmaxSums {
         count(queries),
         stride(row_stride) {}
   void clear() const {
-    // Below any score, yet finite: what minus this is 0 stays 0, not NaN.
+    // Below any score, yet finite: its difference to itself is 0, not NaN.
     std::fill_n(top, lanes(count), -std::numeric_limits<A>::max() / 4);
     std::fill_n(sum, lanes(count) + count * stride, A{0});
   }
 };
 
-/// How the sums of later keys join those of earlier ones: see PanelProduct.
+/// Merges the sums of later keys into those of earlier ones: see PanelProduct.
 template <std::floating_point A>
 struct Joining {
   alignas(64) A factor[kQueries];
   alignas(64) A grew[kQueries];
 };
 
-/// Joins maximum and sum of the vector of queries at `col`.
+/// Merges maximum and sum for the vector of queries at `col`.
 template <std::floating_point A, int L>
 ESP_SIMD_INLINE void join(const simd::Vec<A, L>& top, const simd::Vec<A, L>& sum, int col,
                           const SoftmaxSums<A>& to, Joining<A>& joining) {
@@ -59,8 +59,8 @@ ESP_SIMD_INLINE void join(const simd::Vec<A, L>& top, const simd::Vec<A, L>& sum
   select(grew, V(A{1}), V(A{0})).store(joining.grew + col);
 }
 
-/// Scores of a block to weights 2^(score * scale - top), whose largest is 1 for each query, and
-/// their sums to `to`. Weights of keys that a query does not see are not for use.
+/// Turns the scores of a block into weights 2^(score * scale - top), at most 1 for each query, and
+/// writes their sums to `to`. Weights of masked keys are undefined.
 template <std::floating_point A>
 __attribute__((noinline)) void softmax_block(A* scores, A scale, const VisibleKeys& seen,
                                              const SoftmaxSums<A>& to, Joining<A>& joining) {
@@ -112,7 +112,7 @@ __attribute__((noinline)) void softmax_block(A* scores, A scale, const VisibleKe
   });
 }
 
-/// Joins whole sums of later keys to those of earlier ones.
+/// Merges complete sums of later keys into those of earlier ones.
 template <std::floating_point A>
 void join_sums(const SoftmaxSums<A>& from, const SoftmaxSums<A>& to) {
   simd::dispatch([&]<int W>() {

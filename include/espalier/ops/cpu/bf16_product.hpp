@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of two bf16 matrices: which operand is left in the tile product and which is packed, how
-// the work is cut into tasks, and how sums become C. A choice changes speed and memory only.
+// Products of two bf16 matrices: assigns the operands to left and right of the tile product,
+// decides what is packed, cuts the work into tasks, and writes sums to C. Choices affect speed and
+// memory only, not the bits.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +15,19 @@ namespace espalier::cpu::detail {
 
 #if defined(__x86_64__)
 
-// Of the L2 cache: what the packed part of the right operand may take, and sums between blocks of
+// Parts of the L2 cache: for the packed part of the right operand, and for sums between blocks of
 // k.
 inline constexpr std::int64_t kRightBytes = std::int64_t{1} << 20;
 inline constexpr std::int64_t kSumBytes = std::int64_t{512} << 10;
-// A block of k is so deep that this many lines of the right operand fit, or all if there are fewer.
+// The depth of a block of k lets this many lines of the right operand fit, or all if fewer.
 inline constexpr std::int64_t kGroupLines = 256;
 inline constexpr std::int64_t kBlockSums = kBlockLines * kBlockLines;
-// Multiply-adds and packed values per cycle: estimates to share out work by.
+// Multiply-adds and packed values per cycle: estimates, to balance work.
 inline constexpr std::int64_t kMultiplyRate = 400;
 inline constexpr std::int64_t kPackRate = 8;
 inline constexpr std::int64_t kForkCycles = 20'000;
-// Bytes of left operands that are packed before the tasks begin; larger ones are packed by each
-// task again.
+// Left operands up to this many bytes are packed once, before the tasks; larger ones are packed
+// again by each task.
 inline constexpr std::int64_t kPackedLeftBytes = std::int64_t{64} << 20;
 
 /// A problem with its operands assigned: sums [lines of left, lines of right].
@@ -49,8 +50,9 @@ struct Bf16Product {
   }
 };
 
-/// Left is an operand that needs no packing; of two such, the one that leaves less to pack and to
-/// turn. vdpbf16ps needs 16 lines on the right to be busy, so there a few rows are never right.
+/// Left becomes an operand that needs no packing; if both qualify, the one that leaves less to pack
+/// and transpose. vdpbf16ps is full only with 16 lines on the right, so for it an operand of few
+/// rows always goes left.
 template <FloatElement T>
 Bf16Product assign(const GemmProblem<T>& p) {
   const Lines a{static_cast<const bf16*>(p.a.data), p.a.stride, p.a.transposed};
@@ -119,7 +121,7 @@ ESP_TARGET_AVX512 ESP_SIMD_INLINE void store_row(const float* sums, int n, T* c,
     high = V(alpha) * high;
   }
   if constexpr (std::same_as<T, bf16>) {
-    V both;  // rounds to nearest even as bf16(float) does, but takes subnormal numbers for 0
+    V both;  // rounds to nearest even as bf16(float), but flushes subnormal numbers to 0
     asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both.v) : "v"(low.v), "v"(high.v));
     __builtin_memcpy(to, &both.v, sizeof both.v);
   } else {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One thread's part of the products of bf16 matrices. For each block of k it packs the right
-// operand's columns of a task, so that they stay in its L2 cache, and passes 32 rows after the
-// other by them; a left operand whose lines lie together in memory is read where it is.
+// One thread's part of the products of bf16 matrices. For each block of k it packs a task's columns
+// of the right operand, which stay in its L2 cache, and streams blocks of 32 rows of the left one.
+// A left operand that is stored by lines is read in place.
 #pragma once
 
 #include <cstdint>
@@ -65,7 +65,7 @@ class Bf16Worker {
     if (amx_) shapes_.use(rows);
     const std::int64_t panels = ceil_div(task.cols, kBlockLines);
     float* const sums = sums_ + (p.in_one_block() ? 0 : row / kBlockLines * panels * kBlockSums);
-    // f32 sums that need no more arithmetic are summed where they belong.
+    // f32 sums without a further scale are accumulated in C itself.
     const bool in_place = std::same_as<T, float> && !p.turned && problem.alpha == 1 &&
                           problem.beta == 0 && task.cols % kTileLines == 0;
     const auto c_of = [&](std::int64_t panel) {
@@ -93,14 +93,14 @@ class Bf16Worker {
           if (in_place) block.sums = c_of(panel), block.sums_stride = problem.stride_c;
         }
         (amx_ ? multiply_amx : multiply_avx512_bf16)(block);
-        // One block late: sums that were just stored by tiles are slow to read.
+        // Delayed by one block: reading sums right after tile stores is slow.
         if (stores && panel > 0) store(panel - 1);
       }
       if (stores) store(panels - 1);
     }
   }
 
-  /// A left block so deep stays in the L1 cache while the right ones pass by.
+  /// A left block of this depth stays in the L1 cache while right ones are streamed.
   static std::int64_t part_of(std::int64_t depth) {
     constexpr std::int64_t kDeepest = 640;
     const std::int64_t steps = ceil_div(depth, kStepDepth);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this machine can do at best, measured on demand with the current number of threads in about
-// 0.2 s: the rate of a large matrix product, and of a copy between arrays that few caches hold.
+// The peak rates of this machine, measured on demand with the current number of threads in about
+// 0.2 s: of a large matrix product, and of a copy between arrays larger than most caches.
 #pragma once
 
 #include <concepts>
@@ -55,7 +55,7 @@ inline double copied_bytes() {
 }
 }  // namespace detail
 
-/// Of products in T and in bf16. A template, so that who does not call it does not compile them.
+/// Peak rates of products in T and in bf16. A template, so that only callers compile it.
 template <FloatElement T = float>
 [[nodiscard]] trace::Ceilings measure_ceilings() {
   return {detail::gemm_flops<T>(), detail::gemm_flops<bf16>(), detail::copied_bytes()};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors held between two bounds, and where they lie between them.
+// Vectors clamped to two bounds, and the mask of the lanes within them.
 #pragma once
 
 #include <espalier/ops/cpu/simd.hpp>

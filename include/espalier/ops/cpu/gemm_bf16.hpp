@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of two bf16 matrices into C of f32 or bf16, with all sums in f32: C is rounded once. Who
-// computes what, in one parallel region for a whole batch. The bits depend on nothing but the row,
-// the column and the instruction set: see tile_product.hpp for the order of summation.
+// Products of two bf16 matrices into C of f32 or bf16, with all sums in f32; C is rounded once. One
+// parallel region computes a whole batch. An element's bits depend on its row of A, its column of B
+// and the instruction set only: see tile_product.hpp for the reduction order.
 #pragma once
 
 #include <array>
@@ -16,8 +16,8 @@ namespace espalier::cpu::detail {
 
 #if defined(__x86_64__)
 
-/// Indices [0, count), each handed out once: to a thread those of its own share first, in order,
-/// then what others have left. The same call again gives a thread the same memory to work on.
+/// A work queue over [0, count): a thread takes its own share in order, then steals from others.
+/// The next call gives a thread the same share, whose operands its caches hold.
 class TaskShares {
  public:
   TaskShares(std::size_t count, int threads)

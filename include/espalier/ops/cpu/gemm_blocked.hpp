@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix products in f32 and double, blocked for the caches much as in Goto and van de Geijn 2008
 // ("Anatomy of high-performance matrix multiplication"): each task packs its part of B, one block
-// of k at a time, into its L2 cache. A is read where it lies; one that is turned or of another type
-// is packed first, as panels. f32, bf16 and f16 operands are widened while they are packed.
+// of k at a time, into its L2 cache. A is read in place; a transposed A, or one of another type, is
+// packed first, as panels. f32, bf16 and f16 operands are widened while they are packed.
 // Numerics: see microkernel.hpp; a row of C has the same bits for any number of threads and any m,
 // on one instruction set.
 #pragma once
@@ -46,8 +46,8 @@ Ahead source_of(const GemmProblem<T>& p, std::int64_t k, std::int64_t depth, std
   return {data + (k * p.b.stride + col) * size, depth, cols * size, p.b.stride * size};
 }
 
-/// One block of k of one task. `scratch` holds the part of B that meets it, or one sliver of that
-/// where every row meets it at once.
+/// One block of k of one task. `scratch` holds its part of B, or a single sliver where all rows
+/// use each sliver right after it is packed.
 template <std::floating_point T>
 class BlockProduct {
  public:
@@ -62,8 +62,8 @@ class BlockProduct {
         packed_(packed),
         scratch_(scratch) {}
 
-  /// B is packed sliver by sliver; the first rows meet each at once, and the memory of the next one
-  /// is on its way meanwhile.
+  /// Packs B sliver by sliver. The first rows use each sliver at once, while the source of the next
+  /// one is prefetched.
   void multiply() {
     const BlockSizes& sizes = plan_.sizes;
     const bool few = has_few_rows(plan_, chunk_, task_);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who computes what of a batch of matrix products in f32 or double: blocks of k, the memory of
-// packed panels, rectangles of C cut to fit the caches and shared out evenly over the threads.
-// Nothing here changes a bit of a result but the depth of a block, which depends on k alone.
+// Schedules a batch of matrix products in f32 or double: blocks of k, memory of packed panels, and
+// tasks, which are rectangles of C that fit the caches, distributed evenly over the threads. Only
+// the depth of a block affects the bits of a result, and it depends on k alone.
 #pragma once
 
 #include <atomic>
@@ -14,12 +14,12 @@
 namespace espalier::cpu::detail {
 
 inline constexpr std::int64_t kPackedLimit = std::int64_t{48} << 20;  // bytes of A at a time
-// Of the L2 cache: what the part of B that a task packs may take.
+// Part of the L2 cache for the part of B that a task packs.
 inline constexpr std::int64_t kBlockBytes = std::int64_t{768} << 10;
-// And what the panels may take that pass by, where a sliver of B stays in the L1 cache.
+// Part of the L2 cache for panels of A that are streamed while a sliver of B stays in the L1 cache.
 inline constexpr std::int64_t kSweepBytes = std::int64_t{512} << 10;
-// Rows of a task where the columns leave a choice: B is packed again for every so many, and A is
-// read again for every task.
+// Rows per task where the columns leave a choice. Fewer rows pack B more often; fewer columns read
+// A more often.
 inline constexpr std::int64_t kRowsPerTask = 768;
 inline constexpr std::int64_t kFewestRows = 64;
 inline constexpr std::int64_t kFewRowsDepth = 128;
@@ -32,8 +32,8 @@ inline constexpr std::int64_t kTasksPerThread = 4;
 struct BlockSizes {
   std::int64_t panel, stride;  // of a panel
   std::int64_t cols, depth;
-  std::int64_t rows;        // whole panels that are swept at a time
-  std::int64_t first_rows;  // and that meet a sliver of B as soon as it is packed
+  std::int64_t rows;        // whole panels per pass over a sliver of B
+  std::int64_t first_rows;  // multiplied by a sliver of B right after it is packed
 };
 template <std::floating_point T>
 BlockSizes block_sizes() {
@@ -54,7 +54,7 @@ struct Chunk {
   const GemmProblem<T>* problem;
   std::int64_t row, rows;
   std::int64_t depth, blocks;  // k = `blocks` blocks of `depth`, the last one shorter
-  std::int64_t packed;         // where its A begins: [blocks][panels][depth][kPanel]; direct: -1
+  std::int64_t packed;         // offset of packed A, [blocks][panels][depth][kPanel]; direct: -1
 
   bool direct() const { return packed < 0; }
   std::int64_t depth_of(std::int64_t block) const {
@@ -67,14 +67,14 @@ struct Task {
   std::int64_t row, rows;  // within the chunk; `row` begins a panel
   std::int64_t col, cols;
   std::int64_t cost;
-  int thread = 0;  // whose it is, unless another has nothing left to do
+  int thread = 0;  // the owner; an idle thread may take it
 };
 struct PackTask {
   std::size_t chunk;
   std::int64_t block, row;  // of one panel
 };
 
-/// Hands out items, of which each thread owns some: its own in order, then those of others.
+/// A work queue: each thread takes its own items in order, then steals those of others.
 class Queues {
  public:
   /// The items of thread t are [begin of t, begin of t + 1).
@@ -130,8 +130,8 @@ struct Plan {
   }
 };
 
-/// A task whose rows of A stay in the L2 cache while one sliver of B after the other passes by. A
-/// shallow product is bounded by C instead, which is better written row by row.
+/// A task whose rows of A stay in the L2 cache while slivers of B are streamed. A product of small
+/// k is bounded by C instead, which is better written row by row.
 template <std::floating_point T>
 bool has_few_rows(const Plan<T>& plan, const Chunk<T>& c, const Task& t) {
   const std::int64_t bytes = t.rows * c.depth * std::int64_t{sizeof(T)};
@@ -150,7 +150,7 @@ std::int64_t add_chunk(Plan<T>& plan, const GemmProblem<T>& p, std::int64_t row)
   }
   const std::int64_t per_panel = blocks * depth * plan.sizes.stride;
   const std::int64_t limit = kPackedLimit / static_cast<std::int64_t>(sizeof(T));
-  // At least some rows, however long they are.
+  // An empty plan takes at least 8 panels, even above the limit.
   const std::int64_t room = std::max<std::int64_t>((limit - plan.packed) / per_panel, 0);
   std::int64_t panels = ceil_div(p.m - row, plan.sizes.panel);
   if (panels > room) panels = plan.packed > 0 ? 0 : std::max<std::int64_t>(room, 8);
@@ -174,8 +174,8 @@ void add_task(Plan<T>& plan, std::size_t chunk, std::int64_t row, std::int64_t r
   plan.tasks.push_back({chunk, row, rows, col, cols, cost});
 }
 
-/// Cuts the chunks into tasks: by columns first, since each task packs its own part of B. Nothing
-/// here changes a bit of the result.
+/// Cuts the chunks into tasks: by columns first, since each task packs its own part of B. Does not
+/// affect the bits of the result.
 template <std::floating_point T>
 void cut(Plan<T>& plan, int threads) {
   std::int64_t total = 0;
@@ -209,9 +209,9 @@ void cut(Plan<T>& plan, int threads) {
   }
 }
 
-/// Gives every task to a thread: the same one in the next call, whose caches hold what it needs.
-/// The largest go first, each to the thread with the least; in the end the largest surplus is cut
-/// off by rows.
+/// Assigns tasks to threads, to the same ones in the next call, whose caches still hold the
+/// operands. The largest task goes first, each to the thread with the least work; the largest
+/// surplus is then split off by rows.
 template <std::floating_point T>
 void assign(Plan<T>& plan, int threads) {
   auto& tasks = plan.tasks;
@@ -238,7 +238,7 @@ void assign(Plan<T>& plan, int threads) {
     }
     if (chosen == tasks.size()) return;
     const Task task = tasks[chosen];
-    // A part begins with a panel.
+    // Tasks begin at a panel.
     const std::int64_t kept = plan.whole_panels(task.rows - surplus * task.rows / task.cost);
     if (kept >= task.rows) return;
     tasks[chosen].rows = kept;

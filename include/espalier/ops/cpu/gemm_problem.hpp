@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a matrix product is asked to do, C[m, n] = alpha * A[m, k] B[k, n] + beta * C, and which
-// requests are refused. C of bf16 is computed in f32 and rounded once.
+// The description of a matrix product, C[m, n] = alpha * A[m, k] B[k, n] + beta * C, and its
+// checks. A bf16 C is computed in f32 and rounded once.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct GemmProblem {
   T* c;
   std::int64_t stride_c;
   acc_t<T> alpha = 1;
-  acc_t<T> beta = 0;  // 0: C is not read, whatever it holds
+  acc_t<T> beta = 0;  // 0: C is not read
 };
 
 namespace detail {
@@ -58,7 +58,7 @@ void check(const GemmProblem<T>& p) {
               ", expected at least its row length ", p.n);
 }
 
-/// Tells a trace what the products read, write and multiply, each operand once.
+/// Records bytes and flops of the products in the trace, each operand counted once.
 template <FloatElement T>
 void count(std::span<const GemmProblem<T>> problems) {
   if (!trace::enabled()) return;
@@ -73,7 +73,7 @@ void count(std::span<const GemmProblem<T>> problems) {
   }
 }
 
-/// k = 0: what is left of the formula.
+/// k = 0: C = beta * C.
 template <FloatElement T>
 void scale_c(const GemmProblem<T>& p) {
   for (std::int64_t i = 0; i < p.m; ++i) {
@@ -84,7 +84,7 @@ void scale_c(const GemmProblem<T>& p) {
   }
 }
 
-/// Rows [row, row + rows) of C between its own type and a contiguous f32 copy.
+/// Copies rows [row, row + rows) of C to or from a contiguous f32 buffer.
 template <bool Load>
 void copy_c(const GemmProblem<bf16>& p, std::int64_t row, std::int64_t rows, float* copy) {
   parallel_for(rows, ceil_div(1 << 15, p.n), [&](std::int64_t begin, std::int64_t end) {

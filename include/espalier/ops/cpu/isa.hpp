@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The instruction set that vector code runs with: the fastest that the processor has, unless the
 // environment variable ESPALIER_ISA=amx|avx512_bf16|avx512|avx2|plain or an IsaOverride asks for
-// another. Each level has all instructions of the ones before it. Results are the same bits on
-// every run with one instruction set, and may differ between two.
+// another. Each level has all instructions of the lower ones. Results are bitwise reproducible on
+// one instruction set and may differ between two.
 #pragma once
 
 #include <array>

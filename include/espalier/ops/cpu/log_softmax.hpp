@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of a softmax: the exponential for arguments of at most 0, the largest element, and the log
-// of the sum. What is below 2^-100 of the largest (in f32) becomes 0: it changes no sum, but
-// products with it would be subnormal numbers, which slow a matrix product down a hundredfold.
+// Rows of a softmax: the exponential for arguments of at most 0, the largest element, and the
+// log-sum-exp. Weights below 2^-100 of the largest (in f32) become 0: they change no sum, but
+// products with them would be subnormal numbers, which are a hundred times slower.
 #pragma once
 
 #include <cstdint>

@@ -17,7 +17,7 @@ template <class... Ts>
 inline constexpr bool in_double = (std::same_as<acc_t<Ts>, double> || ...);
 template <class... Ts>
 using widest_acc_t = std::conditional_t<in_double<Ts...>, double, float>;
-/// Worth widening two vectors at a time: see simd::Pair.
+/// True where widening two vectors at a time pays: see simd::Pair.
 template <class Y, class... X>
 inline constexpr bool in_pairs = std::same_as<Y, bf16> &&
                                  ((std::same_as<X, bf16> || std::same_as<X, float>)&&...);

@@ -2,7 +2,7 @@
 // Operands of a matrix product, copied into the order in which the microkernel reads them, and
 // widened on the way. Per block of at most kDepth values of k:
 //   A: panels of kPanel rows, [k][kPanelStride]     B: slivers of kCols columns, [k][kCols]
-// A matrix whose memory runs the other way is transposed in registers.
+// A matrix stored in the other order is transposed in registers.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,8 @@ struct MatrixView {
 
 namespace detail {
 
-/// Sizes of the blocks for W floats per vector. The order of summation, and so every bit of the
-/// result, depends on kDepth alone: neither the number of rows nor of threads has a say.
+/// Block sizes for W floats per vector. The reduction order, and so every bit of the result,
+/// depends on kDepth alone, not on the number of rows or threads.
 template <std::floating_point T, int W>
 struct Blocking {
   static constexpr int kLanes = simd::Native<T, W>::kLanes;
@@ -44,8 +44,8 @@ struct Blocking {
   // Rows of A that are packed side by side, [k][kPanelStride], whole tiles of them.
   static constexpr int kPanel = kLanes > kRows ? kLanes / kRows* kRows : kRows;
   static constexpr int kPanelStride = (kPanel + kLanes - 1) / kLanes * kLanes;
-  // With wide vectors a panel stays in the L1 cache (of 48 KiB) while B passes by from the L2
-  // cache; that takes more registers than avx2 has, where a sliver of B stays (in 32 KiB) instead.
+  // With wide vectors a panel of A stays in the L1 cache (of 48 KiB) while B is streamed from the
+  // L2 cache. That takes more registers than avx2 has; there a sliver of B stays (in 32 KiB).
   static constexpr bool kPanelStays = W != 8;
   static constexpr int kDepth = (W == 8 ? 1024 : 2048) / static_cast<int>(sizeof(T));
 };
@@ -166,7 +166,7 @@ template <std::floating_point T>
 void pack(const MatrixView& view, std::int64_t row, std::int64_t rows, std::int64_t col,
           std::int64_t cols, T* to, std::int64_t to_stride) {
   const auto copy = [&]<class M>() {
-    // Rows and columns as they lie in memory.
+    // Rows and columns in memory order.
     const std::int64_t offset = view.transposed ? col * view.stride + row : row * view.stride + col;
     const M* from = static_cast<const M*>(view.data) + offset;
     const std::int64_t height = view.transposed ? cols : rows;

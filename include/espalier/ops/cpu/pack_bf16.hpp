@@ -2,8 +2,8 @@
 // Operands of bf16 products in the order in which the instructions read them. Both see k in steps
 // of 32, as 16 pairs of neighbours; a line is a row of the left operand or a column of the right:
 //   left tile [16 lines][16 pairs]      right tile [16 pairs][16 lines]
-// of 1 KiB each, with zeros beyond the matrix. A left operand whose lines lie in memory as they are
-// is not packed at all. Needs AVX-512.
+// of 1 KiB each, padded with zeros. A left operand that is stored by lines is not packed. Needs
+// AVX-512.
 #pragma once
 
 #include <cstdint>
@@ -29,9 +29,9 @@ struct Lines {
 
 #if defined(__x86_64__)
 
-// Vectors of pairs pass for vectors of floats: they are only moved. A function with vectors in
-// inline assembly has the target itself, though it is inlined: clang asks for it, and with OpenMP
-// leaves the instruction out without a word.
+// Vectors of pairs are typed as vectors of floats: they are only moved. A function with vectors in
+// inline assembly needs the target attribute itself, although it is inlined: clang requires it, and
+// with OpenMP drops the instruction silently.
 using Pairs = simd::Vec<float, 16>;
 
 /// Lane i of `first` and of `second` side by side.

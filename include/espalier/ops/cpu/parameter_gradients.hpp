@@ -49,7 +49,7 @@ class ParameterGradients {
     AnyTensor* grad;
     DType dtype;
   };
-  std::vector<Other> others_;  // of neither type: f16, f32 beside double
+  std::vector<Other> others_;  // of other types: f16, f32 beside double
 };
 
 }  // namespace espalier::cpu

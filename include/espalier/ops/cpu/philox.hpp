@@ -12,7 +12,7 @@ namespace espalier::cpu {
 
 namespace detail {
 
-inline constexpr int kPhiloxChains = 4;  // a round waits for its products: others go on meanwhile
+inline constexpr int kPhiloxChains = 4;  // independent chains hide the latency of the products
 
 /// Blocks [first, first + kPhiloxChains * W / 2) to `words`, four words a block.
 template <int W>

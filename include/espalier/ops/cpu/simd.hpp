@@ -88,8 +88,8 @@ struct Vec {
 #ifdef __clang__
     v = scalar - Raw{};  // x - 0 keeps -0 and NaN
 #else
-    // Not the same expression: GCC 12 takes that apart into lanes while it still compiles for the
-    // base target, and does not put it together again; the loop becomes one broadcast.
+    // GCC 12 splits the expression above into lanes while it still compiles for the base target,
+    // and does not merge them again; this loop becomes one broadcast.
     for (int i = 0; i < W; ++i) v[i] = scalar;
 #endif
   }
@@ -119,8 +119,8 @@ struct Vec {
   static ESP_SIMD_INLINE Vec load(const M* p, FirstLanes lanes) {
     return load_partial(p, lanes.n);
   }
-  /// The load of a loop's first pass over memory: asks for what it reads 2 KB later, which the
-  /// processor itself does too late where several streams come from memory (a fifth, measured).
+  /// The load of a loop's first pass over memory: prefetches 2 KB ahead, because the hardware
+  /// prefetcher is late when several streams come from memory (a fifth of the time, measured).
   template <Memory<T> M, class Lanes>
   static ESP_SIMD_INLINE Vec load_ahead(const M* p, Lanes lanes) {
     __builtin_prefetch(reinterpret_cast<const char*>(p) + 2048);
@@ -264,8 +264,8 @@ ESP_SIMD_INLINE Vec<T, L> shuffle(const Vec<T, L>& a, const Vec<T, L>& b) {
   return shuffle<Index>(a, b, std::make_integer_sequence<int, L>{});
 }
 
-/// 2W neighbours in memory as two vectors, of those at even and those at odd places: of bf16 that
-/// takes half the instructions of two vectors in order.
+/// Deinterleaves 2W neighbours into two vectors, even and odd elements: for bf16 that takes half
+/// the instructions of two vectors in order.
 template <int W>
 struct Pair {
   using V = Vec<float, W>;
@@ -382,8 +382,8 @@ ESP_SIMD_INLINE T max(const Vec<T, W>& a) {
 }
 
 /// The sum over [0, n) of what `add(i, lanes, sum)` adds to a vector: `sum` with the terms of the
-/// next vector, 0 in lanes that are not asked for. Four vectors take turns, for an addition takes
-/// as long as four loads.
+/// next vector, 0 in masked lanes. Four accumulators alternate, because the latency of an addition
+/// is that of four loads.
 template <class V, class Add>
 ESP_SIMD_INLINE auto sum_over(std::int64_t n, const Add& add) {
   V s0, s1, s2, s3;
@@ -457,8 +457,8 @@ ESP_SIMD_INLINE Vec<float, W> exp(const Vec<float, W>& x) {
   const V scale_2(reinterpret_cast<typename V::Raw>((whole - half + 127) << 23));
   return parts.mantissa * scale_1 * scale_2;
 }
-/// exp where neither x nor the result is extreme, -87 <= x <= 88, for two thirds of the price; NaN
-/// stays NaN.
+/// exp for -87 <= x <= 88, where neither x nor the result is extreme, in two thirds of the time.
+/// NaN stays NaN.
 template <int W>
 ESP_SIMD_INLINE Vec<float, W> exp_normal(const Vec<float, W>& x) {
   using V = Vec<float, W>;
@@ -484,14 +484,14 @@ ESP_SIMD_INLINE Vec<T, W> sqrt(const Vec<T, W>& x) {
   return y;
 }
 /// exp(x) for x <= 0, and 0 for x < least, which is at least the log of the smallest normal number:
-/// subnormal numbers would slow what computes them, and more what multiplies them.
+/// subnormal numbers are slow to compute and slower to multiply.
 template <std::floating_point T, int W>
 ESP_SIMD_INLINE Vec<T, W> exp_or_zero(const Vec<T, W>& x, T least) {
   using V = Vec<T, W>;
   return select(x < V(least), V(T(0)), exp_normal(max(V(least), x)));
 }
-/// 1 / d for 1 <= d <= 2, within 1 ulp where fma rounds once: a fifth of the price of a division on
-/// avx512.
+/// 1 / d for 1 <= d <= 2, within 1 ulp where fma rounds once, in a fifth of the time of a division
+/// on avx512.
 template <int W>
 ESP_SIMD_INLINE Vec<float, W> reciprocal_near_1(const Vec<float, W>& d) {
   using V = Vec<float, W>;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The softmax of one row of any float type, p_c = exp(z_c - largest) / sum, and products with it.
+// The softmax of one row of any float type, p_c = exp(z_c - max) / sum, and products with it.
 // Computed in acc_t, summed in blocks and then in double. A NaN, a plus infinity or a row of minus
-// infinities make all of p NaN; single minus infinities, and what is below 2^-100 of the largest
-// (see log_softmax.hpp), get 0.
+// infinities make all of p NaN. Single minus infinities, and elements below 2^-100 of the largest
+// (see log_softmax.hpp), give 0.
 #pragma once
 
 #include <espalier/core/math.hpp>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The innermost part of a product of bf16 matrices: 32 x 32 sums in f32, by AMX tiles or by
 // vdpbf16ps. Both work on pairs of neighbours in k, in order, each product exact and each addition
-// rounded once; both take subnormal operands for 0 and flush subnormal sums to 0.
+// rounded once; both read subnormal operands as 0 and flush subnormal sums to 0.
 //   vdpbf16ps: c = (c + a1 b1) + a0 b0 for each pair
 //   tdpbf16ps: over 16 pairs, even = sum of a0 b0 and odd = sum of a1 b1, then c += even + odd
-// Which operand is left and which right changes nothing. (Intel 64 and IA-32 Architectures Software
+// Swapping left and right does not affect the bits. (Intel 64 and IA-32 Architectures Software
 // Developer's Manual, volume 2.)
 #pragma once
 
@@ -40,11 +40,11 @@ class TileShapes {
   TileShapes() = default;
   TileShapes(const TileShapes&) = delete;
   TileShapes& operator=(const TileShapes&) = delete;
-  /// Gives the registers back, so that a switch of threads need not save them.
+  /// Releases the tile registers, so that a context switch need not save them.
   ~TileShapes() {
     if (rows_ != 0) asm volatile("tilerelease" ::: "memory");
   }
-  /// For products of `rows` lines on the left. Clears the registers if that is a change.
+  /// Configures the tiles for `rows` lines on the left; a new configuration clears the registers.
   void use(int rows) {
     if (rows == rows_) return;
     rows_ = rows;
@@ -166,7 +166,7 @@ ESP_TARGET_AVX512 ESP_SIMD_INLINE void multiply_pairs(const TileProduct& p, int 
       }
       ESP_UNROLL
       for (int i = 0; i < Rows; ++i) {
-        // One broadcast for all columns: as an operand in memory it is fetched for each again.
+        // One broadcast for all columns: a memory operand would be loaded again for each.
         std::uint32_t pair_of_row;
         __builtin_memcpy(&pair_of_row, left + i * stride + pair * 4, sizeof pair_of_row);
         const RawPairs both = pair_of_row - RawPairs{};
