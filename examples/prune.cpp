@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include <espalier/hub/adapter.hpp>
+#include <espalier/hub/fingerprint.hpp>
 #include <espalier/prune/adapter.hpp>
 #include <espalier/prune/export.hpp>
 
@@ -79,13 +80,23 @@ std::pair<prune::Plan, std::string> make_plan(const Options& o, const hub::Mixtu
 }
 
 /// Scores and plans say of which model they are; expert numbers of another one mean nothing here.
-void warn_of_another_model(const io::Json& provenance, const char* key, const hub::Checkpoint& base,
-                           const std::string& source) {
-  const io::Json* known = provenance.is_object() ? provenance.find_value(key) : nullptr;
-  if (known == nullptr || !known->is_string()) return;
-  if (known->as_string() == io::sha256(io::read_text(base.folder() / "config.json"))) return;
-  fmt::print(stderr, "prune: warning: {} was made for a model with another config.json than {}\n",
-             source, base.folder().string());
+/// `who` the provenance says it was made for: "model" or "base".
+void warn_of_another_model(const io::Json& provenance, const std::string& who,
+                           const hub::Checkpoint& base, const std::string& source) {
+  const auto differs = [&](const std::string& key, const auto& current) {
+    const io::Json* known = provenance.is_object() ? provenance.find_value(who + key) : nullptr;
+    return known != nullptr && known->is_string() && known->as_string() != current();
+  };
+  const char* what = nullptr;
+  if (differs("_config_sha256",
+              [&] { return io::sha256(io::read_text(base.folder() / "config.json")); })) {
+    what = "with another config.json";
+  } else if (differs("_fingerprint", [&] { return hub::fingerprint_of_weights(base); })) {
+    what = "with other weights";
+  }
+  if (what == nullptr) return;
+  fmt::print(stderr, "prune: warning: {} was made for a model {} than {}\n", source, what,
+             base.folder().string());
 }
 
 std::int64_t parameters(const std::vector<io::ShardPlan>& shards) {
@@ -179,9 +190,9 @@ void run(const Options& o, const CommonOptions& common) {
   for (const std::string& w : base.warnings()) fmt::print(stderr, "prune: warning: {}\n", w);
   const auto [plan, source] = make_plan(o, base.mixture());
   if (o.plan.empty()) {
-    warn_of_another_model(plan.provenance.at("scores"), "model_config_sha256", base, o.scores);
+    warn_of_another_model(plan.provenance.at("scores"), "model", base, o.scores);
   } else {
-    warn_of_another_model(plan.provenance, "base_config_sha256", base, o.plan);
+    warn_of_another_model(plan.provenance, "base", base, o.plan);
   }
   const auto layout =
       o.layout == "standard" ? prune::ShardLayout::standard : prune::ShardLayout::consolidated;

@@ -102,6 +102,7 @@ class Analysis {
 #ifdef ESP_BODIES
 #include <algorithm>
 
+#include <espalier/hub/fingerprint.hpp>
 #include <espalier/io/sha256.hpp>
 
 namespace espalier::prune {
@@ -247,6 +248,7 @@ ESP_INLINE Scores Analysis::run() {
   Scores scores;
   scores.provenance["model_config_sha256"] =
       io::sha256(io::read_text(base_.folder() / "config.json"));
+  scores.provenance["model_fingerprint"] = hub::fingerprint_of_weights(base_);
   if (tuned_) scores.provenance["tuned"] = config_.tuned;
   if (adapter_) scores.provenance["adapter"] = config_.adapter;
   scores.provenance["seed"] = config_.seed;

@@ -13,6 +13,7 @@
 
 #include <functional>
 
+#include <espalier/hub/fingerprint.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/io/sha256.hpp>
 #include <espalier/prune/config_edit.hpp>
@@ -99,11 +100,13 @@ inline std::vector<io::ShardPlan> consolidated_shards(
   return out;
 }
 
-/// The plan with sha256 of the base's config.json and index in its provenance.
+/// The plan with the base in its provenance: the fingerprint of its weights (hub/fingerprint.hpp),
+/// the sha256 of its config.json and index.
 [[nodiscard]] inline Plan with_base_provenance(Plan plan, const hub::Checkpoint& base) {
   const std::filesystem::path index = base.folder() / io::kIndexFile;
   if (!plan.provenance.is_object()) plan.provenance = io::Json::object();
   plan.provenance["base_config_sha256"] = io::sha256(io::read_text(base.folder() / "config.json"));
+  plan.provenance["base_fingerprint"] = hub::fingerprint_of_weights(base);
   if (base.sharded()) plan.provenance["base_index_sha256"] = io::sha256(io::read_text(index));
   return plan;
 }
