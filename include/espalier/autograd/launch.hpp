@@ -63,7 +63,8 @@ void require_launch() {
   if constexpr (!requires { Op::kAnyDevice; }) {
     static_assert(Launched<Op, T, D, Gradients, X...>,
                   "no Launch<Op, T, D> with a forward and a backward of these types "
-                  "(autograd/launch.hpp): include the op's header of espalier/cuda/");
+                  "(autograd/launch.hpp): include the op's header of espalier/cuda/, which is for "
+                  "float and bf16");
   }
 }
 

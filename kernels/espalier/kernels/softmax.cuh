@@ -3,15 +3,14 @@
 // The row is read from memory once: its further readings hit the caches.
 #pragma once
 
+#include <espalier/kernels/rms_norm.cuh>
 #include <espalier/kernels/row_softmax.cuh>
 #include <espalier/kernels/softmax.hpp>
 
 namespace espalier::kernels {
 
-inline constexpr int kSoftmaxThreads = 256;
-
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kSoftmaxThreads)
+__global__ void __launch_bounds__(kNormThreads)
     softmax_forward_kernel(T* y, const T* x, std::int64_t h) {
   const std::int64_t row = blockIdx.x;
   x += row * h;
@@ -26,7 +25,7 @@ __global__ void __launch_bounds__(kSoftmaxThreads)
 }
 
 template <class T, int kWidth>
-__global__ void __launch_bounds__(kSoftmaxThreads)
+__global__ void __launch_bounds__(kNormThreads)
     softmax_backward_kernel(T* dx, const T* dy, const T* x, std::int64_t h) {
   using V = Vector<T, kWidth>;
   const std::int64_t row = blockIdx.x;
@@ -51,22 +50,16 @@ __global__ void __launch_bounds__(kSoftmaxThreads)
   for_vectors_of_row<BlockRow, kWidth>(h, write, x, dy);
 }
 
-/// Threads of a block for rows of `vectors` vectors: whole warps, no more than there is work for.
-inline int softmax_threads(std::int64_t vectors) {
-  const std::int64_t warps = ceil_div<std::int64_t>(vectors, kWarp);
-  return static_cast<int>(warps * kWarp < kSoftmaxThreads ? warps * kWarp : kSoftmaxThreads);
-}
-
 template <class T>
 cudaError_t softmax_forward(T* y, const T* x, std::int64_t n, std::int64_t h, cudaStream_t stream) {
   if (n == 0 || h == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>(n);
   if (rows_are_aligned<T>(h, y, x)) {
     constexpr int kWidth = kPerVector<T>;
-    return ESP_LAUNCH((softmax_forward_kernel<T, kWidth>), blocks, softmax_threads(h / kWidth), 0,
+    return ESP_LAUNCH((softmax_forward_kernel<T, kWidth>), blocks, norm_threads(h / kWidth), 0,
                       stream, y, x, h);
   }
-  return ESP_LAUNCH((softmax_forward_kernel<T, 1>), blocks, softmax_threads(h), 0, stream, y, x, h);
+  return ESP_LAUNCH((softmax_forward_kernel<T, 1>), blocks, norm_threads(h), 0, stream, y, x, h);
 }
 
 template <class T>
@@ -76,11 +69,11 @@ cudaError_t softmax_backward(T* dx, const T* dy, const T* x, std::int64_t n, std
   const auto blocks = static_cast<unsigned>(n);
   if (rows_are_aligned<T>(h, dx, dy, x)) {
     constexpr int kWidth = kPerVector<T>;
-    return ESP_LAUNCH((softmax_backward_kernel<T, kWidth>), blocks, softmax_threads(h / kWidth), 0,
+    return ESP_LAUNCH((softmax_backward_kernel<T, kWidth>), blocks, norm_threads(h / kWidth), 0,
                       stream, dx, dy, x, h);
   }
-  return ESP_LAUNCH((softmax_backward_kernel<T, 1>), blocks, softmax_threads(h), 0, stream, dx, dy,
-                    x, h);
+  return ESP_LAUNCH((softmax_backward_kernel<T, 1>), blocks, norm_threads(h), 0, stream, dx, dy, x,
+                    h);
 }
 
 }  // namespace espalier::kernels
