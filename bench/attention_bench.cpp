@@ -21,7 +21,6 @@ namespace {
 using namespace espalier;
 
 using Options = bench::SizedOptions;
-};
 
 struct Heads {
   std::int64_t heads, kv_heads, head_dim;

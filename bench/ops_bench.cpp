@@ -29,7 +29,6 @@ using namespace espalier;
 using Numbers = std::vector<double>;
 
 using Options = bench::SizedOptions;
-};
 
 struct Sizes {
   std::string name;

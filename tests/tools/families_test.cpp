@@ -181,7 +181,7 @@ TEST_CASE("programs: dense models and mixtures of any family are trained and con
     const auto log = io::read_jsonl(w / (run + "/train_log.jsonl"));
     CHECK(log.back().at("loss").as_double() < log.front().at("loss").as_double());
     const io::Json state = io::read_json(w / (run + "/trainer_state.json"));
-    CHECK(io::dump(state).find("\"--target\":[\"all\"]") != std::string::npos);
+    CHECK(io::dump(state).find("\"target\":[\"all\"]") != std::string::npos);
     code = w.run("generate --model " + family + " --adapter " + run +
                  " --prompt tree --max-new-tokens 3");
     INFO(w.said);
