@@ -71,10 +71,9 @@ function(top_umbrella_text out)
          "// Beside it: io.hpp, text.hpp and plot.hpp for files, text and plots; hub.hpp, data.hpp and\n"
          "// infer.hpp for checkpoints, data sets and decoding; train.hpp, prune.hpp and eval.hpp for what\n"
          "// the drivers do.\n#pragma once\n\n")
-  foreach(layer autograd core models nn ops optim tensor)
-    string(APPEND text "#include <espalier/${layer}.hpp>\n")
-  endforeach()
-  foreach(header IN LISTS light)
+  set(headers autograd core models nn ops optim tensor ${light})
+  list(SORT headers)  # as clang-format does
+  foreach(header IN LISTS headers)
     string(APPEND text "#include <espalier/${header}.hpp>\n")
   endforeach()
   set(${out} "${text}" PARENT_SCOPE)
