@@ -21,11 +21,13 @@ DecoderConfig tiny() {
       {.hidden = 8, .width = 6, .layers = 2, .heads = 2, .kv_heads = 1, .experts = 3, .vocab = 10});
 }
 
-/// Every element of tensor number i is i.
-void write_checkpoint(const fs::path& folder, const DecoderConfig& c, std::size_t max_shard_bytes) {
+/// Every element of tensor number i is i. `extra`: a tensor [3] that the model does not use.
+void write_checkpoint(const fs::path& folder, const DecoderConfig& c, std::size_t max_shard_bytes,
+                      const std::string& extra = {}) {
   fs::create_directories(folder);
   write_text(folder / "config.json", dump(hub::config_json(c, DType::f32), 2));
-  const std::vector<TensorSpec> tensors = hub::tensor_specs(c, DType::f32);
+  std::vector<TensorSpec> tensors = hub::tensor_specs(c, DType::f32);
+  if (!extra.empty()) tensors.push_back({extra, "F32", {3}, 12});
   CheckpointWriter out(folder, tensors, max_shard_bytes);
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     out.write(tensors[i].name, Tensor<float>(shape_of(tensors[i], "test"), static_cast<float>(i)));
@@ -57,6 +59,19 @@ TEST_CASE("Mixtral 8x7B falls into the 19 shards that its authors published") {
   CHECK(shards.back().tensors.back().name == "lm_head.weight");
   CHECK(plan_shards(tensors, parse_bytes("10GB")).size() == 10);
   CHECK(plan_shards(tensors, parse_bytes("50GB")).size() == 2);
+}
+
+TEST_CASE("Tensors that the model does not use are listed, not refused") {
+  test::TemporaryFolder folder;
+  const std::string bias = "model.layers.0.block_sparse_moe.gate.e_score_correction_bias";
+  write_checkpoint(folder / "m", tiny(), 1 << 20, bias);
+  const hub::Checkpoint checkpoint(folder / "m");
+  CHECK(checkpoint.computable());
+  CHECK(checkpoint.unused_tensors() == std::vector<std::string>{bias});
+  CHECK(checkpoint.warnings() ==
+        std::vector<std::string>{"tensor " + bias + " of a router is not used"});
+  write_checkpoint(folder / "n", tiny(), 1 << 20, "notes");
+  CHECK(hub::Checkpoint(folder / "n").unused_tensors() == std::vector<std::string>{"notes"});
 }
 
 TEST_CASE("A tensor larger than a shard gets one of its own, in front") {

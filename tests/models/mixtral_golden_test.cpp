@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The model against transformers and PEFT on the same weights (tests/golden/README.md): logits,
 // losses and every gradient.
+#include <map>
+
 #include <espalier/io/safetensors.hpp>
 #include <espalier/models/mixtral.hpp>
 #include <espalier/ops/scale.hpp>
@@ -107,6 +109,36 @@ TEST_CASE("Mixtral: logits, loss and every LoRA gradient equal those of PEFT", "
         [&](const std::string& n) { return golden.find(prefix + "base_model.model." + n); }, golden,
         model.parameters().size());
   }
+}
+
+TEST_CASE("Mixtral: its named tensors make the same model, frozen weights and adapters alike",
+          "[models]") {
+  const auto model = tiny_mixtral_with_adapter<float>();
+  std::map<std::string, AnyTensor> saved;
+  std::vector<std::string> trained;
+  for (const NamedParameter& t : model.named_tensors()) {
+    REQUIRE(saved.emplace(t.name, t.var.any()).second);
+    if (t.trained()) trained.push_back(t.name);
+  }
+  std::vector<std::string> parameters;
+  for (const NamedParameter& p : model.parameters()) parameters.push_back(p.name);
+  REQUIRE(trained == parameters);
+  const Layout layout(model.config());
+  REQUIRE(saved.size() == layout.places().size() + parameters.size());
+  for (const TensorPlace& place : layout.places()) {
+    REQUIRE(saved.at(place.name).shape() == place.shape);
+  }
+
+  const auto stored = [&](const std::string& name) { return saved.at(name); };
+  Mixtral<float> again(model.config(), stored);
+  LoraConfig lora;
+  lora.r = 4;
+  lora.alpha = 8;
+  lora.targets = {"q", "k", "v", "o", "gate", "w1", "w2", "w3"};
+  again.add_lora(lora, 1);
+  load_parameters<float>(again.parameters(), stored);
+  const PackedTokens tokens(golden_ids(golden_file("forward.safetensors"), 0));
+  REQUIRE(to_vector(again.hidden(tokens).value()) == to_vector(model.hidden(tokens).value()));
 }
 
 TEST_CASE("Mixtral: weights stored in f16 and bf16 act as their widened values, to the bit",

@@ -68,6 +68,34 @@ TEST_CASE("RmsNorm: uses its epsilon, and collects its gain by name", "[nn][rms_
   REQUIRE(all[0].name == "norm.weight");
 }
 
+TEST_CASE("collect: frozen tensors come when all are asked for, with who is trained",
+          "[nn][parameter]") {
+  const TokenEmbedding<float> embedding("embed", AnyVar(make_tensor<bf16>({1, 2}, {1, 2})));
+  const RmsNorm<float> norm("norm", parameter(Tensor<float>({2}, {1, 2})), 0.5f);
+  Linear<float> linear("q", AnyVar(Tensor<float>({2, 2}, 1.0f)), AnyVar(Tensor<float>({2}, 0.0f)));
+  LoraConfig lora;
+  lora.r = 1;
+  linear.add_lora(lora, 1);
+  const Router<float> router(Linear<float>("gate", AnyVar(Tensor<float>({3, 2}, 1.0f))), {},
+                             make_tensor<float>({3}, {1, 2, 3}), "gate.bias_of_choice");
+  const auto listed = [&](Listed which) {
+    std::vector<NamedParameter> out;
+    embedding.collect(out, which);
+    norm.collect(out, which);
+    linear.collect(out, which);
+    router.collect(out, which);
+    std::vector<std::string> names;
+    for (const NamedParameter& p : out) names.push_back((p.trained() ? "+" : "-") + p.name);
+    return names;
+  };
+  REQUIRE(listed(Listed::trained) ==
+          std::vector<std::string>{"+norm.weight", "+q.lora_A.weight", "+q.lora_B.weight"});
+  REQUIRE(listed(Listed::all) == std::vector<std::string>{"-embed.weight", "+norm.weight",
+                                                          "-q.weight", "-q.bias",
+                                                          "+q.lora_A.weight", "+q.lora_B.weight",
+                                                          "-gate.weight", "-gate.bias_of_choice"});
+}
+
 TEST_CASE("KvCache: grows, forgets, and clones into memory of its own", "[nn][kv_cache]") {
   KvCache<float> cache(2, 3, /*capacity=*/1);
   const auto rows = normal_weight<float>("rows", {5, 3}, 1.0f, 1);

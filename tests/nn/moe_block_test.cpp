@@ -134,7 +134,7 @@ TEST_CASE("MoeBlock: an expert that is masked is not chosen, until the mask is l
 
 TEST_CASE("MoeBlock: a NaN in a token stays in its own row", "[nn][moe_block]") {
   const auto block = block_of({.top_k = 2}, random_weight);
-  const Tensor<float> x = tokens(5).value();
+  Tensor<float> x = tokens(5).value();
   const auto clean = block(Var<float>(x.clone())).y.value();
   x[2 * kHidden + 4] = std::numeric_limits<float>::quiet_NaN();
   const auto y = block(Var<float>(x)).y.value();

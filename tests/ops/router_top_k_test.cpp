@@ -168,7 +168,8 @@ TEMPLATE_TEST_CASE("router_top_k: leaving out masked experts changes no bit", "[
       auto renumbered = ints(masked.routing.chosen);
       for (int& expert : renumbered) expert = number[expert];
       REQUIRE(renumbered == ints(pruned.routing.chosen));
-      const Tensor<TestType> d(all.grad()), kept_d(Shape{n, left});
+      const Tensor<TestType> d(all.grad());
+      Tensor<TestType> kept_d(Shape{n, left});
       for (std::int64_t i = 0, to = 0; i < n * e; ++i) {
         if (keep[i % e]) kept_d[to++] = d[i];
       }

@@ -18,7 +18,7 @@ TEST_CASE("Tensor: a copy shares the memory, a clone does not", "[tensor]") {
 
 TEST_CASE("Tensor: rows and reshape are views", "[tensor]") {
   const Tensor<float> a({3, 2}, {1, 2, 3, 4, 5, 6});
-  const auto r = a.rows(1, 3);
+  auto r = a.rows(1, 3);
   REQUIRE(r.shape() == Shape{2, 2});
   r[0] = 30;
   REQUIRE(a[2] == 30);
@@ -48,8 +48,29 @@ TEST_CASE("Tensor: the wrong element type and the wrong count are refused", "[te
   const AnyTensor any = make_tensor<bf16>({2}, {1, 2});
   REQUIRE_THROWS_WITH(Tensor<float>(any), "Tensor: holds bf16, asked for f32");
   REQUIRE_THROWS_WITH(Tensor<float>({2, 2}, std::vector<float>{1, 2, 3}),
-                      "Tensor: 3 values for shape [2, 2]");
+                      "Tensor: 3 values for shape [2, 2], which holds 4");
   REQUIRE(to_vector(converted<float>(any)) == std::vector<double>{1, 2});
+}
+
+TEST_CASE("Tensor: a list has one value per element, a scalar fills", "[tensor]") {
+  REQUIRE_THROWS_WITH(Tensor<float>({3}, {5}), "Tensor: 1 values for shape [3], which holds 3");
+  REQUIRE_THROWS_WITH(Tensor<float>({2}, {1, 2, 3}),
+                      "Tensor: 3 values for shape [2], which holds 2");
+  REQUIRE_THROWS_WITH(Tensor<float>({2}, {}), "Tensor: 0 values for shape [2], which holds 2");
+  REQUIRE(to_vector(Tensor<float>({3}, 5.0f)) == std::vector<double>{5, 5, 5});
+  REQUIRE(to_vector(Tensor<float>({1}, {5})) == std::vector<double>{5});
+  REQUIRE(Tensor<float>({0}, {}).numel() == 0);
+}
+
+TEST_CASE("Tensor: an index past the end is refused", "[tensor]") {
+  Tensor<float> t({2, 2}, {1, 2, 3, 4});
+  const Tensor<float> same = t;
+  REQUIRE(t[3] == 4);
+  REQUIRE_THROWS_WITH(t[7], "Tensor: element 7 of shape [2, 2], which holds 4");
+  REQUIRE_THROWS_WITH(t[4] = 1, "Tensor: element 4 of shape [2, 2], which holds 4");
+  REQUIRE_THROWS_WITH(same[-1], "Tensor: element -1 of shape [2, 2], which holds 4");
+  REQUIRE_THROWS_WITH(t.rows(1, 1)[0], "Tensor: element 0 of shape [0, 2], which holds 0");
+  REQUIRE_THROWS_WITH(Tensor<float>()[0], "Tensor: element 0 of an empty tensor");
 }
 
 TEST_CASE("pool: memory is aligned, and a freed block is used again", "[tensor][pool]") {

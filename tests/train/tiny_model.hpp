@@ -22,7 +22,7 @@ inline Decoder<float> tiny_model(const LoraConfig& lora, std::uint64_t seed = 1,
     return {(kv ? c.attention.kv_heads : c.attention.heads) * c.attention.head_dim, c.hidden_size};
   };
   Decoder<float> model(c, [&](const std::string& name) -> AnyTensor {
-    const Tensor<float> w(shape_of(name));
+    Tensor<float> w(shape_of(name));
     const Philox random(seed, stream_of(name));
     for (std::int64_t i = 0; i < w.numel(); ++i) {
       const auto index = static_cast<std::uint64_t>(i);

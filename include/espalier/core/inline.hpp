@@ -15,6 +15,9 @@
 #if __cplusplus < 202002L
 #error "Espalier is C++20: compile with -std=c++20 (CMake: target_compile_features(... cxx_std_20))"
 #endif
+#if !defined(__EXCEPTIONS) && !defined(__CUDACC__)
+#error "Espalier reports errors by exceptions: compile without -fno-exceptions"
+#endif
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__ && !defined(ESPALIER_ALLOW_FAST_MATH)
 #error \
     "-ffast-math and -Ofast take NaN and infinity away, by which Espalier masks and finds errors; \

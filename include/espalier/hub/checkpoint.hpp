@@ -326,10 +326,12 @@ ESP_INLINE void Checkpoint::check_layout() {
   for (const std::string& name : names()) {
     if (known.count(name) == 1) continue;
     const std::optional<ExpertTensor> expert = expert_names_.find(name);
-    const bool of_the_model = expert && !expert->mtp && expert->layer < c.num_hidden_layers &&
+    const bool of_a_mixture = expert && !expert->mtp && expert->layer < c.num_hidden_layers &&
                               c.has_mixture(expert->layer);
-    refuse_beyond(name, of_the_model || beyond_last_layer(name));
+    const bool of_experts = of_a_mixture && expert->id_end > 0;  // else beside the router
+    refuse_beyond(name, of_experts || beyond_last_layer(name));
     unused_.push_back(name);
+    if (of_a_mixture) warnings_.push_back("tensor " + name + " of a router is not used");
   }
 }
 

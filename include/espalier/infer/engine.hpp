@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A model as a LanguageModel. Scoring runs every distinct context once and lets its choices
-// go on from the cached keys and values; several sequences are packed into a pass, and only rows
-// that predict a scored token meet the head. Generation runs the prefix that all prompts share
-// once, then decodes up to `batch` sequences together; a sequence that ends makes room for the next
-// at once. Rows of a pass never mix, so what else is in it does not change a result.
+// A decoder as a LanguageModel. Scoring runs every distinct context once and continues its choices
+// from the KV cache. A pass packs several sequences; the head sees only rows that predict a scored
+// token. Generation runs the common prefix of all prompts once, then decodes up to `batch`
+// sequences with continuous batching: a finished sequence is replaced at once. Rows of a pass are
+// independent, so a result does not depend on the rest of the pass.
 #pragma once
 
 #ifdef __CUDACC__
@@ -21,11 +21,11 @@
 namespace espalier::infer {
 
 struct EngineOptions {
-  std::int64_t batch = 16;          // sequences that are decoded together
+  std::int64_t batch = 16;          // sequences decoded together
   std::int64_t pass_tokens = 2048;  // of one forward pass, unless one sequence is longer
 };
 
-/// Segments of one forward pass, each with the cache that it continues.
+/// The segments of one forward pass, each with its cache.
 template <FloatElement T, Device D = Cpu>
 struct Pass {
   PackedTokens tokens;
@@ -40,8 +40,8 @@ struct Pass {
   }
 };
 
-/// Token by token to text that ends before the first stop string. The prompt's last tokens go in
-/// front: decoders treat the first token of a text apart.
+/// Streams tokens to text that ends before the first stop string. It starts with the prompt's last
+/// tokens, because decoders treat the first token of a text differently.
 class StoppedText {
  public:
   StoppedText(const text::Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
@@ -53,9 +53,9 @@ class StoppedText {
     }
   }
 
-  /// Has the text come to its end?
+  /// True once a stop string has ended the text.
   bool push(std::int32_t id) { return extend(stream_.push(id)); }
-  /// Nothing more will come.
+  /// Flushes the text after the last token.
   void finish() { extend(stream_.finish()); }
   std::string& text() { return text_; }
 
@@ -147,8 +147,8 @@ class DecoderEngine final : public LanguageModel {
     std::vector<const std::vector<std::int32_t>*> contexts;
     std::vector<Member> members;  // in the order of their contexts
   };
-  /// Where a member's hidden states are: from row `first` of the first pass, the second one on from
-  /// row `rest` of the other pass (-1: all are in the first).
+  /// The rows of a member's hidden states: row `first` of the first pass, and from the second one
+  /// on row `rest` of the other pass (-1: all are in the first).
   struct Rows {
     std::int64_t first, rest;
   };
@@ -175,8 +175,8 @@ class DecoderEngine final : public LanguageModel {
     }
   }
 
-  /// Each context goes in together with its first continuation; the others go on from a copy of
-  /// its keys and values. A continuation's last token predicts nothing that is asked for.
+  /// Runs each context with its first continuation; the other continuations start from a copy of
+  /// its KV cache. The last token of a continuation is not run: no score depends on it.
   void score_group(std::span<const Continuation> items, const Group& group,
                    std::vector<Likelihood>& results) const {
     std::vector<KvCache<T, D>> caches, copies;
@@ -221,7 +221,7 @@ class DecoderEngine final : public LanguageModel {
     if (count == 0) return;
     const std::int64_t h = model_.config().hidden_size;
     const Tensor<T, D> hidden(Shape{count, h});
-    const Tensor<std::int32_t> targets(Shape{count});
+    Tensor<std::int32_t> targets(Shape{count});
     std::int64_t row = 0;
     for (std::size_t i = 0; i < rows.size(); ++i) {
       const auto& ids = items[group.members[i].item].continuation;
@@ -246,8 +246,8 @@ class DecoderEngine final : public LanguageModel {
     }
   }
 
-  /// Keys and values of the tokens with which all prompts begin; each prompt keeps at least one of
-  /// its own, which predicts.
+  /// The KV cache of the common prefix of all prompts; each prompt keeps at least one token of its
+  /// own, to predict from.
   KvCache<T, D> shared_prefix(std::span<const std::vector<std::int32_t>> prompts) const {
     const auto& a = prompts[0];
     std::size_t length = a.size() - 1;
@@ -282,7 +282,7 @@ class DecoderEngine final : public LanguageModel {
       const std::span<const std::int32_t> ids(prompts[p]);
       KvCache<T, D> cache = prefix.clone(prefix.length(), std::ssize(ids) + kFirstRoom);
       std::span<const std::int32_t> own = ids.subspan(static_cast<std::size_t>(prefix.length()));
-      // A long rest goes in by itself, all but its last token.
+      // A long remainder gets passes of its own, except for its last token.
       if (std::ssize(own) > options_.pass_tokens) {
         fill(cache, own.first(own.size() - 1));
         own = own.last(1);
@@ -322,7 +322,7 @@ class DecoderEngine final : public LanguageModel {
     return next;
   }
 
-  /// Takes the next token; true when the sequence is done.
+  /// Appends the next token; true when the sequence is finished.
   bool advance(Active& a, std::int32_t id, int max_new_tokens) const {
     const bool end = std::find(end_.begin(), end_.end(), id) != end_.end();
     bool done = end;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A JSON value: null, bool, integer, double, string, array, object. Objects keep the order of their
-// keys. A value that was parsed knows where it stood, so that asking it for the wrong type says
+// keys. A parsed value knows its place in the document, so that reading it as the wrong type says
 //   config.json: at "num_local_experts": expected an integer, found a string
 // Integers are exact over the whole int64 and uint64 range; a larger one is a double.
 #pragma once
@@ -55,6 +55,12 @@ class Json {
   struct Member;
 
   Json() = default;
+  Json(const Json&) = default;
+  // Not inlined: where the alternative is known, g++ 12 warns of moving the others.
+  [[gnu::noinline]] Json(Json&& from) noexcept
+      : value_(std::move(from.value_)), origin_(std::move(from.origin_)), step_(from.step_) {}
+  Json& operator=(const Json&) = default;
+  Json& operator=(Json&&) = default;
   Json(std::nullptr_t) {}
   Json(bool v) : value_(v) {}
   template <std::integral I>
@@ -163,7 +169,7 @@ class Json {
     std::get<Array>(value_).push_back(std::move(v));
   }
 
-  /// "config.json: at "rope_parameters"."rope_theta"", for messages of the caller's own.
+  /// "config.json: at "rope_parameters"."rope_theta"", for the caller's messages.
   std::string where() const { return origin_ ? origin_->where(step_) : std::string("JSON value"); }
   /// "a string", for messages.
   std::string_view kind_name() const {
@@ -178,7 +184,7 @@ class Json {
  private:
   friend class JsonReader;
   using Array = std::vector<Json>;
-  struct Object {  // its functions need a complete Member, so they stand below it
+  struct Object {  // its functions need a complete Member, so they are defined below
     inline Object() noexcept;
     inline Object(const Object&);
     inline Object(Object&&) noexcept;
@@ -261,7 +267,7 @@ inline void Json::erase(std::string_view key) {
   o.members.erase(o.members.begin() + gone);
 }
 
-/// Same kind and content; where a value came from does not count, the order of keys does.
+/// Equal kind and content, including the order of keys; the origin is ignored.
 inline bool operator==(const Json& a, const Json& b) {
   if (a.kind() != b.kind()) return false;
   if (a.is_array()) return a.items() == b.items();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A pre-norm decoder, dense or with mixtures of experts: every family of models/families/ is a
-// setting of it. Weights are looked up by their Hugging Face names and stay in their stored type,
-// frozen; LoRA adapters or, for training from scratch, the weights themselves are the parameters.
+// A pre-norm decoder, dense or with mixtures of experts; every family of models/families/
+// configures it. Weights are looked up by their Hugging Face names and stay frozen in their stored
+// type. The parameters are LoRA adapters or, for training from scratch, the weights.
 //   hidden = embedding; per layer: h += attention(rms(h)); h += feed_forward(rms(h)); rms at the
 //   end; head [V, H]
 #pragma once
@@ -61,24 +61,15 @@ class Decoder {
     }
   }
 
-  /// The trainable leaves, in a fixed order.
-  std::vector<NamedParameter> parameters() const {
-    std::vector<NamedParameter> out;
-    embedding_.collect(out);
-    for (const Layer& layer : layers_) {
-      layer.input_norm.collect(out);
-      layer.attention.collect(out);
-      layer.post_norm.collect(out);
-      layer.moe.collect(out);
-      layer.dense.collect(out);
-    }
-    norm_.collect(out);
-    if (head_.requires_grad()) out.push_back({config_.names.of(Part::head), head_});
-    return out;
-  }
+  /// What an optimizer updates, in a fixed order. Frozen tensors are not among them: what is saved
+  /// must come from `named_tensors`.
+  std::vector<NamedParameter> parameters() const { return collect(Listed::trained); }
+  /// Every tensor of the model, in a fixed order; `trained()` says which get gradients. Names are
+  /// those of modules: fused experts come one by one, a head tied to the embedding does not come.
+  std::vector<NamedParameter> named_tensors() const { return collect(Listed::all); }
 
-  /// keep[layer] lists the experts that may be chosen, and is empty for a layer without a mixture;
-  /// an empty list of layers lifts the mask.
+  /// Restricts routing: keep[layer] lists the experts that may be chosen, and is empty for a layer
+  /// without a mixture. An empty `keep` removes the mask.
   void mask_experts(const std::vector<std::vector<int>>& keep) {
     ESP_REQUIRE(keep.empty() || keep.size() == layers_.size(), ShapeError,
                 "mask_experts: ", keep.size(), " layers, the model has ", layers_.size());
@@ -97,8 +88,8 @@ class Decoder {
     return run(tokens, nullptr, observer, nullptr);
   }
 
-  /// The same for continuations: segment s goes on where `caches[s]` ends and is appended to it.
-  /// Builds no graph.
+  /// The same with KV caches: segment s continues `caches[s]` and is appended to it. Builds no
+  /// graph.
   Tensor<T, D> hidden(const PackedTokens& tokens, std::span<KvCache<T, D>* const> caches) const;
 
   KvCache<T, D> new_cache(std::int64_t capacity) const {
@@ -109,12 +100,12 @@ class Decoder {
 
   /// Rows of hidden states [M, H] -> logits [M, V].
   Tensor<acc_t<T>, D> logits(const Tensor<T, D>& rows) const;
-  /// log p(targets[i] | row i) and the most likely id, without holding the logits of all rows.
+  /// log p(targets[i] | row i) and the most likely id, without materialising all logits.
   TokenLogProbs<acc_t<T>> log_probs(const Tensor<T, D>& rows,
                                     const Tensor<std::int32_t>& targets) const;
 
-  /// targets[i] is the token that row i predicts, -1 where it is not trained on. With
-  /// `recompute_layers` the model must stay where it is until backward.
+  /// targets[i] is the token that row i predicts, -1 for rows that are not trained on. With
+  /// `recompute_layers` the model must outlive backward and must not be moved.
   ModelLoss<acc_t<T>, D> loss(const PackedTokens& tokens, const Tensor<std::int32_t>& targets,
                               const TrainContext* training = nullptr) const;
 
@@ -131,7 +122,7 @@ class Decoder {
     Weights weights;
     Base base;
 
-    /// Members are read in the order of their braces, so the first bad tensor is named.
+    /// Braces evaluate in order, so the error names the first bad tensor.
     Layer layer(int l) const {
       const DecoderConfig& c = weights.config();
       return {norm(Part::input_norm, l, c.rms_norm_eps), attention(l),
@@ -188,7 +179,7 @@ class Decoder {
       return {attention, std::move(w)};
     }
     LatentProjection<T, D> latent(int l) const {
-      constexpr double kEps = 1e-6;  // whatever rms_norm_eps is, as in transformers
+      constexpr double kEps = 1e-6;  // fixed, as in transformers; not rms_norm_eps
       LatentProjection<T, D> w;
       w.q = linear(Part::q, l);
       w.q_a = linear(Part::q_a, l);
@@ -204,9 +195,13 @@ class Decoder {
     }
     MoeBlock<T, D> mixture(int l) const {
       const MixtureConfig& m = weights.config().mixture;
-      const AnyTensor selection_bias =
-          m.selection_bias ? weights.get(Part::selection_bias, l) : AnyTensor();
-      return {Router<T, D>{linear(Part::router, l), m.router, selection_bias},
+      AnyTensor bias;
+      std::string bias_name;
+      if (m.selection_bias) {
+        bias = weights.get(Part::selection_bias, l);
+        bias_name = name(Part::selection_bias, l);
+      }
+      return {Router<T, D>{linear(Part::router, l), m.router, bias, bias_name},
               Experts<T, D>{experts(Part::expert_gate, l), experts(Part::expert_down, l),
                             experts(Part::expert_up, l), m.activation},
               SharedExpert<T, D>{
@@ -228,8 +223,23 @@ class Decoder {
     }
   };
 
+  std::vector<NamedParameter> collect(Listed listed) const {
+    std::vector<NamedParameter> out;
+    embedding_.collect(out, listed);
+    for (const Layer& layer : layers_) {
+      layer.input_norm.collect(out, listed);
+      layer.attention.collect(out, listed);
+      layer.post_norm.collect(out, listed);
+      layer.moe.collect(out, listed);
+      layer.dense.collect(out, listed);
+    }
+    norm_.collect(out, listed);
+    collect_tensor(out, listed, config_.names.of(Part::head), head_);
+    return out;
+  }
+
   const AnyVar& head() const { return head_ ? head_ : embedding_.table(); }
-  /// Hidden states as the head takes them.
+  /// Hidden states scaled for the head.
   Tensor<T, D> for_head(const Tensor<T, D>& rows) const {
     if (config_.logits_divisor == 1) return rows;
     const NoGrad no_grad;
@@ -348,7 +358,7 @@ Var<T, D> Decoder<T, D>::run(const PackedTokens& tokens, const TrainContext* tra
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     LayerOutput y;
     if (training && training->recompute_layers && !observer) {
-      // By value: the caller's arguments may be gone when backward comes.
+      // By value: the caller's arguments may not outlive backward.
       const auto again = [this, l, positions, segments = tokens.segments,
                           context = *training](const Var<T, D>& x) {
         return run_layer(l, x, positions, segments, &context, nullptr);
@@ -366,7 +376,7 @@ Var<T, D> Decoder<T, D>::run(const PackedTokens& tokens, const TrainContext* tra
 ESP_COMPILED_TEMPLATE(class Decoder<float>);
 ESP_COMPILED_TEMPLATE(class Decoder<bf16>);
 
-/// Copies values into the trainable leaves by name: an adapter, a checkpoint of a run.
+/// Copies values into parameters by name: an adapter, the saved state of a run.
 /// @throws ShapeError naming the parameter when a tensor does not fit; `source` throws for a
 /// missing one.
 template <FloatElement T>

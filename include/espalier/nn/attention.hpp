@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal grouped-query self-attention with rotary positions: that of Llama and Mixtral, and what
-// other families add to it. Biases, a norm of queries and keys (per head or over all of them),
+// Causal grouped-query self-attention with rotary positions, as in Llama and Mixtral, with the
+// options of other families: biases, a norm of queries and keys (per head or over all heads),
 // clipping, sinks, and latent attention in place of the three projections.
 //   x [N, H] -> q [N, A, P], k and v [N, G, P] -> [N, H]
 #pragma once
@@ -26,17 +26,17 @@ struct AttentionConfig {
   std::int64_t kv_heads = 8;
   std::int64_t head_dim = 128;
   RopeConfig rope = {};
-  std::int64_t window = 0;  // tokens that one sees, itself included; 0: every earlier one
+  std::int64_t window = 0;  // tokens in a sliding window, itself included; 0: no window
   double scale = 0;         // of the scores; 0: head_dim^-1/2
   bool qkv_bias = false, o_bias = false;
   bool q_k_norm = false;    // queries and keys are normalised, per head
   bool norm_whole = false;  // or over all heads together
-  double clip = 0;          // queries, keys and values are kept within ±clip; 0: as they are
+  double clip = 0;          // queries, keys and values are clamped to ±clip; 0: no clipping
   bool sinks = false;       // a learned logit per head in the softmax's denominator
   LatentShape latent = {};
 };
 
-/// The weights of an attention; what a family does not have stays empty.
+/// The weights of an attention; those that a family lacks stay empty.
 template <FloatElement T, Device D = Cpu>
 struct AttentionWeights {
   Linear<T, D> q, k, v, o;
@@ -58,7 +58,7 @@ class Attention {
     w_.q = std::move(q), w_.k = std::move(k), w_.v = std::move(v), w_.o = std::move(o);
   }
 
-  /// Each segment is causal on its own.
+  /// Attends within each segment, causally.
   Var<T, D> operator()(const Var<T, D>& x, const Tensor<std::int32_t>& positions,
                        const std::vector<std::int64_t>& segments,
                        const TrainContext* training = nullptr) const {
@@ -66,7 +66,7 @@ class Attention {
     return w_.o(merged(attention(p.q, p.k, p.v, segments, config_.window, w_.sinks)), training);
   }
 
-  /// Segment s continues `caches[s]`, to whose `layer` its keys and values are appended.
+  /// Segment s continues `caches[s]`; its keys and values are appended to that cache's `layer`.
   Var<T, D> operator()(const Var<T, D>& x, const Tensor<std::int32_t>& positions,
                        const std::vector<std::int64_t>& segments,
                        std::span<KvCache<T, D>* const> caches, std::int64_t layer) const {
@@ -96,13 +96,13 @@ class Attention {
     }
     if (config.targets_any("o")) w_.o.add_lora(config, seed);
   }
-  void collect(std::vector<NamedParameter>& out) const {
-    for (const Linear<T, D>* part : {&w_.q, &w_.k, &w_.v}) part->collect(out);
-    w_.latent.collect(out);
-    w_.o.collect(out);
-    w_.q_norm.collect(out);
-    w_.k_norm.collect(out);
-    if (w_.sinks.requires_grad()) out.push_back({w_.sinks_name, w_.sinks});
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
+    for (const Linear<T, D>* part : {&w_.q, &w_.k, &w_.v}) part->collect(out, listed);
+    w_.latent.collect(out, listed);
+    w_.o.collect(out, listed);
+    w_.q_norm.collect(out, listed);
+    w_.k_norm.collect(out, listed);
+    collect_tensor(out, listed, w_.sinks_name, w_.sinks);
   }
 
  private:
@@ -135,7 +135,7 @@ class Attention {
     if (norm && !config_.norm_whole) x = norm(reshape(x, Shape{n * heads, config_.head_dim}));
     return reshape(x, Shape{n, heads, config_.head_dim});
   }
-  /// y [N, A, P] -> [N, A · V]: without the zeros behind the values of latent attention.
+  /// y [N, A, P] -> [N, A · V]: drops the zero padding of latent attention's values.
   Var<T, D> merged(const Var<T, D>& y) const {
     const LatentShape& m = config_.latent;
     const auto values = m.kv_rank > 0 && m.v_dim < y.shape(2) ? narrow(y, 0, m.v_dim) : y;

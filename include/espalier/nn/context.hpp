@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a forward pass of a model gets besides its weights: the packed tokens, and what training
-// adds.
+// The inputs of a model's forward pass: packed tokens, and the settings of training.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +9,8 @@
 
 namespace espalier {
 
-/// Sequences one after another without padding. Sequence s is ids[segments[s] .. segments[s+1]);
-/// each is causal on its own, and its positions start at 0 (or where its cache ends).
+/// Concatenated sequences without padding. Sequence s is ids[segments[s] .. segments[s+1]); each is
+/// causal on its own, and its positions start at 0 (or where its cache ends).
 struct PackedTokens {
   std::vector<std::int32_t> ids;       // [N]
   std::vector<std::int64_t> segments;  // [S + 1]
@@ -26,10 +25,10 @@ struct PackedTokens {
   std::int64_t tokens() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
-/// Where each token stands in its sequence, [N]. Sequence s begins at starts[s]; at 0 without them.
+/// The position of each token in its sequence, [N]. Sequence s begins at starts[s], by default 0.
 [[nodiscard]] inline Tensor<std::int32_t> positions_of(
     const PackedTokens& tokens, const std::vector<std::int64_t>& starts = {}) {
-  const Tensor<std::int32_t> positions(Shape{tokens.tokens()});
+  Tensor<std::int32_t> positions(Shape{tokens.tokens()});
   for (std::size_t s = 0; s + 1 < tokens.segments.size(); ++s) {
     const std::int64_t start = starts.empty() ? 0 : starts[s];
     for (std::int64_t i = tokens.segments[s]; i < tokens.segments[s + 1]; ++i) {
@@ -39,13 +38,13 @@ struct PackedTokens {
   return positions;
 }
 
-/// Training adds dropout and the auxiliary loss. `step` counts micro-batches: each draws its own
-/// masks.
+/// Settings of training: dropout and the auxiliary loss. `step` counts micro-batches; each draws
+/// its own dropout masks.
 struct TrainContext {
   bool want_aux = false;
   std::uint64_t dropout_seed = 0;
   std::uint64_t step = 0;
-  bool recompute_layers = false;  // in backward, with the same bits: less memory, more time
+  bool recompute_layers = false;  // activation checkpointing: less memory, more time, equal bits
 };
 
 }  // namespace espalier

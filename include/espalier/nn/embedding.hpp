@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Token embedding: a table [V, H], shared with the output head where the model ties them.
+// Token embedding: a table [V, H]. A model with tied embeddings uses it as the output head too.
 #pragma once
 
 #include <string>
@@ -21,8 +21,8 @@ class TokenEmbedding {
                            table_);
   }
   const AnyVar& table() const { return table_; }
-  void collect(std::vector<NamedParameter>& out) const {
-    if (table_.requires_grad()) out.push_back({name_ + ".weight", table_});
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
+    collect_tensor(out, listed, name_ + ".weight", table_);
   }
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gated feed-forward networks, down(act(gate x) · up x): one, or one per expert on the rows that
-// are routed to it.
+// Gated feed-forward networks, down(act(gate x) · up x): a single one, or one per expert on the
+// rows routed to it.
 //   x [R, H] -> [R, H]     gate (Mixtral's w1), up (w3) [F, H]     down (w2) [H, F]
 #pragma once
 
@@ -13,8 +13,8 @@
 
 namespace espalier {
 
-/// SwiGLU, or that of gpt-oss: with its inputs kept within `limit`, a steeper sigmoid, and
-/// `up + 1` for `up`.
+/// SwiGLU, or the variant of gpt-oss: inputs clamped to `limit`, a steeper sigmoid, and `up + 1` in
+/// place of `up`.
 struct Activation {
   bool clamped = false;
   double alpha = 1.702, limit = 7;
@@ -24,7 +24,7 @@ template <FloatElement T, Device D = Cpu>
 class FeedForward {
  public:
   FeedForward() = default;
-  /// In the order of Mixtral's numbers: w1, w2, w3.
+  /// The order is that of Mixtral's w1, w2, w3.
   FeedForward(GroupedLinear<T, D> gate, GroupedLinear<T, D> down, GroupedLinear<T, D> up,
               const Activation& activation = {})
       : gate_(std::move(gate)),
@@ -42,7 +42,7 @@ class FeedForward {
                            : swiglu(gate, up);
     return down_(inner, offsets, training);
   }
-  /// All rows through the only network there is.
+  /// Applies the single network to all rows.
   Var<T, D> operator()(const Var<T, D>& x, const TrainContext* training = nullptr) const {
     return (*this)(x, one_group<D>(x.shape(0)), training);
   }
@@ -54,8 +54,8 @@ class FeedForward {
     if (config.targets_any("down")) down_.add_lora(config, seed);
     if (config.targets_any("up")) up_.add_lora(config, seed);
   }
-  void collect(std::vector<NamedParameter>& out) const {
-    for (const GroupedLinear<T, D>* part : {&gate_, &down_, &up_}) part->collect(out);
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
+    for (const GroupedLinear<T, D>* part : {&gate_, &down_, &up_}) part->collect(out, listed);
   }
 
  private:

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Queries, keys and values of multi-head latent attention (DeepSeek-V2, 2024, arXiv:2405.04434,
-// section 2.1): both go through a low rank, and only a part of each head is rotated.
+// section 2.1): low-rank projections, and rotary positions on a part of each head only.
 //   q = W_qb rms(W_qa x), or W_q x                  [N, A, nope + rope]
 //   (c, r) = W_kva x; (k, v) = W_kvb rms(c)         k [N, A, nope], v [N, A, V]
-//   keys = (k, rope(r)): the rotated part is one for all heads
-// Values are padded with zeros to the width of the keys, so that one attention serves all models.
+//   keys = (k, rope(r)): all heads share the rotated part
+// Values are padded with zeros to the width of the keys, so that the common attention applies.
 #pragma once
 
 #include <espalier/nn/linear.hpp>
@@ -61,10 +61,10 @@ struct LatentProjection {
       if (layer.groups() > 0 && config.targets_any(target)) layer.add_lora(config, seed);
     });
   }
-  void collect(std::vector<NamedParameter>& out) const {
-    for_each_linear(*this, [&](const char*, const auto& layer) { layer.collect(out); });
-    q_a_norm.collect(out);
-    kv_a_norm.collect(out);
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
+    for_each_linear(*this, [&](const char*, const auto& layer) { layer.collect(out, listed); });
+    q_a_norm.collect(out, listed);
+    kv_a_norm.collect(out, listed);
   }
 
  private:

@@ -22,8 +22,8 @@ struct LoraConfig {
   double alpha = 8;
   double dropout = 0;
   bool rslora = false;
-  /// Modules know q, k, v, o, router, gate, up, down, and target_of's others; a model also takes
-  /// the names of its family and `all` (models/layout.hpp).
+  /// Modules accept q, k, v, o, router, gate, up, down, and the other names of target_of; a model
+  /// also accepts the names of its family and `all` (models/layout.hpp).
   std::vector<std::string> targets;
 
   double scale() const { return rslora ? alpha / math::sqrt(static_cast<double>(r)) : alpha / r; }
@@ -69,7 +69,9 @@ class GroupedLinear {
       const Tensor<acc_t<T>> a(Shape{config.r, in}), b(Shape{out, config.r}, acc_t<T>{0});
       const Philox random(seed, stream_of(names_[g]));
       const float bound = 1.0f / math::sqrt(static_cast<float>(in));
-      for (std::int64_t i = 0; i < a.numel(); ++i) a[i] = bound * (2 * random.uniform(i) - 1);
+      for (std::int64_t i = 0; i < a.numel(); ++i) {
+        a.data()[i] = bound * (2 * random.uniform(i) - 1);
+      }
       const auto trained = [](const AnyTensor& t) {
         return parameter(Tensor<acc_t<T>, D>(t.on(memory_of<D>())));
       };
@@ -77,12 +79,10 @@ class GroupedLinear {
     }
   }
 
-  void collect(std::vector<NamedParameter>& out) const {
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
     for (std::size_t g = 0; g < weights_.size(); ++g) {
-      if (weights_[g].requires_grad()) out.push_back({names_[g] + ".weight", weights_[g]});
-      if (!biases_.empty() && biases_[g].requires_grad()) {
-        out.push_back({names_[g] + ".bias", biases_[g]});
-      }
+      collect_tensor(out, listed, names_[g] + ".weight", weights_[g]);
+      if (!biases_.empty()) collect_tensor(out, listed, names_[g] + ".bias", biases_[g]);
       if (pairs_.empty()) continue;
       out.push_back({names_[g] + ".lora_A.weight", pairs_[g].a});
       out.push_back({names_[g] + ".lora_B.weight", pairs_[g].b});

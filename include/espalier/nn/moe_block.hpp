@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A mixture of experts in place of a feed-forward layer (Mixtral, arXiv:2401.04088, section 2.1):
-// router, top-k, dispatch to rows in expert order, three grouped matrix products, combine; with an
-// expert that sees every token where the family has one. Never a loop over tokens.
+// router, top-k, dispatch to rows in expert order, three grouped GEMMs, combine; plus a shared
+// expert that sees every token, in families that have one. No loop over tokens.
 //   x [N, H] -> y [N, H]     gate, up [F, H]     down [H, F]     router [E, H]
 #pragma once
 
@@ -18,21 +18,21 @@
 
 namespace espalier {
 
-/// What an observer of a block sees in a forward pass.
+/// Values of a forward pass that an observer gets.
 template <FloatElement T, Device D = Cpu>
 struct MoeObservation {
   int layer;
   const BasicRouting<D>& routing;
   const Tensor<T, D>& logits;          // [N, E]
-  const Tensor<acc_t<T>, D>& weights;  // [N, K] gates
-  const Tensor<T, D>& outputs;         // [R, H] of the experts, before the gate, in expert order
+  const Tensor<acc_t<T>, D>& weights;  // [N, K] routing weights
+  const Tensor<T, D>& outputs;         // [R, H] of the experts, not yet weighted, in expert order
 };
 
 template <FloatElement T, Device D = Cpu>
 using MoeObserver = Function<void(const MoeObservation<T, D>&)>;
 
 /// An expert that sees every token, beside the routed ones (DeepSeekMoE, Dai et al. 2024,
-/// arXiv:2401.06066). With a router of its own its output is weighted by sigmoid(router x).
+/// arXiv:2401.06066). If it has its own router, its output is weighted by sigmoid(router x).
 template <FloatElement T, Device D = Cpu>
 struct SharedExpert {
   FeedForward<T, D> network;
@@ -71,7 +71,7 @@ class MoeBlock {
     return {shared_ ? add(y, shared_(x, training)) : y, routed.logits};
   }
 
-  /// From now on only experts with keep[e] can be chosen; empty lifts the mask.
+  /// Restricts the choice to experts with keep[e]; an empty mask allows all.
   void mask_experts(std::vector<bool> keep) { router_.mask_experts(std::move(keep)); }
 
   void add_lora(const LoraConfig& config, std::uint64_t seed) {
@@ -82,11 +82,11 @@ class MoeBlock {
       shared_.router.add_lora(config, seed);
     }
   }
-  void collect(std::vector<NamedParameter>& out) const {
-    router_.collect(out);
-    experts_.collect(out);
-    shared_.network.collect(out);
-    shared_.router.collect(out);
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
+    router_.collect(out, listed);
+    experts_.collect(out, listed);
+    shared_.network.collect(out, listed);
+    shared_.router.collect(out, listed);
   }
 
  private:

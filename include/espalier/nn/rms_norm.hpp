@@ -16,12 +16,12 @@ class RmsNorm {
   RmsNorm(std::string name, AnyVar weight, float eps)
       : name_(std::move(name)), weight_(std::move(weight)), eps_(eps) {}
 
-  /// Is there a weight?
+  /// True if there is a weight.
   explicit operator bool() const { return static_cast<bool>(weight_); }
 
   Var<T, D> operator()(const Var<T, D>& x) const { return rms_norm(x, weight_, eps_); }
-  void collect(std::vector<NamedParameter>& out) const {
-    if (weight_.requires_grad()) out.push_back({name_ + ".weight", weight_});
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
+    collect_tensor(out, listed, name_ + ".weight", weight_);
   }
 
  private:

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The router of a mixture of experts: a linear layer gives every token a logit for each expert, and
-// a rule makes of them a choice of K experts and their weights.
-//   x [N, H]   gate [E, H] -> logits [N, E]   weights [N, K]
+// The router of a mixture of experts: a linear layer computes a logit per token and expert, and the
+// routing rule turns the logits into K experts and their weights.
+//   x [N, H]   router [E, H] -> logits [N, E]   weights [N, K]
 #pragma once
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -17,9 +18,11 @@ template <FloatElement T, Device D = Cpu>
 class Router {
  public:
   Router() = default;
-  /// `selection_bias` [E] of any float type, or none: see router_top_k.
-  Router(Linear<T, D> gate, RouterRule rule, const AnyTensor& selection_bias = {})
-      : gate_(std::move(gate)), rule_(rule) {
+  /// `selection_bias` [E] of any float type, or none: see router_top_k. It is never trained;
+  /// `collect` lists it as `bias_name`.
+  Router(Linear<T, D> gate, RouterRule rule, const AnyTensor& selection_bias = {},
+         std::string bias_name = "e_score_correction_bias")
+      : gate_(std::move(gate)), rule_(rule), bias_name_(std::move(bias_name)) {
     if (selection_bias) {
       bias_ = converted<acc_t<T>>(selection_bias.on_host()).on(memory_of<D>());
     }
@@ -38,18 +41,22 @@ class Router {
     return {std::move(logits), std::move(weights), std::move(routing)};
   }
 
-  /// From now on only experts with keep[e] can be chosen; empty lifts the mask.
+  /// Restricts the choice to experts with keep[e]; an empty mask allows all.
   void mask_experts(std::vector<bool> keep) { keep_ = std::move(keep); }
 
   void add_lora(const LoraConfig& config, std::uint64_t seed) {
     if (config.targets_any("router")) gate_.add_lora(config, seed);
   }
-  void collect(std::vector<NamedParameter>& out) const { gate_.collect(out); }
+  void collect(std::vector<NamedParameter>& out, Listed listed = Listed::trained) const {
+    gate_.collect(out, listed);
+    collect_tensor(out, listed, bias_name_, AnyVar(bias_));
+  }
 
  private:
   Linear<T, D> gate_;
   RouterRule rule_;
   AnyTensor bias_;
+  std::string bias_name_;
   std::vector<bool> keep_;
 };
 

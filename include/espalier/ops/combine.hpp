@@ -67,11 +67,11 @@ struct Combine {
       simd::dispatch([&]<int W>() {
         using V = simd::Native<T, W>;
         for (std::int64_t r = begin; r < end; ++r) {
-          const std::int64_t slot = routing.slot_of_row[r];
+          const std::int64_t slot = routing.slot_of_row.data()[r];
           const T* up = dy.data() + slot / k * h;
-          if (dweights) dweights[slot] = cpu::dot_row<W>(rows.data() + r * h, up, h);
+          if (dweights) dweights.data()[slot] = cpu::dot_row<W>(rows.data() + r * h, up, h);
           if (drows) {
-            const V w(weights[slot]);
+            const V w(weights.data()[slot]);
             cpu::map_row<W>(
                 h, [=](const V& v) ESP_SIMD_LAMBDA { return w * v; }, drows.data() + r * h, up);
           }

@@ -24,7 +24,7 @@ struct Dispatch {
     Tensor<T, D> rows(Shape{routing.rows(), h});
     parallel_for(routing.rows(), rows_per_task(h), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t r = begin; r < end; ++r) {
-        const std::int64_t token = routing.slot_of_row[r] / routing.top_k;
+        const std::int64_t token = routing.slot_of_row.data()[r] / routing.top_k;
         algo::copy_n(x.data() + token * h, h, rows.data() + r * h);
       }
     });

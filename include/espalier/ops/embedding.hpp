@@ -36,7 +36,7 @@ struct Embedding {
       parallel_for(ids.numel(), rows_per_task(h), [&](std::int64_t begin, std::int64_t end) {
         simd::dispatch([&]<int W>() {
           for (std::int64_t n = begin; n < end; ++n) {
-            cpu::map_row<W>(h, cpu::Identity{}, y.data() + n * h, rows + ids[n] * h);
+            cpu::map_row<W>(h, cpu::Identity{}, y.data() + n * h, rows + ids.data()[n] * h);
           }
         });
       });
@@ -66,8 +66,9 @@ struct Embedding {
     ESP_REQUIRE(table.rank() == 2, ShapeError, kName, ": table is ", table,
                 ", expected [vocabulary, hidden]");
     for (std::int64_t n = 0; n < ids.numel(); ++n) {
-      ESP_REQUIRE(ids[n] >= 0 && ids[n] < table[0], ShapeError, kName, ": id ", ids[n],
-                  " at position ", n, ", the table has ", table[0], " rows");
+      const std::int32_t id = ids.data()[n];
+      ESP_REQUIRE(id >= 0 && id < table[0], ShapeError, kName, ": id ", id, " at position ", n,
+                  ", the table has ", table[0], " rows");
     }
   }
 
@@ -81,10 +82,11 @@ struct Embedding {
     const std::int64_t h = dy.shape(1);
     std::vector<std::int32_t> order(ids.numel());  // positions, sorted by id and position
     algo::count_up(order);
-    algo::stable_sort(order, [&](std::int32_t a, std::int32_t b) { return ids[a] < ids[b]; });
+    const std::int32_t* id_at = ids.data();
+    algo::stable_sort(order, [=](std::int32_t a, std::int32_t b) { return id_at[a] < id_at[b]; });
     std::vector<std::int64_t> first;  // of each id that occurs, in `order`
     for (std::int64_t i = 0; i < ids.numel(); ++i) {
-      if (i == 0 || ids[order[i]] != ids[order[i - 1]]) first.push_back(i);
+      if (i == 0 || id_at[order[i]] != id_at[order[i - 1]]) first.push_back(i);
     }
     const auto count = static_cast<std::int64_t>(first.size());
     first.push_back(ids.numel());
@@ -96,7 +98,7 @@ struct Embedding {
           const std::int64_t width = h - column < kColumns ? h - column : kColumns;
           const std::int32_t* rows = order.data() + first[id];
           sum_rows<W>(dy.data() + column, h, rows, first[id + 1] - first[id], width,
-                      d + ids[*rows] * h + column);
+                      d + id_at[*rows] * h + column);
         }
       });
     });

@@ -99,7 +99,7 @@ struct LinearCrossEntropy {
     const std::int64_t h = x.shape(1), v = w.shape(0);
     std::vector<std::int64_t> kept;
     for (std::int64_t n = 0; n < targets.numel(); ++n) {
-      if (targets[n] >= 0) kept.push_back(n);
+      if (targets.data()[n] >= 0) kept.push_back(n);
     }
     Tensor<A, D> dx, dw;
     if (saved.needs[0]) dx = Tensor<A, D>(x.shape(), A{0});
@@ -157,7 +157,7 @@ struct LinearCrossEntropy {
       simd::dispatch([&]<int W>() {
         for (std::int64_t r = first; r < last; ++r) {
           A* row = z.data() + r * v;
-          const std::int64_t target = targets[kept[r]];
+          const std::int64_t target = targets.data()[kept[r]];
           const A top = cpu::largest<A, W>(row, v).value;
           const double shift = static_cast<double>(top) + cpu::log_sum_exp<A, W>(row, v, top);
           const double log_p = static_cast<double>(row[target]) - shift;
@@ -249,14 +249,14 @@ template <FloatElement T, Device D>
         simd::dispatch([&]<int W>() {
           for (std::int64_t r = first; r < last; ++r) {
             const A* row = z.data() + r * v;
-            const std::int32_t target = targets[begin + r];
+            const std::int32_t target = targets.data()[begin + r];
             if (target < 0) continue;
             const auto top = cpu::largest<A, W>(row, v);
             const double relative =
                 static_cast<double>(row[target]) - static_cast<double>(top.value);
-            out.log_prob[begin + r] =
+            out.log_prob.data()[begin + r] =
                 static_cast<A>(relative - cpu::log_sum_exp<A, W>(row, v, top.value));
-            out.argmax[begin + r] = static_cast<std::int32_t>(cpu::first_index(row, v, top));
+            out.argmax.data()[begin + r] = static_cast<std::int32_t>(cpu::first_index(row, v, top));
           }
         });
       });

@@ -24,7 +24,7 @@ struct LoadBalancingLoss {
         "load_balancing_loss on this device: include <espalier/cuda/load_balancing_loss.hpp>, "
         "which defines Launch<LoadBalancingLoss>");
     const std::int64_t e = in[0].shape(1), rows = total_rows(in);
-    const Tensor<double> share(Shape{e}, 0.0);  // sum over k of f[k, e]
+    Tensor<double> share(Shape{e}, 0.0);  // sum over k of f[k, e]
     std::vector<double> mean(e, 0.0);
     for (const AnyTensor& layer : in) {
       const Tensor<T, D> logits(layer);
@@ -52,7 +52,7 @@ struct LoadBalancingLoss {
                                     static_cast<double>(total_rows(layers)));
     double mean = 0;
     for (const double s : share.span()) mean += s / static_cast<double>(e);
-    const Tensor<A> centred(share.shape());
+    Tensor<A> centred(share.shape());
     for (std::int64_t c = 0; c < e; ++c) centred[c] = static_cast<A>(share[c] - mean);
     std::vector<AnyTensor> grads;
     for (const AnyTensor& layer : layers) {
@@ -93,16 +93,17 @@ struct LoadBalancingLoss {
     const Tensor<double> parts(Shape{blocks, e}, 0.0);
     parallel_for(rows, kBlock, [&](std::int64_t begin, std::int64_t end) {
       const Tensor<acc_t<T>> scratch(Shape{e});
+      acc_t<T>* p = scratch.data();
       double* part = parts.data() + begin / kBlock * e;
       simd::dispatch([&]<int W>() {
         for (std::int64_t n = begin; n < end; ++n) {
-          cpu::softmax_row<W>(logits.data() + n * e, e, scratch.data());
-          for (std::int64_t c = 0; c < e; ++c) part[c] += static_cast<double>(scratch[c]);
+          cpu::softmax_row<W>(logits.data() + n * e, e, p);
+          for (std::int64_t c = 0; c < e; ++c) part[c] += static_cast<double>(p[c]);
         }
       });
     });
     for (std::int64_t b = 0; b < blocks; ++b) {
-      for (std::int64_t c = 0; c < e; ++c) sum[c] += parts[b * e + c];
+      for (std::int64_t c = 0; c < e; ++c) sum[c] += parts.data()[b * e + c];
     }
   }
 };

@@ -34,8 +34,9 @@ struct RmsNormOp {
         for (std::int64_t n = begin; n < end; ++n) {
           const T* row = x.data() + n * h;
           const double mean = square_sum<T, W>(row, h, y.data() + n * h) / static_cast<double>(h);
-          factor[n] = 1 / math::sqrt(mean + static_cast<double>(eps));
-          scale_row<T, W>(row, w.data(), static_cast<A>(factor[n]), y.data() + n * h, h);
+          const double r = 1 / math::sqrt(mean + static_cast<double>(eps));
+          factor.data()[n] = r;
+          scale_row<T, W>(row, w.data(), static_cast<A>(r), y.data() + n * h, h);
         }
       });
     });
@@ -65,7 +66,7 @@ struct RmsNormOp {
           const Row<T> row{x.data() + n * h,
                            dy.data() + n * h,
                            w.data(),
-                           factor[n],
+                           factor.data()[n],
                            h,
                            dx ? dx.data() + n * h : nullptr};
           const double dot =
@@ -162,7 +163,7 @@ struct RmsNormOp {
     const std::int64_t h = partial.shape(1);
     const Tensor<A, D> sum(Shape{h}, A{0});
     for (std::int64_t b = 0; b < partial.shape(0); ++b) {
-      for (std::int64_t c = 0; c < h; ++c) sum[c] += partial[b * h + c];
+      for (std::int64_t c = 0; c < h; ++c) sum.data()[c] += partial.data()[b * h + c];
     }
     return sum;
   }

@@ -121,9 +121,10 @@ Tensor<A> rope_table(const Tensor<std::int32_t>& positions, const RopeConfig& co
   const Tensor<A> table(Shape{rows, dims});
   parallel_for(rows, 64, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
+      const auto position = static_cast<float>(positions.data()[n]);
       A* row = table.data() + n * dims;
       for (std::int64_t i = 0; i < half; ++i) {
-        const float angle = frequencies[i] * static_cast<float>(positions[n]);
+        const float angle = frequencies[i] * position;
         row[i] = math::cos(static_cast<A>(angle)) * factor;
         row[half + i] = math::sin(static_cast<A>(angle)) * factor;
       }

@@ -160,7 +160,7 @@ template <FloatElement T>
       }
       for (std::int64_t c = 0; c < e; ++c) {
         const A logit = static_cast<A>(z[c]);
-        choice[c] = by_logits || logit == kMasked ? logit : choice[c] + bias[c];
+        choice[c] = by_logits || logit == kMasked ? logit : choice[c] + bias.data()[c];
       }
       best_groups.begin(kept.data());
       for (std::int32_t g = 0; g < rule.groups; ++g) {
@@ -200,9 +200,9 @@ template <FloatElement T>
   r.row_of_slot = Tensor<std::int32_t>(Shape{r.rows()});
   r.slot_of_row = Tensor<std::int32_t>(Shape{r.rows()});
   for (std::int64_t slot = 0; slot < r.rows(); ++slot) {
-    const std::int64_t row = next[chosen[slot]]++;
-    r.row_of_slot[slot] = static_cast<std::int32_t>(row);
-    r.slot_of_row[row] = static_cast<std::int32_t>(slot);
+    const std::int64_t row = next[chosen.data()[slot]]++;
+    r.row_of_slot.data()[slot] = static_cast<std::int32_t>(row);
+    r.slot_of_row.data()[row] = static_cast<std::int32_t>(slot);
   }
   return r;
 }

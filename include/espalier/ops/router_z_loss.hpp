@@ -48,7 +48,7 @@ struct RouterZLoss {
                [=]<int W>(std::int64_t n, const T* z, std::int64_t e, A* p) ESP_SIMD_LAMBDA {
                  using V = simd::Native<T, W>;
                  cpu::softmax_row<W>(z, e, p);
-                 const V scale(static_cast<A>(factor * log_sums[n]));
+                 const V scale(static_cast<A>(factor * log_sums.data()[n]));
                  cpu::map_row<W>(
                      e, [=](const V& v) ESP_SIMD_LAMBDA { return v * scale; }, d.data() + n * e, p);
                });
@@ -62,7 +62,7 @@ struct RouterZLoss {
   static Tensor<double> log_sum_exp(const Tensor<T, D>& logits) {
     const Tensor<double> y(Shape{logits.shape(0)});
     each_row(logits, [=]<int W>(std::int64_t n, const T* z, std::int64_t e, acc_t<T>* p)
-                         ESP_SIMD_LAMBDA { y[n] = cpu::softmax_row<W>(z, e, p).log(); });
+                         ESP_SIMD_LAMBDA { y.data()[n] = cpu::softmax_row<W>(z, e, p).log(); });
     return y;
   }
   static double sum_of_squares(const Tensor<double>& x) {

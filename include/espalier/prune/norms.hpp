@@ -146,7 +146,7 @@ class DeltaRows {
   void add_row(std::int64_t r, std::vector<double>& values) const {
     const std::int64_t rank = a_.shape(0), in = a_.shape(1);
     for (std::int64_t j = 0; j < rank; ++j) {
-      const double factor = scale_ * b_[r * rank + j];
+      const double factor = scale_ * b_.data()[r * rank + j];
       const double* a = a_.data() + j * in;
       for (std::int64_t c = 0; c < in; ++c) values[static_cast<std::size_t>(c)] += factor * a[c];
     }
@@ -154,12 +154,13 @@ class DeltaRows {
   /// ‖s B A‖² by the Gram matrices. A tiny negative result of rounding is 0.
   double sum_of_squares() const {
     const std::int64_t rank = a_.shape(0), in = a_.shape(1), out = b_.shape(0);
+    const double *a = a_.data(), *b = b_.data();
     double sum = 0;
     for (std::int64_t i = 0; i < rank; ++i) {
       for (std::int64_t j = 0; j < rank; ++j) {
         double aa = 0, bb = 0;
-        for (std::int64_t c = 0; c < in; ++c) aa += a_[i * in + c] * a_[j * in + c];
-        for (std::int64_t r = 0; r < out; ++r) bb += b_[r * rank + i] * b_[r * rank + j];
+        for (std::int64_t c = 0; c < in; ++c) aa += a[i * in + c] * a[j * in + c];
+        for (std::int64_t r = 0; r < out; ++r) bb += b[r * rank + i] * b[r * rank + j];
         sum += aa * bb;
       }
     }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dense row-major tensors. `AnyTensor` knows its element type at run time (checkpoints, optimizer
 // state, graph edges); `Tensor<T, D>` is the same handle with element type and device known to the
-// compiler. Both are handles: a copy shares the memory, `clone()` is deep.
+// compiler. Both are handles: a copy shares the memory, `clone()` is deep. `t[i]` checks its index,
+// and reads only where the handle is const; a loop over many elements takes `data()`, which is raw
+// and writable from any handle.
 #pragma once
 
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <utility>
@@ -39,7 +42,7 @@ class AnyTensor {
   std::int64_t numel() const { return shape_.numel(); }
   std::size_t size_bytes() const { return static_cast<std::size_t>(numel()) * size_of(dtype_); }
   std::byte* bytes() const { return bytes_.get(); }
-  /// Handles to this memory; 1 means that nobody else sees a write.
+  /// Number of handles that share this memory.
   long use_count() const { return bytes_.use_count(); }
 
   /// The same memory under another shape of equal size.
@@ -66,14 +69,14 @@ class AnyTensor {
     memory_->copy(copy.bytes(), bytes(), size_bytes());
     return copy;
   }
-  /// This tensor where the host can read it; itself if it is there already.
+  /// A copy on the host; the same handle if it is there already.
   AnyTensor on_host() const {
     if (memory_->on_host) return *this;
     AnyTensor copy(shape_, dtype_);
     memory_->download(copy.bytes(), bytes(), size_bytes());
     return copy;
   }
-  /// A copy in the memory of a device; itself if it is there already.
+  /// A copy on a device; the same handle if it is there already.
   AnyTensor on(const Memory& memory) const {
     if (&memory == memory_) return *this;
     if (!memory_->on_host) return on_host().on(memory);
@@ -89,6 +92,14 @@ class AnyTensor {
   DType dtype_ = DType::f32;
 };
 
+namespace detail {
+[[noreturn]] ESP_INLINE void index_error(std::int64_t i, const AnyTensor& t) {
+  ESP_REQUIRE(t, ShapeError, "Tensor: element ", i, " of an empty tensor");
+  throw_error<ShapeError>(
+      {"Tensor: element ", i, " of shape ", t.shape(), ", which holds ", t.numel()});
+}
+}  // namespace detail
+
 template <Element T, Device D = Cpu>
 class Tensor : public AnyTensor {
  public:
@@ -98,6 +109,7 @@ class Tensor : public AnyTensor {
   Tensor() = default;
   /// Uninitialised.
   explicit Tensor(Shape shape) : AnyTensor(shape, dtype_of<T>::value, memory_of<D>()) {}
+  /// `fill` in every element.
   Tensor(Shape shape, T fill) : Tensor(shape) {
     if constexpr (D::is_cuda) {
       upload(std::vector<T>(static_cast<std::size_t>(numel()), fill));
@@ -105,12 +117,16 @@ class Tensor : public AnyTensor {
       std::fill_n(data(), numel(), fill);
     }
   }
+  /// One value per element, in row-major order.
+  /// @throws ShapeError if there are more or fewer
   Tensor(Shape shape, const std::vector<T>& values) : Tensor(shape) {
     ESP_REQUIRE(static_cast<std::int64_t>(values.size()) == numel(), ShapeError,
-                "Tensor: ", values.size(), " values for shape ", shape);
+                "Tensor: ", values.size(), " values for shape ", shape, ", which holds ", numel());
     upload(values);
   }
-  /// The only door from run time to compile time.
+  Tensor(Shape shape, std::initializer_list<T> values) : Tensor(shape, std::vector<T>(values)) {}
+  /// The same memory; checks that it holds `T` on `D`.
+  /// @throws DTypeError, DeviceError
   explicit Tensor(AnyTensor any) : AnyTensor(std::move(any)) {
     ESP_REQUIRE(!*this || dtype() == dtype_of<T>::value, DTypeError, "Tensor: holds ",
                 name(dtype()), ", asked for ", name(dtype_of<T>::value));
@@ -119,14 +135,12 @@ class Tensor : public AnyTensor {
   }
 
   T* data() const { return reinterpret_cast<T*>(bytes()); }
-  T& operator[](std::int64_t i) const {
-    static_assert(!D::is_cuda, "Tensor: elements on a GPU cannot be read here; use on_host()");
-    return data()[i];
-  }
-  std::span<T> span() const {
-    static_assert(!D::is_cuda, "Tensor: elements on a GPU cannot be read here; use on_host()");
-    return {data(), static_cast<std::size_t>(numel())};
-  }
+  /// Element `i` in row-major order.
+  /// @throws ShapeError past the end, or if the tensor is empty
+  T& operator[](std::int64_t i) { return data()[checked(i)]; }
+  const T& operator[](std::int64_t i) const { return data()[checked(i)]; }
+  std::span<T> span() { return {host_data(), static_cast<std::size_t>(numel())}; }
+  std::span<const T> span() const { return {host_data(), static_cast<std::size_t>(numel())}; }
 
   Tensor reshaped(Shape shape) const { return Tensor(AnyTensor::reshaped(shape)); }
   Tensor rows(std::int64_t begin, std::int64_t end) const {
@@ -135,15 +149,26 @@ class Tensor : public AnyTensor {
   Tensor clone() const { return Tensor(AnyTensor::clone()); }
 
  private:
+  T* host_data() const {
+    static_assert(!D::is_cuda, "Tensor: elements on a GPU cannot be read here; use on_host()");
+    return data();
+  }
+  std::int64_t checked(std::int64_t i) const {
+    if (i < 0 || i >= numel() || host_data() == nullptr) [[unlikely]] {
+      detail::index_error(i, *this);
+    }
+    return i;
+  }
   void upload(const std::vector<T>& values) {
     memory().upload(bytes(), reinterpret_cast<const std::byte*>(values.data()), size_bytes());
   }
 };
 
-/// A copy in element type `T`, whatever floating type `from` holds.
+/// A copy converted to `T` from any floating type.
 template <Element T>
 [[nodiscard]] Tensor<T> converted(const AnyTensor& from) {
-  Tensor<T> to(from.shape());
+  const Tensor<T> result(from.shape());
+  T* const to = result.data();
   visit_dtype<float, double, bf16, f16>("converted", from.dtype(), [&]<class From>() {
     const From* src = reinterpret_cast<const From*>(from.bytes());
     for (std::int64_t i = 0; i < from.numel(); ++i) {
@@ -154,7 +179,7 @@ template <Element T>
       }
     }
   });
-  return to;
+  return result;
 }
 
 }  // namespace espalier

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The matrix products of attention, on blocks that lie in the caches: C[rows, cols] from the sums
-// over k of a(row, k) b(k, col), by tiles of C in registers. Each sum is one chain of fused
-// multiply-adds over the k of its row in order, whatever else shares the tile. A k outside a row's
-// range is never touched for it, so that NaN there cannot reach the row.
+// The matrix products of attention, on blocks that lie in the caches: C[rows, cols] = sum over k of
+// a(row, k) b(k, col), by tiles of C in registers. Reduction order: one chain of fused
+// multiply-adds over k, independent of the tile's shape. A row never reads a k outside its range,
+// so NaN there cannot reach it.
 #pragma once
 
 #include <concepts>
@@ -18,8 +18,8 @@ enum class Product : std::uint8_t {
   by_columns,  // the same; a(row, k) is a[k * stride_a + row]
 };
 
-/// Rows to fetch into the L2 cache during a product, in bytes: as many rows and elements as its a
-/// (scores) or b (by_columns) has. They need not exist.
+/// Rows to prefetch into the L2 cache during a product, with strides in bytes: as many rows and
+/// elements as its a (scores) or b (by_columns) has. The addresses need not be valid.
 struct FetchAhead {
   const char* rows;           // null: none
   std::int64_t stride, step;  // between rows, between elements
@@ -36,13 +36,44 @@ struct PanelProduct {
   std::int64_t stride_c;
   int rows, cols, depth;
   FetchAhead ahead{};
-  // Row r sums over [begin[r], end[r]); neither ever falls from row to row. Null: over all.
+  // Row r sums over [begin[r], end[r]); both are non-decreasing in r. Null: over all.
   const int* begin = nullptr;
   const int* end = nullptr;
   // by_columns: c = c * factor + sum in rows whose `grew` is not 0, c + sum * factor in others.
   const T* factor = nullptr;
   const T* grew = nullptr;
 };
+
+/// Prefetches columns [col, col + Vectors * kLanes) of row `k`, one cache line per vector.
+template <int Vectors, int kLanes>
+ESP_SIMD_INLINE void prefetch_row(const FetchAhead& ahead, std::int64_t k, int col) {
+  const char* const row = ahead.rows + k * ahead.stride + col * ahead.step;
+  for (int j = 0; j < Vectors; ++j) __builtin_prefetch(row + j * kLanes * ahead.step, 0, 2);
+}
+
+/// Writes a tile's sums to C as `kProduct` says.
+template <std::floating_point T, int W, Product kProduct, int Rows, int Vectors>
+ESP_SIMD_INLINE void store_panel(typename simd::Native<T, W>::Raw (&acc)[Rows][Vectors],
+                                 const PanelProduct<T>& s, int row, T* c) {
+  using V = simd::Native<T, W>;
+  ESP_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    ESP_UNROLL
+    for (int j = 0; j < Vectors; ++j) {
+      T* const at = c + i * s.stride_c + j * V::kLanes;
+      const V sum(acc[i][j]);
+      if constexpr (kProduct == Product::scores) {
+        sum.store(at);
+      } else if constexpr (kProduct == Product::by_rows) {
+        (V::load(at) + sum).store(at);
+      } else {
+        // One product per case leaves the compiler no choice of what to contract.
+        const V old = V::load(at), factor(s.factor[row + i]);
+        (s.grew[row + i] != T{0} ? fma(old, factor, sum) : fma(sum, factor, old)).store(at);
+      }
+    }
+  }
+}
 
 /// Rows [row, row + Rows), Vectors vectors of columns from `col` on.
 template <std::floating_point T, int W, Product kProduct, int Rows, int Vectors>
@@ -77,14 +108,14 @@ ESP_SIMD_INLINE void panel_tile(const PanelProduct<T>& s, int row, int col) {
   const auto takes_every = [](int) ESP_SIMD_LAMBDA { return true; };
   std::int64_t k = 0;
   if constexpr (kProduct == Product::scores) {
-    // Meanwhile as many rows of what comes next draw nearer, a line of one at each step.
+    // Prefetch the next block, one cache line per step.
     const char* const ahead = s.ahead.rows + row * s.ahead.stride;
     for (; k < s.depth; ++k) {
       __builtin_prefetch(ahead + k % Rows * s.ahead.stride + k * s.ahead.step, 0, 2);
       step(k, takes_every);
     }
   } else {
-    // Every row takes [inner, inner_end); those around it only some do.
+    // All rows take k in [inner, inner_end), some rows those around it.
     std::int64_t inner = 0, inner_end = s.depth, last = s.depth;
     if (s.begin) {
       k = s.begin[row], inner = s.begin[row + Rows - 1];
@@ -94,10 +125,7 @@ ESP_SIMD_INLINE void panel_tile(const PanelProduct<T>& s, int row, int col) {
     while (k < last) {
       for (; k < inner_end && k >= inner; ++k) {
         if (kProduct == Product::by_columns && s.ahead.rows && row == 0) {
-          const char* const ahead = s.ahead.rows + k * s.ahead.stride + col * s.ahead.step;
-          for (int j = 0; j < Vectors; ++j) {
-            __builtin_prefetch(ahead + j * V::kLanes * s.ahead.step, 0, 2);
-          }
+          prefetch_row<Vectors, V::kLanes>(s.ahead, k, col);
         }
         step(k, takes_every);
       }
@@ -106,23 +134,7 @@ ESP_SIMD_INLINE void panel_tile(const PanelProduct<T>& s, int row, int col) {
       ++k;
     }
   }
-  ESP_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    ESP_UNROLL
-    for (int j = 0; j < Vectors; ++j) {
-      T* const at = c + i * s.stride_c + j * V::kLanes;
-      const V sum(acc[i][j]);
-      if constexpr (kProduct == Product::scores) {
-        sum.store(at);
-      } else if constexpr (kProduct == Product::by_rows) {
-        (V::load(at) + sum).store(at);
-      } else {
-        // One product in each case, so that no compiler has a choice of what to round.
-        const V old = V::load(at), factor(s.factor[row + i]);
-        (s.grew[row + i] != T{0} ? fma(old, factor, sum) : fma(sum, factor, old)).store(at);
-      }
-    }
-  }
+  store_panel<T, W, kProduct, Rows, Vectors>(acc, s, row, c);
 }
 
 /// Registers: 24 accumulators of 32, 12 of 16.
@@ -142,8 +154,8 @@ template <Product kProduct, std::floating_point T>
 __attribute__((noinline)) void multiply(const PanelProduct<T>& s) {
   simd::dispatch([&]<int W>() {
     constexpr int kLanes = simd::Native<T, W>::kLanes;
-    // Three vectors divide a block of queries, four the usual heads. More kinds of tile would only
-    // take the compiler's time.
+    // Three vectors divide a block of queries, four the usual heads. More tile shapes would cost
+    // compile time without a gain.
     constexpr int kVectors = kProduct == Product::scores ? 3 : 4;
     int col = 0;
     for (; col + kVectors * kLanes <= s.cols; col += kVectors * kLanes) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention sinks on the CPU: one learned logit per query head that joins the sum in the softmax's
 // denominator and has no value, as in gpt-oss; a logit of 0 is the zero sink of Xiao et al. 2023,
-// arXiv:2309.17453. Applied to what attention without sinks gives, y and L = log-sum-exp:
+// arXiv:2309.17453. Applied to the output y and log-sum-exp L of attention without sinks:
 //   y' = y / (1 + exp(sink - L))        L' = log(exp(L) + exp(sink))
 // The gradient of attention, started from y' and L', gives dq, dk and dv. With the sink's weight
 // p = exp(sink - L'):   dsink = -sum over the rows of p <dy, y'>
@@ -93,7 +93,7 @@ Tensor<acc_t<T>> sinks_gradient(const T* dy, const T* y, const acc_t<T>* log_sum
   for (std::int64_t a = 0; a < heads; ++a) {
     double sum = 0;
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * heads + a];
-    d[a] = static_cast<A>(sum);
+    d.data()[a] = static_cast<A>(sum);
   }
   return d;
 }

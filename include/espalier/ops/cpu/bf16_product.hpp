@@ -34,7 +34,7 @@ inline constexpr std::int64_t kPackedLeftBytes = std::int64_t{64} << 20;
 struct Bf16Product {
   Lines left{}, right{};
   std::int64_t rows = 0, cols = 0, k = 0;  // lines of left, of right
-  bool turned = false;                     // the sums are the transpose of C
+  bool transposed = false;                 // the sums are the transpose of C
   std::int64_t depth = 0;                  // of a block of k, a multiple of 32
   std::int64_t group = 0;                  // lines of right that are packed at the same time
   std::byte* packed_left = nullptr;        // [blocks of 32 lines][steps] tiles, or null
@@ -58,11 +58,12 @@ Bf16Product assign(const GemmProblem<T>& p) {
   const Lines a{static_cast<const bf16*>(p.a.data), p.a.stride, p.a.transposed};
   const Lines b{static_cast<const bf16*>(p.b.data), p.b.stride, !p.b.transposed};
   Bf16Product product{a, b, p.m, p.n, p.k};
-  product.turned = a.k_first && !b.k_first;
+  product.transposed = a.k_first && !b.k_first;
   if (!a.k_first && !b.k_first) {
-    product.turned = p.m * (p.k + 2 * p.n) < p.n * p.k && (p.m >= kTileLines || isa() == Isa::amx);
+    product.transposed =
+        p.m * (p.k + 2 * p.n) < p.n * p.k && (p.m >= kTileLines || isa() == Isa::amx);
   }
-  if (product.turned) {
+  if (product.transposed) {
     std::swap(product.left, product.right);
     std::swap(product.rows, product.cols);
   }
@@ -133,9 +134,9 @@ ESP_TARGET_AVX512 ESP_SIMD_INLINE void store_row(const float* sums, int n, T* c,
 
 /// One block of C from sums[32][32].
 template <FloatElement T>
-ESP_TARGET_AVX512 void store_sums(const float* sums, int rows, int cols, bool turned, T* c,
+ESP_TARGET_AVX512 void store_sums(const float* sums, int rows, int cols, bool transposed, T* c,
                                   std::int64_t stride, float alpha, float beta) {
-  if (!turned) {
+  if (!transposed) {
     for (int i = 0; i < rows; ++i) {
       store_row(sums + i * kBlockLines, cols, c + i * stride, alpha, beta);
     }

@@ -66,15 +66,15 @@ class Bf16Worker {
     const std::int64_t panels = ceil_div(task.cols, kBlockLines);
     float* const sums = sums_ + (p.in_one_block() ? 0 : row / kBlockLines * panels * kBlockSums);
     // f32 sums without a further scale are accumulated in C itself.
-    const bool in_place = std::same_as<T, float> && !p.turned && problem.alpha == 1 &&
+    const bool in_place = std::same_as<T, float> && !p.transposed && problem.alpha == 1 &&
                           problem.beta == 0 && task.cols % kTileLines == 0;
     const auto c_of = [&](std::int64_t panel) {
       const std::int64_t i = task.row + row, j = task.col + panel * kBlockLines;
-      return problem.c + (p.turned ? j * problem.stride_c + i : i * problem.stride_c + j);
+      return problem.c + (p.transposed ? j * problem.stride_c + i : i * problem.stride_c + j);
     };
     const auto store = [&](std::int64_t panel) {
       const std::int64_t cols = std::min(kBlockLines + 0L, task.cols - panel * kBlockLines);
-      store_sums(sums + panel * kBlockSums, rows, static_cast<int>(cols), p.turned, c_of(panel),
+      store_sums(sums + panel * kBlockSums, rows, static_cast<int>(cols), p.transposed, c_of(panel),
                  problem.stride_c, problem.alpha, problem.beta);
     };
     const std::int64_t part = part_of(depth);

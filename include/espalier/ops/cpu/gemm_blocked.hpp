@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-#include <espalier/ops/cpu/gemm_narrow.hpp>
+#include <espalier/ops/cpu/gemm_few_rows.hpp>
 #include <espalier/ops/cpu/gemm_plan.hpp>
 #include <espalier/ops/cpu/microkernel.hpp>
 
@@ -27,9 +27,9 @@ T* packed_panel(const Plan<T>& plan, const Chunk<T>& c, std::int64_t block, std:
 template <std::floating_point T>
 void pack_a(const Plan<T>& plan, const PackTask& task, T* packed) {
   const Chunk<T>& c = plan.chunks[task.chunk];
-  MatrixView turned = c.problem->a;  // a panel holds the transpose
-  turned.transposed = !turned.transposed;
-  pack(turned, task.block * c.depth, c.depth_of(task.block), c.row + task.row,
+  MatrixView transposed = c.problem->a;  // a panel holds the transpose
+  transposed.transposed = !transposed.transposed;
+  pack(transposed, task.block * c.depth, c.depth_of(task.block), c.row + task.row,
        std::min(plan.sizes.panel, c.rows - task.row),
        packed_panel(plan, c, task.block, task.row, packed), plan.sizes.stride);
 }
@@ -73,11 +73,11 @@ class BlockProduct {
       T* const b = scratch_ + (few ? 0 : col * depth_);
       pack(p_.b, k_, depth_, task_.col + col, cols, b, sizes.cols);
       const Ahead next = next_source(col + cols);
-      sweep_rows(task_.row, first, col, cols, b, &next);
+      multiply_range(task_.row, first, col, cols, b, &next);
     }
     const std::int64_t end = task_.row + task_.rows;
     for (std::int64_t row = task_.row + first; row < end; row += sizes.rows) {
-      sweep_rows(row, std::min(sizes.rows, end - row), 0, task_.cols, scratch_, nullptr);
+      multiply_range(row, std::min(sizes.rows, end - row), 0, task_.cols, scratch_, nullptr);
     }
   }
 
@@ -91,9 +91,9 @@ class BlockProduct {
     if (block_ + 1 == chunk_.blocks) return {};
     return source_of(p_, k_ + depth_, chunk_.depth_of(block_ + 1), task_.col, cols_at(0));
   }
-  void sweep_rows(std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols,
-                  const T* b, const Ahead* source) {
-    Sweep<T> s;
+  void multiply_range(std::int64_t row, std::int64_t rows, std::int64_t col, std::int64_t cols,
+                      const T* b, const Ahead* source) {
+    PanelBlock<T> s;
     s.b = b;
     s.c = p_.c + (chunk_.row + row) * p_.stride_c + task_.col + col;
     s.rows = rows;
@@ -106,11 +106,11 @@ class BlockProduct {
     if (chunk_.direct()) {
       s.a = static_cast<const T*>(p_.a.data) + (chunk_.row + row) * p_.a.stride + k_;
       s.stride_a = p_.a.stride;
-      sweep<true>(s);
+      multiply_block<true>(s);
     } else {
       s.a = packed_panel(plan_, chunk_, block_, row, packed_);
       s.stride_a = 0;
-      sweep<false>(s);
+      multiply_block<false>(s);
     }
   }
 
@@ -183,9 +183,9 @@ template <std::floating_point T>
 void multiply_widened(std::span<const GemmProblem<T>> problems) {
   // Kept between calls, so that a call asks the system for no memory.
   static thread_local Plan<T> plan;
-  static thread_local NarrowProducts narrow;
+  static thread_local FewRowProducts few_rows;
   plan.clear();
-  narrow.clear();
+  few_rows.clear();
   plan.sizes = block_sizes<T>();
   for (const auto& p : problems) {
     if (p.m == 0 || p.n == 0) continue;
@@ -194,8 +194,8 @@ void multiply_widened(std::span<const GemmProblem<T>> problems) {
       continue;
     }
     if constexpr (std::same_as<T, float>) {
-      if (is_narrow(p)) {
-        narrow.add(p);
+      if (has_few_rows(p)) {
+        few_rows.add(p);
         continue;
       }
     }
@@ -209,7 +209,7 @@ void multiply_widened(std::span<const GemmProblem<T>> problems) {
     }
   }
   if (!plan.chunks.empty()) run(plan);
-  narrow.multiply(plan.sizes.depth);
+  few_rows.multiply(plan.sizes.depth);
 }
 
 }  // namespace espalier::cpu::detail

@@ -17,7 +17,7 @@ inline constexpr std::int64_t kPackedLimit = std::int64_t{48} << 20;  // bytes o
 // Part of the L2 cache for the part of B that a task packs.
 inline constexpr std::int64_t kBlockBytes = std::int64_t{768} << 10;
 // Part of the L2 cache for panels of A that are streamed while a sliver of B stays in the L1 cache.
-inline constexpr std::int64_t kSweepBytes = std::int64_t{512} << 10;
+inline constexpr std::int64_t kStreamedBytes = std::int64_t{512} << 10;
 // Rows per task where the columns leave a choice. Fewer rows pack B more often; fewer columns read
 // A more often.
 inline constexpr std::int64_t kRowsPerTask = 768;
@@ -40,7 +40,7 @@ BlockSizes block_sizes() {
   return simd::dispatch([&]<int W>() -> BlockSizes {
     using B = Blocking<T, W>;
     constexpr auto kDepthBytes = static_cast<std::int64_t>(B::kDepth * sizeof(T));
-    const std::int64_t most = B::kPanelStays ? kPackedLimit : kSweepBytes / kDepthBytes;
+    const std::int64_t most = B::kPanelStays ? kPackedLimit : kStreamedBytes / kDepthBytes;
     const std::int64_t rows = most / B::kPanel * B::kPanel;
     return BlockSizes{B::kPanel, B::kPanelStride,
                       B::kCols,  B::kDepth,
@@ -135,7 +135,7 @@ struct Plan {
 template <std::floating_point T>
 bool has_few_rows(const Plan<T>& plan, const Chunk<T>& c, const Task& t) {
   const std::int64_t bytes = t.rows * c.depth * std::int64_t{sizeof(T)};
-  return t.rows <= plan.sizes.rows && bytes <= kSweepBytes && c.depth >= kFewRowsDepth;
+  return t.rows <= plan.sizes.rows && bytes <= kStreamedBytes && c.depth >= kFewRowsDepth;
 }
 
 /// Appends rows [row, ...) of `p`, as many as the packed limit leaves room for; returns how many.

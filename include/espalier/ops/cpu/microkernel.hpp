@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The innermost part of a matrix product: a tile of C in registers. Each element is one chain of
-// fused multiply-adds over k in order, whatever the size of the tile, so that a row comes out the
-// same in every batch.
+// The microkernel of a matrix product: a tile of C in registers. Reduction order: one chain of
+// fused multiply-adds over k for each element, independent of the tile's size, so that a row has
+// the same bits in every batch.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace espalier::cpu::detail {
 
-/// Memory that is needed soon, `rows` of `width` bytes: tiles ask for one line of it per k, so that
-/// it comes from far away while they compute. What they ask for behind its end does no harm.
+/// Memory to prefetch, `rows` of `width` bytes: tiles prefetch one cache line of it per k while
+/// they compute. Prefetches past its end are harmless.
 class Ahead {
  public:
   Ahead() = default;
@@ -35,7 +35,7 @@ class Ahead {
       end += next_row ? stride : 0;
     }
   };
-  /// For one tile. With nothing left, `idle` again and again, which is as good as free.
+  /// Lines for one tile. At the end of the memory it repeats `idle`, which is nearly free.
   ESP_SIMD_INLINE Lines lines(const void* idle) const {
     const char* same = static_cast<const char*>(idle);
     return left_ > 0 ? Lines{at_, end_, kLine, stride_, back_} : Lines{same, same + 1, 0, 0, 0};
@@ -56,7 +56,7 @@ class Ahead {
 
 /// Slivers of packed B against rows of A, over one block of k.
 template <std::floating_point T>
-struct Sweep {
+struct PanelBlock {
   const T* a;  // packed: panels [depth][kPanel]; direct: rows of stride_a elements
   const T* b;  // slivers [depth][kCols]
   T* c;        // [rows, cols], row-major
@@ -67,7 +67,7 @@ struct Sweep {
   std::int64_t stride_c;
   T alpha;
   T beta;               // 0: C is not read
-  const Ahead* source;  // of the sliver that is packed next; null: rows of A are asked for
+  const Ahead* source;  // source of the next sliver to pack; null: rows of A are prefetched
 };
 
 /// c = alpha * acc + beta * c
@@ -87,7 +87,7 @@ ESP_SIMD_INLINE void update_partial(T* c, int cols, const simd::Vec<T, L>& acc,
   for (int i = 0; i < cols; ++i) c[i] = lanes[i];
 }
 
-/// The factors of a tile's rows at one k after the other.
+/// Steps through k and gives the elements of A of a tile's rows.
 template <std::floating_point T, int Stride>
 struct PackedRows {
   const T* at;
@@ -101,7 +101,7 @@ struct PackedRows {
 template <std::floating_point T, int Rows>
 struct DirectRows {
   static constexpr int kGroups = (Rows + 2) / 3;
-  const T* at[kGroups];  // of every third row: the others are one scaled index away
+  const T* at[kGroups];  // every third row; the others are addressed by a scaled index
   std::int64_t stride;
   ESP_SIMD_INLINE DirectRows(const T* first, std::int64_t stride_a) : stride(stride_a) {
     ESP_UNROLL
@@ -115,46 +115,13 @@ struct DirectRows {
   ESP_SIMD_INLINE void prefetch(std::int64_t) const {}
 };
 
-/// Rows x Vectors vectors of C, of which `cols` columns exist.
-template <class A, int Rows, int Vectors, int W, std::floating_point T>
-ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<T>& s,
-                                   Ahead& ahead) {
-  using Block = Blocking<T, W>;
+/// C = alpha acc + beta C in a tile of which `cols` columns exist.
+template <int Rows, int Vectors, int W, std::floating_point T>
+ESP_SIMD_INLINE void store_tile(typename simd::Native<T, W>::Raw (&acc)[Rows][Vectors], T* c,
+                                int cols, const PanelBlock<T>& s) {
   using V = simd::Native<T, W>;
-  constexpr int kLanes = Block::kLanes;
-  const std::int64_t depth = s.depth, stride_c = s.stride_c;
-  for (int i = 0; i < Rows; ++i) {
-    for (int j = 0; j < Vectors; ++j) __builtin_prefetch(c + i * stride_c + j * kLanes, 1);
-  }
-
-  typename V::Raw acc[Rows][Vectors];  // bare vectors: kept in registers once unrolled
-  ESP_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    ESP_UNROLL
-    for (int j = 0; j < Vectors; ++j) acc[i][j] = typename V::Raw{};
-  }
-  Ahead::Lines lines = ahead.lines(b);
-  // By the compiler: of steps written out by hand it loads the next one too early, and spills.
-#ifndef __CUDACC__
-#pragma GCC unroll 4
-#endif
-  for (std::int64_t k = 0; k < depth; ++k) {
-    if constexpr (!Block::kPanelStays) a.prefetch(depth);  // of the next panel
-    lines.prefetch();
-    V column[Vectors];
-    ESP_UNROLL
-    for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + j * kLanes);
-    ESP_UNROLL
-    for (int i = 0; i < Rows; ++i) {
-      const V scalar(a[i]);
-      ESP_UNROLL
-      for (int j = 0; j < Vectors; ++j) acc[i][j] = fma(scalar, column[j], V(acc[i][j])).v;
-    }
-    a.advance();
-    b += Block::kCols;
-  }
-  ahead.asked_for(lines, depth);
-
+  constexpr int kLanes = Blocking<T, W>::kLanes;
+  const std::int64_t stride_c = s.stride_c;
   const V alpha(s.alpha), beta(s.beta);
   const bool read = s.beta != T{0}, whole = cols >= Vectors * kLanes;
   if (whole && !read && s.alpha == T{1}) {
@@ -186,11 +153,53 @@ ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const Sweep<
   }
 }
 
-/// Rows [row, end), within one panel, against a sliver of Vectors vectors: tiles of Rows rows, then
+/// Rows x Vectors vectors of C, of which `cols` columns exist.
+template <class A, int Rows, int Vectors, int W, std::floating_point T>
+ESP_SIMD_INLINE void multiply_tile(A a, const T* b, T* c, int cols, const PanelBlock<T>& s,
+                                   Ahead& ahead) {
+  using Block = Blocking<T, W>;
+  using V = simd::Native<T, W>;
+  constexpr int kLanes = Block::kLanes;
+  const std::int64_t depth = s.depth, stride_c = s.stride_c;
+  for (int i = 0; i < Rows; ++i) {
+    for (int j = 0; j < Vectors; ++j) __builtin_prefetch(c + i * stride_c + j * kLanes, 1);
+  }
+
+  typename V::Raw acc[Rows][Vectors];  // bare vectors: kept in registers once unrolled
+  ESP_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    ESP_UNROLL
+    for (int j = 0; j < Vectors; ++j) acc[i][j] = typename V::Raw{};
+  }
+  Ahead::Lines lines = ahead.lines(b);
+  // Unrolled by the compiler: with steps unrolled by hand it hoists loads too early, and spills.
+#ifndef __CUDACC__
+#pragma GCC unroll 4
+#endif
+  for (std::int64_t k = 0; k < depth; ++k) {
+    if constexpr (!Block::kPanelStays) a.prefetch(depth);  // of the next panel
+    lines.prefetch();
+    V column[Vectors];
+    ESP_UNROLL
+    for (int j = 0; j < Vectors; ++j) column[j] = V::load(b + j * kLanes);
+    ESP_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      const V scalar(a[i]);
+      ESP_UNROLL
+      for (int j = 0; j < Vectors; ++j) acc[i][j] = fma(scalar, column[j], V(acc[i][j])).v;
+    }
+    a.advance();
+    b += Block::kCols;
+  }
+  ahead.asked_for(lines, depth);
+  store_tile<Rows, Vectors, W>(acc, c, cols, s);
+}
+
+/// Multiplies rows [row, end) of one panel by a sliver of Vectors vectors: tiles of Rows rows, then
 /// of fewer. A single vector of columns leaves registers for twice the rows.
 template <bool Direct, int Vectors, int W, std::floating_point T,
           int Rows = Blocking<T, W>::kRows*(Vectors == 1 && W == 16 ? 2 : 1)>
-ESP_SIMD_INLINE void multiply_rows(const Sweep<T>& s, std::int64_t row, std::int64_t end,
+ESP_SIMD_INLINE void multiply_rows(const PanelBlock<T>& s, std::int64_t row, std::int64_t end,
                                    const T* b, std::int64_t col, int cols, Ahead& ahead) {
   constexpr int kPanel = Blocking<T, W>::kPanel;
   constexpr int kRows = Rows < kPanel ? Rows : kPanel;
@@ -209,7 +218,7 @@ ESP_SIMD_INLINE void multiply_rows(const Sweep<T>& s, std::int64_t row, std::int
 }
 
 template <int W, bool Direct, std::floating_point T>
-ESP_SIMD_INLINE void multiply_panel(const Sweep<T>& s, std::int64_t row, std::int64_t col,
+ESP_SIMD_INLINE void multiply_panel(const PanelBlock<T>& s, std::int64_t row, std::int64_t col,
                                     Ahead& ahead) {
   using Block = Blocking<T, W>;
   const std::int64_t end = std::min<std::int64_t>(row + Block::kPanel, s.rows);
@@ -223,9 +232,9 @@ ESP_SIMD_INLINE void multiply_panel(const Sweep<T>& s, std::int64_t row, std::in
     multiply_rows<Direct, Block::kVectors, W>(s, row, end, b, col, cols, ahead);
   }
 }
-/// In the order in which the part that stays in the L1 cache is reused.
+/// Loops in the order that reuses the part held in the L1 cache.
 template <int W, bool Direct, std::floating_point T>
-ESP_SIMD_INLINE void sweep_panels(const Sweep<T>& s) {
+ESP_SIMD_INLINE void multiply_panels(const PanelBlock<T>& s) {
   using Block = Blocking<T, W>;
   Ahead ahead = s.source ? *s.source : Ahead();
   if constexpr (Block::kPanelStays) {
@@ -249,26 +258,26 @@ ESP_SIMD_INLINE void sweep_panels(const Sweep<T>& s) {
 
 #if defined(__x86_64__)
 template <std::floating_point T, bool Direct>
-ESP_TARGET_AVX512 void sweep_avx512(const Sweep<T>& s) {
-  sweep_panels<16, Direct>(s);
+ESP_TARGET_AVX512 void multiply_block_avx512(const PanelBlock<T>& s) {
+  multiply_panels<16, Direct>(s);
 }
 template <std::floating_point T, bool Direct>
-ESP_TARGET_AVX2 void sweep_avx2(const Sweep<T>& s) {
-  sweep_panels<8, Direct>(s);
+ESP_TARGET_AVX2 void multiply_block_avx2(const PanelBlock<T>& s) {
+  multiply_panels<8, Direct>(s);
 }
 #endif
 template <std::floating_point T, bool Direct>
-void sweep_plain(const Sweep<T>& s) {
-  sweep_panels<4, Direct>(s);
+void multiply_block_plain(const PanelBlock<T>& s) {
+  multiply_panels<4, Direct>(s);
 }
 
 template <bool Direct, std::floating_point T>
-void sweep(const Sweep<T>& s) {
+void multiply_block(const PanelBlock<T>& s) {
 #if defined(__x86_64__)
-  if (isa() >= Isa::avx512) return sweep_avx512<T, Direct>(s);
-  if (isa() == Isa::avx2) return sweep_avx2<T, Direct>(s);
+  if (isa() >= Isa::avx512) return multiply_block_avx512<T, Direct>(s);
+  if (isa() == Isa::avx2) return multiply_block_avx2<T, Direct>(s);
 #endif
-  sweep_plain<T, Direct>(s);
+  multiply_block_plain<T, Direct>(s);
 }
 
 }  // namespace espalier::cpu::detail

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A few rows times a stored transpose (weights [n, k], the decoding of one token): bounded by the
-// memory that the weights come from. Of B nothing is packed: squares of it are transposed in
-// registers and widened, those of bf16 as pairs, and each meets every row at once. Sums as in the
-// blocked product, to the same bits.
+// Products of at most four rows with a transposed B (weights [n, k], the decoding of one token):
+// bounded by the bandwidth of B. B is not packed: its squares are transposed in registers and
+// widened, those of bf16 as pairs, and each is used by all rows at once. The reduction order is
+// that of the blocked product, so the bits are equal.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,19 @@
 
 namespace espalier::cpu::detail {
 
-inline constexpr std::int64_t kNarrowRows = 4;
-inline constexpr std::int64_t kNarrowCols = 32;       // of a task: whole squares on every processor
-inline constexpr std::int64_t kNarrowFork = 1 << 17;  // elements of B worth a parallel region
-inline constexpr std::int64_t kNarrowAhead = 8 * 64;  // bytes
+inline constexpr std::int64_t kFewRows = 4;
+inline constexpr std::int64_t kFewRowsCols = 32;       // per task: whole squares on every processor
+inline constexpr std::int64_t kFewRowsFork = 1 << 17;  // elements of B worth a parallel region
+inline constexpr std::int64_t kFewRowsAhead = 8 * 64;  // bytes
 
 template <std::floating_point T>
-bool is_narrow(const GemmProblem<T>& p) {
-  return std::same_as<T, float> && p.m <= kNarrowRows && p.b.transposed && !p.a.transposed;
+bool has_few_rows(const GemmProblem<T>& p) {
+  return std::same_as<T, float> && p.m <= kFewRows && p.b.transposed && !p.a.transposed;
 }
+
+/// Values of k per square: as many as fill a vector, twice as many for bf16.
+template <class M, int W>
+inline constexpr int kSquareDepth = std::same_as<M, bf16> ? 2 * W : W;
 
 /// acc[r] += a[r][k] * column for each row.
 template <int Rows, int W>
@@ -31,6 +35,40 @@ ESP_SIMD_INLINE void add_column(typename simd::Vec<float, W>::Raw (&acc)[Rows], 
   using V = simd::Vec<float, W>;
   ESP_UNROLL
   for (int r = 0; r < Rows; ++r) acc[r] = fma(V(a[r * stride]), column, V(acc[r])).v;
+}
+
+/// acc[r] += the sum over one square of k of a[r][k] b[., k], k by k. Lines of b are columns; those
+/// from `cols` on repeat the last.
+template <int Rows, int W, class M>
+ESP_SIMD_INLINE void add_square(typename simd::Vec<float, W>::Raw (&acc)[Rows], const float* a,
+                                std::int64_t stride_a, const M* b, std::int64_t stride_b,
+                                int cols) {
+  using V = simd::Vec<float, W>;
+  typename V::Raw square[W];
+  ESP_UNROLL
+  for (int i = 0; i < W; ++i) {
+    const M* line = b + std::min(i, cols - 1) * stride_b;
+    __builtin_prefetch(reinterpret_cast<const char*>(line) + kFewRowsAhead);
+    if constexpr (kSquareDepth<M, W> == W) {
+      square[i] = V::load(line).v;
+    } else {
+      __builtin_memcpy(&square[i], line, sizeof square[i]);
+    }
+  }
+  transpose<float, W>(square);
+  ESP_UNROLL
+  for (int i = 0; i < W; ++i) {
+    if constexpr (kSquareDepth<M, W> == W) {
+      add_column<Rows, W>(acc, a + i, stride_a, V(square[i]));
+    } else {
+      using Bits = simd::detail::Raw<std::uint32_t, W>;
+      const auto pair = reinterpret_cast<Bits>(square[i]);
+      const auto even = reinterpret_cast<typename V::Raw>(pair << 16);
+      const auto odd = reinterpret_cast<typename V::Raw>(pair & 0xffff0000u);
+      add_column<Rows, W>(acc, a + 2 * i, stride_a, V(even));
+      add_column<Rows, W>(acc, a + 2 * i + 1, stride_a, V(odd));
+    }
+  }
 }
 
 /// Columns [col, col + lanes) of `Rows` rows of C; `cols` of them exist. `depth`: of a block of k.
@@ -48,34 +86,9 @@ ESP_SIMD_INLINE void multiply_columns(const GemmProblem<float>& p, std::int64_t 
     ESP_UNROLL
     for (int r = 0; r < Rows; ++r) acc[r] = typename V::Raw{};
     std::int64_t k = begin;
-    // As many values of k as fill a vector in memory, twice as many of bf16.
-    constexpr int kStep = std::same_as<M, bf16> ? 2 * W : W;
+    constexpr int kStep = kSquareDepth<M, W>;
     for (; k + kStep <= end; k += kStep) {
-      typename V::Raw square[W];
-      ESP_UNROLL
-      for (int i = 0; i < W; ++i) {
-        const M* line = b + std::min(i, cols - 1) * p.b.stride + k;
-        __builtin_prefetch(reinterpret_cast<const char*>(line) + kNarrowAhead);
-        if constexpr (kStep == W) {
-          square[i] = V::load(line).v;
-        } else {
-          __builtin_memcpy(&square[i], line, sizeof square[i]);
-        }
-      }
-      transpose<float, W>(square);
-      ESP_UNROLL
-      for (int i = 0; i < W; ++i) {
-        if constexpr (kStep == W) {
-          add_column<Rows, W>(acc, a + k + i, p.a.stride, V(square[i]));
-        } else {
-          using Bits = simd::detail::Raw<std::uint32_t, W>;
-          const auto pair = reinterpret_cast<Bits>(square[i]);
-          const auto even = reinterpret_cast<typename V::Raw>(pair << 16);
-          const auto odd = reinterpret_cast<typename V::Raw>(pair & 0xffff0000u);
-          add_column<Rows, W>(acc, a + k + 2 * i, p.a.stride, V(even));
-          add_column<Rows, W>(acc, a + k + 2 * i + 1, p.a.stride, V(odd));
-        }
-      }
+      add_square<Rows, W>(acc, a + k, p.a.stride, b + k, p.b.stride, cols);
     }
     for (; k < end; ++k) {
       alignas(64) float column[W];
@@ -97,14 +110,14 @@ ESP_SIMD_INLINE void multiply_columns(const GemmProblem<float>& p, std::int64_t 
   }
 }
 
-struct NarrowTask {
+struct FewRowTask {
   const GemmProblem<float>* problem;
   std::int64_t col, depth;
 };
 
-inline void multiply_narrow(const NarrowTask& task) {
+inline void multiply_few_rows(const FewRowTask& task) {
   const GemmProblem<float>& p = *task.problem;
-  const std::int64_t end = std::min(task.col + kNarrowCols, p.n);
+  const std::int64_t end = std::min(task.col + kFewRowsCols, p.n);
   visit_dtype<float, bf16, f16>("gemm", p.b.dtype, [&]<class M>() {
     simd::dispatch([&]<int W>() {
       for (std::int64_t col = task.col; col < end; col += W) {
@@ -119,7 +132,7 @@ inline void multiply_narrow(const NarrowTask& task) {
 }
 
 /// Products of a few rows, collected and then computed together. Keeps its memory.
-class NarrowProducts {
+class FewRowProducts {
  public:
   void clear() {
     problems_.clear();
@@ -138,12 +151,12 @@ class NarrowProducts {
   void widen_rows();
 
   std::vector<GemmProblem<float>> problems_;
-  std::vector<NarrowTask> tasks_;
+  std::vector<FewRowTask> tasks_;
   std::vector<float> rows_;  // of A, where they are of another type
   std::int64_t widened_ = 0;
 };
 
-inline void NarrowProducts::widen_rows() {
+inline void FewRowProducts::widen_rows() {
   if (rows_.size() < static_cast<std::size_t>(widened_)) {
     rows_.resize(static_cast<std::size_t>(widened_));
   }
@@ -158,22 +171,23 @@ inline void NarrowProducts::widen_rows() {
 }
 
 /// Each thread has the same columns in every call.
-inline void NarrowProducts::multiply(std::int64_t deepest) {
+inline void FewRowProducts::multiply(std::int64_t deepest) {
   if (problems_.empty()) return;
   widen_rows();
   [[maybe_unused]] std::int64_t elements = 0;
   for (const GemmProblem<float>& p : problems_) {
     const std::int64_t depth = block_depth(p.k, deepest);
-    for (std::int64_t col = 0; col < p.n; col += kNarrowCols) tasks_.push_back({&p, col, depth});
+    for (std::int64_t col = 0; col < p.n; col += kFewRowsCols) tasks_.push_back({&p, col, depth});
     elements += p.n * p.k;
   }
   const auto count = static_cast<std::int64_t>(tasks_.size());
   const auto some = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) multiply_narrow(tasks_[static_cast<std::size_t>(i)]);
+    for (std::int64_t i = begin; i < end; ++i)
+      multiply_few_rows(tasks_[static_cast<std::size_t>(i)]);
   };
 #ifdef _OPENMP
   const int threads = num_threads();
-  if (elements >= kNarrowFork && threads > 1 && !omp_in_parallel()) {
+  if (elements >= kFewRowsFork && threads > 1 && !omp_in_parallel()) {
 #pragma omp parallel num_threads(threads)
     {
       const int thread = omp_get_thread_num();
