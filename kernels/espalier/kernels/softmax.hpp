@@ -20,7 +20,7 @@ constexpr double softmax_backward_bytes(std::int64_t n, std::int64_t h, int elem
 template <class T>
 cudaError_t softmax_forward(T* y, const T* x, std::int64_t n, std::int64_t h, cudaStream_t stream);
 
-/// dx = y (dy - <y, dy>). dx may be dy or x.
+/// dx = y (dy - <y, dy>). dx may be dy.
 template <class T>
 cudaError_t softmax_backward(T* dx, const T* dy, const T* x, std::int64_t n, std::int64_t h,
                              cudaStream_t stream);
