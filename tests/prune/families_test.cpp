@@ -174,10 +174,11 @@ TEST_CASE("prune: experts in one tensor, as transformers has them in memory, are
   CHECK(cut[24 * 5] == 24.0f * static_cast<float>(plan.keep[1][5]));
 }
 
-TEST_CASE("prune: quantized experts go and stay with all their tensors, and patterns follow") {
-  test::TemporaryFolder folder;
-  const fs::path model = kFamilies / "qwen3_moe/model";  // layer 1 is dense
-  const std::string config = config_with(
+namespace {
+
+/// The patterns in which quantizers name experts: lists of modules, regular expressions, keys.
+std::string quantized_config(const fs::path& model) {
+  return config_with(
       model,
       "  \"quantization_config\": {\"quant_method\": \"x\",\n"
       "    \"ignore\": [\"lm_head\", \"model.layers.0.mlp.experts.3.down_proj\",\n"
@@ -189,6 +190,14 @@ TEST_CASE("prune: quantized experts go and stay with all their tensors, and patt
       "      \"mlp.experts.6.a\", \"mlp.experts.7.a\", \"self_attn.q\"]],\n"
       "    \"dynamic\": {\"-:model\\\\.layers\\\\.2\\\\.mlp\\\\.experts\\\\.7\\\\.\": {},\n"
       "      \"+:.*experts\\\\.[0-9]+\\\\..*\": {\"bits\": 8}}}");
+}
+
+}  // namespace
+
+TEST_CASE("prune: quantized experts go and stay with all their tensors, and patterns follow") {
+  test::TemporaryFolder folder;
+  const fs::path model = kFamilies / "qwen3_moe/model";  // layer 1 is dense
+  const std::string config = quantized_config(model);
   rewrite(model, folder / "base", config, [](const std::string& name) {
     std::vector<std::string> names = {name};
     if (name.find(".experts.") != std::string::npos) {
