@@ -110,9 +110,7 @@ void run(Options o, const CommonOptions& common) {
   ESP_REQUIRE(!fs::exists(fs::path(o.output) / "scores.json"), IoError, o.output,
               ": has a scores.json already; remove it or choose another output folder");
   prune::Analysis analysis(o.run);
-  for (const std::string& w : analysis.base().warnings()) {
-    fmt::print(stderr, "analyze: warning: {}\n", w);
-  }
+  print_warnings("analyze", analysis.base().warnings());
   const hub::Mixture& mixture = analysis.base().mixture();
   check_mark(o.mark_keep, mixture);
   const std::size_t known = analysis.notes().size();

@@ -126,6 +126,7 @@ class Watched {
     run_.on_pass = [this] { stop_if_interrupted(); };
     run_.on_note = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
     (void)interrupted();  // from here on
+    print_warnings("evaluate", run_.checkpoint().warnings());
   }
 
   void run_tasks() {

@@ -199,6 +199,7 @@ void run(Options o, const CommonOptions& common, const std::string& command) {
   visit_compute(common.device, o.run.dtype,
                 [&]<class T, class D>() { o.run.load = train::load_trainable<T, D>; });
   train::FineTune run(o.run);
+  print_warnings("fine_tune", run.base().warnings());
   describe_data(o.run.data, run.data().dataset());
   if (run.eval_data()) describe_data(o.run.eval_data, *run.eval_data());
   run.begin(o.resume ? train::FineTune::Start::resume : train::FineTune::Start::fresh);

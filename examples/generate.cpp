@@ -38,6 +38,7 @@ template <FloatElement T, Device D>
 void run(const Options& o, const CommonOptions& common) {
   ESP_REQUIRE(o.prompt.empty() != o.chat.empty(), UsageError, "give either --prompt or --chat");
   const hub::Checkpoint checkpoint(o.model);
+  print_warnings("generate", checkpoint.warnings());
   const auto words = text::ChatTokenizer::load(o.model, o.chat_template);
   const text::Tokenizer& tokenizer = words.tokenizer();
   const auto model = hub::load_model<T, D>(checkpoint, o.adapter);

@@ -187,7 +187,7 @@ void run(const Options& o, const CommonOptions& common) {
   refuse_inside(o.adapter_output, o.model);
   const hub::Checkpoint base(o.model);
   hub::require_mixture(base, "prune");
-  for (const std::string& w : base.warnings()) fmt::print(stderr, "prune: warning: {}\n", w);
+  print_warnings("prune", base.warnings());
   const auto [plan, source] = make_plan(o, base.mixture());
   if (o.plan.empty()) {
     warn_of_another_model(plan.provenance.at("scores"), "model", base, o.scores);

@@ -149,7 +149,7 @@ int report(const std::vector<Check>& checks, const CommonOptions& common) {
 
 int run(const Options& o, const CommonOptions& common) {
   const hub::Checkpoint base(o.base), pruned(o.pruned);
-  for (const std::string& w : base.warnings()) fmt::print(stderr, "verify: warning: {}\n", w);
+  print_warnings("verify", base.warnings());
   const std::string source =
       o.plan.empty() ? (fs::path(o.pruned) / prune::kPlanFile).string() : o.plan;
   const prune::Plan plan = prune::read_plan(source);

@@ -36,6 +36,11 @@ namespace espalier {
   return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.2f} {}", bytes, units[unit]);
 }
 
+/// What is odd about a checkpoint, a line each on stderr.
+inline void print_warnings(const char* program, const std::vector<std::string>& warnings) {
+  for (const std::string& w : warnings) fmt::print(stderr, "{}: warning: {}\n", program, w);
+}
+
 class Progress {
  public:
   /// `total` <= 0: not known, so no bar and no time left. Rates are in `unit` per second.

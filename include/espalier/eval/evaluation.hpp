@@ -73,6 +73,7 @@ class Evaluation {
   std::function<void(const std::string& line)> on_note;
 
   const EvaluationConfig& config() const { return config_; }
+  const hub::Checkpoint& checkpoint() const { return *checkpoint_; }
   std::int64_t tokens() const { return tokens_; }  // that went through the model
   double begin_seconds() const { return begin_; }  // since 1970
 
