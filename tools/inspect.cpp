@@ -186,9 +186,7 @@ void run(const Options& o, const CommonOptions& common) {
               o.lora_r, " and --tokens ", o.tokens,
               " cannot be; expected 0 or more, and 1 or more");
   const hub::Checkpoint checkpoint(o.folder);
-  for (const std::string& w : checkpoint.warnings()) {
-    fmt::print(stderr, "inspect: warning: {}\n", w);
-  }
+  print_warnings("inspect", checkpoint.warnings());
   const Groups groups = hub::tensor_groups(checkpoint);
   double parameters = 0;
   for (const hub::TensorGroup& g : groups) parameters += static_cast<double>(g.parameters);
