@@ -155,7 +155,7 @@ template <FloatElement T, Device D>
     op.offsets = offsets;
   }
   std::vector<AnyVar> inputs = {x};
-  inputs.insert(inputs.end(), biases.begin(), biases.end());
+  for (const AnyVar& b : biases) inputs.push_back(b);
   return apply_list<T, D>(op, inputs);
 }
 

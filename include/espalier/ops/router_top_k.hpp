@@ -190,7 +190,8 @@ template <FloatElement T>
   r.experts = experts;
   r.chosen = chosen;
   r.offsets.assign(experts + 1, 0);
-  for (const std::int32_t e : chosen.span()) {
+  for (std::int64_t i = 0; i < chosen.numel(); ++i) {
+    const std::int32_t e = chosen.data()[i];
     ESP_REQUIRE(e >= 0 && e < experts, ShapeError, "make_routing: expert ", e, ", expected 0 to ",
                 experts - 1);
     ++r.offsets[e + 1];
