@@ -6,10 +6,9 @@
 
 #include <espalier/kernels/device.cuh>
 #include <espalier/kernels/rms_norm.hpp>
+#include <espalier/kernels/row_block.cuh>
 
 namespace espalier::kernels {
-
-inline constexpr int kNormThreads = 256;
 
 /// kWidth neighbours in f32, 16 bytes a load or what that many take.
 template <int kWidth, class W>
@@ -107,12 +106,6 @@ static __global__ void __launch_bounds__(kNormThreads)
   float total = 0;
   for (int i = 0; i < chunks; ++i) total += partial[i * h + c];
   sum[c] = total;
-}
-
-/// Threads of a block for rows of `vectors` vectors: whole warps, no more than there is work for.
-inline int norm_threads(std::int64_t vectors) {
-  const std::int64_t warps = ceil_div<std::int64_t>(vectors, kWarp);
-  return static_cast<int>(warps * kWarp < kNormThreads ? warps * kWarp : kNormThreads);
 }
 
 template <class T, class W>

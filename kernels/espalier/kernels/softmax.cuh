@@ -3,7 +3,7 @@
 // The row is read from memory once: its further readings hit the caches.
 #pragma once
 
-#include <espalier/kernels/rms_norm.cuh>
+#include <espalier/kernels/row_block.cuh>
 #include <espalier/kernels/row_softmax.cuh>
 #include <espalier/kernels/softmax.hpp>
 
