@@ -197,3 +197,16 @@ TEST_CASE("programs: dense models and mixtures of any family are trained and con
   CHECK(w.run("fine_tune --model deepseek_v3 --data text.jsonl --aux-loss 0.1 --output no") == 1);
   CHECK_THAT(w.said, Catch::Contains("a deepseek_v3 has a sigmoid"));
 }
+
+TEST_CASE("prune: scores of other weights are warned of, those of its own are not") {
+  Workshop w;
+  REQUIRE(w.make("own", "mixtral", "--seed 1") == 0);
+  REQUIRE(w.make("other", "mixtral", "--seed 2") == 0);
+  REQUIRE(w.run("analyze --model own --criteria router_norm --output scores") == 0);
+  const std::string prune =
+      "prune --scores scores/scores.json --criterion router_norm --keep 3 --dry-run --model ";
+  REQUIRE(w.run(prune + "own --output a") == 0);
+  CHECK_THAT(w.said, !Catch::Contains("warning"));
+  REQUIRE(w.run(prune + "other --output b") == 0);
+  CHECK_THAT(w.said, Catch::Contains("was made for a model with other weights than other"));
+}

@@ -72,8 +72,8 @@ struct Dataset {
 
 ESP_INLINE std::vector<std::string> Dataset::summary() const {
   using espalier::detail::concat;
-  std::vector<std::string> lines = {concat(
-      {examples.size(), " examples, ", tokens, " tokens, ", targets, " of them trained on"})};
+  std::vector<std::string> lines = {
+      concat({examples.size(), " examples, ", tokens, " tokens, ", targets, " of them targets"})};
   if (joined_pairs > 0) {
     lines.push_back(
         concat({"prompts and responses are joined without a chat template (", why_joined, ")"}));
