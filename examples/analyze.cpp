@@ -4,6 +4,7 @@
 //   analyze --model mixtral --adapter run --criteria router_delta,expert_delta --output scores
 // Writes scores.json, scores.csv, and one heatmap per criterion as PNG and SVG. Criteria without
 // data say little on their own; frequency, ean, reap and man come from one pass over the texts.
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/prune/analysis.hpp>
 #include <espalier/prune/score_heatmaps.hpp>
@@ -107,24 +108,27 @@ void run(Options o, const CommonOptions& common) {
   o.run.seed = common.seed;
   visit_compute(common.device, o.run.dtype,
                 [&]<class T, class D>() { o.run.calibrate = prune::calibrate_checkpoint<T, D>; });
+  for (const std::string& input : {o.run.model, o.run.tuned, o.run.adapter}) {
+    if (!input.empty()) io::require_apart(o.output, input);
+  }
+  prune::Analysis analysis(o.run);
+  const io::OutputLock lock = io::open_output(o.output);
   ESP_REQUIRE(!fs::exists(fs::path(o.output) / "scores.json"), IoError, o.output,
               ": has a scores.json already; remove it or choose another output folder");
-  prune::Analysis analysis(o.run);
   print_warnings("analyze", analysis.base().warnings());
   const hub::Mixture& mixture = analysis.base().mixture();
   check_mark(o.mark_keep, mixture);
   const std::size_t known = analysis.notes().size();
   const auto tell = [&](std::size_t begin) {
     for (std::size_t i = begin; i < analysis.notes().size(); ++i) {
-      fmt::print(stderr, "analyze: {}\n", analysis.notes()[i]);
+      say("analyze: {}\n", analysis.notes()[i]);
     }
   };
   tell(0);
   const prune::Scores scores = measure(analysis);
   tell(known);
-  io::create_folders(o.output);
-  prune::write_heatmaps(o.output, scores, o.mark_keep, mixture.groups);
   prune::write_scores(o.output, scores);
+  print_warnings("analyze", prune::write_heatmaps(o.output, scores, o.mark_keep, mixture.groups));
   report(o, common, scores);
 }
 

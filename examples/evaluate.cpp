@@ -124,7 +124,7 @@ class Watched {
       stop_if_interrupted();
     };
     run_.on_pass = [this] { stop_if_interrupted(); };
-    run_.on_note = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+    run_.on_note = [](const std::string& line) { say("{}\n", line); };
     (void)interrupted();  // from here on
     print_warnings("evaluate", run_.checkpoint().warnings());
   }

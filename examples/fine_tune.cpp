@@ -107,7 +107,7 @@ void declare(CLI::App& app, Options& o) {
                "Recompute layers in backward: less memory, the same result, more time")
       ->group(training);
   app.add_option("--save-every", o.run.save_every,
-                 "Steps between checkpoints; 0: none but on Ctrl-C")
+                 "Steps between checkpoints; 0: only at the end and on Ctrl-C")
       ->check(count)
       ->group(training);
   app.add_option("--keep-checkpoints", o.run.keep_checkpoints, "Newest checkpoints kept; 0: all")
@@ -116,14 +116,12 @@ void declare(CLI::App& app, Options& o) {
 }
 
 void describe_data(const std::string& path, const data::Dataset& dataset) {
-  for (const std::string& line : dataset.summary()) fmt::print(stderr, "{}: {}\n", path, line);
+  for (const std::string& line : dataset.summary()) say("{}: {}\n", path, line);
 }
 
 void report_forecast(const train::FineTune& run) {
   const MemoryForecast memory = run.memory_forecast();
-  fmt::print(
-      stderr,
-      "memory: about {} = {} base weights (mapped) + {} adapter and gradients + {} optimizer "
+  say("memory: about {} = {} base weights (mapped) + {} adapter and gradients + {} optimizer "
       "+ {} activations of at most {} tokens\n",
       format_bytes(memory.total_bytes()), format_bytes(memory.weights_bytes),
       format_bytes(memory.adapter_bytes), format_bytes(memory.optimizer_bytes),
@@ -131,11 +129,9 @@ void report_forecast(const train::FineTune& run) {
   const auto steps = static_cast<double>(run.state().max_steps - run.state().step);
   const double tokens = run.tokens_per_step(), flops = run.flops_per_token();
   const double rate = measured_flops_per_second(run.base().config());
-  fmt::print(stderr,
-             "time: about {} for {:.0f} steps of {:.0f} tokens ({:.2f} GFLOP per token, {:.0f} "
-             "GFLOP/s in a matrix product)\n",
-             format_duration(steps * tokens * flops / rate), steps, tokens, flops * 1e-9,
-             rate * 1e-9);
+  say("time: about {} for {:.0f} steps of {:.0f} tokens ({:.2f} GFLOP per token, {:.0f} "
+      "GFLOP/s in a matrix product)\n",
+      format_duration(steps * tokens * flops / rate), steps, tokens, flops * 1e-9, rate * 1e-9);
 }
 
 std::string note(const Json& entry) {
@@ -202,15 +198,15 @@ void run(Options o, const CommonOptions& common, const std::string& command) {
   print_warnings("fine_tune", run.base().warnings());
   describe_data(o.run.data, run.data().dataset());
   if (run.eval_data()) describe_data(o.run.eval_data, *run.eval_data());
+  run.on_warning = [](const std::string& text) { print_warnings("fine_tune", {text}); };
   run.begin(o.resume ? train::FineTune::Start::resume : train::FineTune::Start::fresh);
-  if (run.done()) {
-    fmt::print(stderr, "{}: done already, {} steps\n", o.run.output, run.state().step);
+  if (run.found_finished()) {
+    say("{}: done already, {} steps\n", o.run.output, run.state().step);
   } else {
     if (run.resumed_from()) {
-      fmt::print(stderr, "resuming from {} at step {}\n", run.resumed_from()->string(),
-                 run.state().step + 1);
+      say("resuming from {} at step {}\n", run.resumed_from()->string(), run.state().step + 1);
     } else if (o.resume) {
-      fmt::print(stderr, "{}: no checkpoint to resume from, starting at step 1\n", o.run.output);
+      say("{}: no checkpoint to resume from, starting at step 1\n", o.run.output);
     }
     report_forecast(run);
     train_all(run, command);

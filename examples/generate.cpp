@@ -85,8 +85,8 @@ void run(const Options& o, const CommonOptions& common) {
   } else {
     fmt::print("\n");
     std::fflush(stdout);
-    fmt::print(stderr, "{} prompt tokens at {:.1f}/s, {} new tokens at {:.1f}/s\n", prompt.size(),
-               prefill_rate, ids.size(), decode_rate);
+    say("{} prompt tokens at {:.1f}/s, {} new tokens at {:.1f}/s\n", prompt.size(), prefill_rate,
+        ids.size(), decode_rate);
   }
 }
 

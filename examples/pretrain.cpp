@@ -13,7 +13,9 @@
 
 #include <espalier/data/training_set.hpp>
 #include <espalier/hub/checkpoint.hpp>
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/io/companions.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/ops/trace_session.hpp>
 #include <espalier/train/balancing.hpp>
@@ -100,8 +102,10 @@ class Pretrain {
     if (!o_.eval_data.empty()) {
       held_out = trainer_.evaluate(data::batches_in_order(read(o_.eval_data), o_.batch_size));
     }
-    train::draw_loss_curve(log.entries(), folder_.path(), "Pretraining loss");
     write_weights();
+    const std::string no_curve =
+        train::draw_loss_curve(log.entries(), folder_.path(), "Pretraining loss");
+    if (!no_curve.empty()) print_warnings("pretrain", {no_curve});
     io::copy_companions(base_.folder(), folder_.path(),
                         {"train_log.jsonl", "loss.png", "loss.svg"});
     folder_.commit();
@@ -123,7 +127,7 @@ class Pretrain {
   data::Dataset read(const std::string& path) const {
     data::RecordEncoder encoder = data::record_encoder(words_, base_.config());
     data::Dataset data = data::read_dataset(path, encoder, o_.max_length);
-    for (const std::string& line : data.summary()) fmt::print(stderr, "{}: {}\n", path, line);
+    for (const std::string& line : data.summary()) say("{}: {}\n", path, line);
     return data;
   }
 
@@ -209,6 +213,7 @@ int main(int argc, char** argv) {
       [&](CLI::App& app) { declare(app, o); },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file
+        io::require_apart(o.output, o.model);
         Pretrain(o, common).run();
       });
 }

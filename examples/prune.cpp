@@ -57,7 +57,8 @@ void declare(CLI::App& app, Options& o) {
 /// The plan, and how messages should call it.
 std::pair<prune::Plan, std::string> make_plan(const Options& o, const hub::Mixture& mixture) {
   if (!o.plan.empty()) return {prune::read_plan(o.plan), o.plan};
-  const prune::Scores scores = prune::read_scores(o.scores);
+  const std::string text = io::read_text(o.scores);  // once: a pipe gives nothing the second time
+  const prune::Scores scores = prune::parse_scores(io::parse_json(text, o.scores), o.scores);
   const prune::LayerScores& layers = scores.at(o.criterion, o.scores);
   prune::check_scores_fit(o.criterion, layers, mixture, o.scores);
   ESP_REQUIRE(o.keep <= mixture.experts, UsageError, "--keep ", o.keep, ": the model has ",
@@ -74,7 +75,7 @@ std::pair<prune::Plan, std::string> make_plan(const Options& o, const hub::Mixtu
   if (mixture.groups > 1) plan.provenance["equal_per_group"] = mixture.groups;
   plan.provenance["criterion"] = o.criterion;
   plan.provenance["keep"] = o.keep;
-  plan.provenance["scores_sha256"] = io::sha256(io::read_text(o.scores));
+  plan.provenance["scores_sha256"] = io::sha256(text);
   plan.provenance["scores"] = scores.provenance;
   return {std::move(plan), o.scores};
 }
@@ -95,8 +96,7 @@ void warn_of_another_model(const io::Json& provenance, const std::string& who,
     what = "with other weights";
   }
   if (what == nullptr) return;
-  fmt::print(stderr, "prune: warning: {} was made for a model {} than {}\n", source, what,
-             base.folder().string());
+  say("prune: warning: {} was made for a model {} than {}\n", source, what, base.folder().string());
 }
 
 std::int64_t parameters(const std::vector<io::ShardPlan>& shards) {
@@ -163,15 +163,6 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
   fmt::print("{}: {}\n", o.output, o.dry_run ? "not written (dry run)" : "written");
 }
 
-/// An output that would be copied into itself with the other files of the model.
-void refuse_inside(const std::string& output, const std::string& model) {
-  if (output.empty()) return;
-  const fs::path inner = fs::weakly_canonical(output), outer = fs::weakly_canonical(model);
-  const auto [a, b] = std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
-  ESP_REQUIRE(a != outer.end(), UsageError, output, ": lies within the model's folder ", model,
-              "; choose a place beside it");
-}
-
 void refuse_existing(const std::string& folder) {
   ESP_REQUIRE(folder.empty() || !fs::exists(fs::symlink_status(folder)), IoError, folder,
               ": exists already; remove it or choose another output folder");
@@ -183,8 +174,10 @@ void run(const Options& o, const CommonOptions& common) {
   const std::size_t max_shard_bytes = io::parse_bytes(o.max_shard_size);
   refuse_existing(o.output);
   refuse_existing(o.adapter_output);
-  refuse_inside(o.output, o.model);
-  refuse_inside(o.adapter_output, o.model);
+  if (!o.output.empty()) io::require_apart(o.output, o.model);
+  for (const std::string& input : {o.model, o.adapter}) {
+    if (!o.adapter_output.empty()) io::require_apart(o.adapter_output, input);
+  }
   const hub::Checkpoint base(o.model);
   hub::require_mixture(base, "prune");
   print_warnings("prune", base.warnings());
@@ -213,9 +206,9 @@ void run(const Options& o, const CommonOptions& common) {
     });
     progress.finish();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    fmt::print(stderr, "prune: {:.2f} GB/s, at most {} of memory\n",
-               static_cast<double>(what.bytes) / 1e9 / seconds.count(),
-               format_bytes(static_cast<double>(peak_memory_bytes())));
+    say("prune: {:.2f} GB/s, at most {} of memory\n",
+        static_cast<double>(what.bytes) / 1e9 / seconds.count(),
+        format_bytes(static_cast<double>(peak_memory_bytes())));
     if (adapter)
       prune::write_pruned_adapter(o.adapter, *adapter, base.expert_names(), plan, o.adapter_output);
   }

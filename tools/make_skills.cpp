@@ -14,6 +14,7 @@
 #include <functional>
 
 #include <espalier/core/random.hpp>
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/json.hpp>
 #include <espalier/text/byte_tokenizer.hpp>
@@ -140,6 +141,7 @@ void make(const Options& o, std::uint64_t seed) {
   namespace fs = std::filesystem;
   using espalier::io::write_text;
   const fs::path out = o.output;
+  const espalier::io::OutputLock lock = espalier::io::open_output(out);
   fs::create_directories(out / "tokenizer");
   fs::create_directories(out / "multiple_choice");
   const Json tokenizer = espalier::text::byte_tokenizer_json(kEnd);

@@ -6,7 +6,9 @@
 #include <espalier/hub/adapter.hpp>
 #include <espalier/hub/checkpoint.hpp>
 #include <espalier/io/adapter.hpp>
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/io/companions.hpp>
 #include <espalier/ops/cpu/gemm.hpp>
 
 #include "cli/program.hpp"
@@ -93,8 +95,9 @@ void run(const Options& o, const CommonOptions& common) {
   const hub::Checkpoint base(o.model);
   const io::Adapter adapter = io::read_adapter(o.adapter);
   hub::check_adapter_fits(adapter, base.config(), o.adapter);
+  for (const std::string& input : {o.model, o.adapter}) io::require_apart(o.output, input);
   io::AtomicFolder folder(o.output);
-  io::CheckpointWriter out(folder.path(), shards_of(base));
+  io::CheckpointWriter out(folder.path(), shards_of(base), io::companion_bytes(o.model, {}));
   Progress progress("merge_adapter", static_cast<std::int64_t>(base.names().size()), "tensors");
   std::int64_t done = 0, changed = 0, factors = 0;
   for (const io::ShardPlan& shard : out.shards()) {

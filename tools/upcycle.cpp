@@ -9,6 +9,8 @@
 #include <map>
 
 #include <espalier/hub/checkpoint.hpp>
+#include <espalier/io/atomic_folder.hpp>
+#include <espalier/io/companions.hpp>
 #include <espalier/io/normal_weights.hpp>
 
 #include "cli/checkpoint_output.hpp"
@@ -155,8 +157,10 @@ void run(const Options& o, const CommonOptions& common) {
   const DecoderConfig config = mixture_config(dense, o);
   const UpcyclePlan weights = plan(dense, config);
 
+  io::require_apart(o.output, o.model);
   io::AtomicFolder folder(o.output);
-  io::CheckpointWriter out(folder.path(), weights.tensors, max_shard_bytes);
+  io::CheckpointWriter out(folder.path(), weights.tensors, max_shard_bytes,
+                           io::companion_bytes(o.model, {"config.json"}));
   WritingProgress progress;
   std::size_t done = 0;
   progress(done, out.total_bytes());

@@ -192,29 +192,3 @@ TEST_CASE("A checkpoint that needs more room than the disk has is refused before
                  Catch::EndsWith("free some space or choose another folder"));
   CHECK(fs::is_empty(folder.path()));
 }
-
-TEST_CASE("All but the weights is carried along") {
-  test::TemporaryFolder folder;
-  fs::create_directories(folder / "from/original/deep");
-  fs::create_directories(folder / "from/.git");
-  fs::create_directory(folder / "to");
-  for (const char* name :
-       {"config.json", "tokenizer.json", "chat_template.jinja", ".gitattributes", "LICENSE",
-        "original/deep/notes.txt", "model-00001-of-00002.safetensors", "pytorch_model.bin",
-        "model.safetensors.index.json", "consolidated.00.pt", ".git/HEAD", "target"}) {
-    test::write_bytes(folder / "from" / name, name);
-  }
-  fs::create_symlink(folder / "from/target", folder / "from/link.txt");
-  copy_companions(folder / "from", folder / "to", {"config.json", "target"});
-  std::vector<std::string> copied;
-  for (const auto& entry : fs::recursive_directory_iterator(folder / "to")) {
-    if (entry.is_regular_file())
-      copied.push_back(fs::relative(entry.path(), folder / "to").string());
-  }
-  std::sort(copied.begin(), copied.end());
-  CHECK(copied == std::vector<std::string>{".gitattributes", "LICENSE", "chat_template.jinja",
-                                           "link.txt", "original/deep/notes.txt",
-                                           "tokenizer.json"});
-  CHECK_FALSE(fs::is_symlink(folder / "to/link.txt"));
-  CHECK(test::read_bytes(folder / "to/link.txt") == "target");
-}

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lines that are in the file whole or not at all.
-#include <sys/resource.h>
-
-#include <csignal>
 
 #include <espalier/io/append_log.hpp>
 
 #include "support/catch.hpp"
+#include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace espalier;
@@ -54,15 +52,11 @@ TEST_CASE("append log: a line that does not fit leaves the lines before it") {
   test::TemporaryFolder folder;
   AppendLog log(folder / "log");
   log.append("one");
-  // A limit on the size of a file stands in for a full disk.
-  rlimit before{};
-  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
-  const rlimit small{10, before.rlim_max};
-  const auto old = std::signal(SIGXFSZ, SIG_IGN);
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
-  const std::string said = message_of<IoError>([&] { log.append("0123456789"); }, folder.path());
-  REQUIRE(setrlimit(RLIMIT_FSIZE, &before) == 0);
-  std::signal(SIGXFSZ, old);
+  std::string said;
+  {
+    const test::FileSizeLimit limit(10);
+    said = message_of<IoError>([&] { log.append("0123456789"); }, folder.path());
+  }
   CHECK(said == "log: cannot write: File too large");
   CHECK(test::read_bytes(folder / "log") == "one\n");
   log.append("two");

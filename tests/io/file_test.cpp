@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files are whole or absent, and the disk's errors are said.
+// Files are whole or absent, and the system's errors are said.
 #include <espalier/io/file.hpp>
 
 #include "support/catch.hpp"
+#include "support/file_size_limit.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace espalier;
@@ -47,38 +48,35 @@ TEST_CASE("A file that is not committed leaves nothing behind") {
   CHECK(entries(folder.path()) == 1);
 }
 
-TEST_CASE("A full disk is an error that says what to do") {
-  REQUIRE(fs::exists("/dev/full"));
-  // The temporary name leads to the device that is always full.
+TEST_CASE("A full disk is an error that says what to do, and leaves nothing behind") {
   test::TemporaryFolder folder;
-  fs::create_symlink("/dev/full", io::detail::temporary_sibling(folder / "x"));
-  const auto write_all = [&](std::size_t bytes) {
-    AtomicFile file(folder / "x");
-    file.write(std::string(bytes, 'y'));
-    file.commit();
-  };
-  for (const std::size_t bytes : {std::size_t{10}, std::size_t{2} << 20}) {
-    CHECK(message_of<IoError>([&] { write_all(bytes); }, folder.path()) ==
-          "x: cannot write: No space left on device; free some space and run again");
-    CHECK_FALSE(fs::exists(folder / "x"));
-    fs::remove(io::detail::temporary_sibling(folder / "x"));
-    fs::create_symlink("/dev/full", io::detail::temporary_sibling(folder / "x"));
+  test::write_bytes(folder / "x", "old");
+  for (const std::size_t bytes : {std::size_t{100}, std::size_t{2} << 20}) {
+    const test::FileSizeLimit limit(10);
+    CHECK(message_of<IoError>([&] { write_text(folder / "x", std::string(bytes, 'y')); },
+                              folder.path()) == "x: cannot write: File too large");
   }
+  CHECK(test::read_bytes(folder / "x") == "old");
+  CHECK(entries(folder.path()) == 1);
+  CHECK(message_of<IoError>([] { io::detail::throw_errno("x", "write", ENOSPC); }) ==
+        "x: cannot write: No space left on device; free some space and run again");
 }
 
-TEST_CASE("A folder appears on commit, and an existing one is refused") {
+TEST_CASE(
+    "Two writers of one file do not meet, and a link in the place of a name is not followed") {
   test::TemporaryFolder folder;
-  {
-    AtomicFolder out(folder / "made/here/");
-    write_text(out.path() / "a", "1");
-    CHECK_FALSE(fs::exists(folder / "made/here"));
-    out.commit();
-  }
-  CHECK(test::read_bytes(folder / "made/here/a") == "1");
-  CHECK(message_of<IoError>([&] { AtomicFolder again(folder / "made/here"); }, folder.path()) ==
-        "made/here: exists already; remove it or choose another output folder");
-  { AtomicFolder dropped(folder / "made/other"); }
-  CHECK(entries(folder / "made") == 1);
+  AtomicFile first(folder / "x"), second(folder / "x");
+  first.write("first");
+  second.write("second");
+  second.commit();
+  first.commit();
+  CHECK(test::read_bytes(folder / "x") == "first");
+  test::write_bytes(folder / "victim", "kept");
+  fs::create_symlink(folder / "victim", folder / "y");
+  write_text(folder / "y", "new");
+  CHECK(test::read_bytes(folder / "victim") == "kept");
+  CHECK(test::read_bytes(folder / "y") == "new");
+  CHECK(entries(folder.path()) == 3);
 }
 
 TEST_CASE("Reading says which path and why") {
@@ -88,31 +86,28 @@ TEST_CASE("Reading says which path and why") {
   fs::create_directory(folder / "sub");
   CHECK(message_of<IoError>([&] { (void)read_text(folder / "sub"); }, folder.path()) ==
         "sub: is a folder, expected a file");
-  CHECK(message_of<IoError>([&] { MappedFile file(folder / "sub"); }, folder.path()) ==
-        "sub: is not a regular file");
   const std::string text(200000, 'q');
   test::write_bytes(folder / "t", text);
   CHECK(read_text(folder / "t") == text);
 }
 
-TEST_CASE("A mapped file outlives its object and cannot be harmed through the mapping") {
+TEST_CASE("A pipe or a device in the place of a file is refused, and not waited for") {
   test::TemporaryFolder folder;
-  test::write_bytes(folder / "m", "0123456789");
-  std::shared_ptr<std::byte> bytes;
-  {
-    const MappedFile file(folder / "m");
-    CHECK(file.size() == 10);
-    char middle[4];
-    file.read(3, middle, 4);
-    CHECK(std::string(middle, 4) == "3456");
-    CHECK(message_of<IoError>([&] { file.read(8, middle, 4); }, folder.path()) ==
-          "m: ends at byte 10, 2 more were expected; something cut it short while it was being "
-          "read");
-    bytes = file.bytes();
-  }
-  bytes.get()[0] = std::byte{'X'};
-  CHECK(static_cast<char>(bytes.get()[9]) == '9');
-  CHECK(test::read_bytes(folder / "m") == "0123456789");
-  test::write_bytes(folder / "empty", "");
-  CHECK(MappedFile(folder / "empty").size() == 0);
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK(message_of<IoError>([&] { (void)read_text(folder / "pipe"); }, folder.path()) ==
+        "pipe: is a named pipe, expected a file");
+  CHECK(message_of<IoError>([&] { (void)read_text("/dev/zero"); }) ==
+        "/dev/zero: is a device, expected a file");
+  fs::create_symlink("/dev/zero", folder / "zero");
+  CHECK(message_of<IoError>([&] { (void)read_text(folder / "zero"); }, folder.path()) ==
+        "zero: is a device, expected a file");
+}
+
+TEST_CASE("A pipe that the process was given is read to its end") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  REQUIRE(::write(ends[1], "piped", 5) == 5);
+  ::close(ends[1]);
+  CHECK(read_text("/dev/fd/" + std::to_string(ends[0])) == "piped");
+  ::close(ends[0]);
 }

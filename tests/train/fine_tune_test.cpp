@@ -260,6 +260,116 @@ TEST_CASE("fine_tune: what is wrong is said in one line", "[train][fine_tune]") 
   CHECK_FALSE(fs::exists(b / "other"));
 }
 
+TEST_CASE("fine_tune: HUP, USR1 and XCPU save as INT and TERM do", "[train][fine_tune]") {
+  Bench b;
+  for (const char* signal : {"HUP", "USR1", "XCPU", "TERM"}) {
+    CAPTURE(signal);
+    const fs::path out = b / signal;
+    const int code = b.interrupted(
+        b.command("--steps 4000 --save-every 0 --output " + out.string()), out, 2, signal);
+    CHECK(code == 130);
+    CHECK_THAT(b.last_line(), Catch::Contains("of 4000 steps done; to go on:"));
+    CHECK(train::Checkpoints(out, 0).newest().has_value());
+  }
+}
+
+TEST_CASE("fine_tune: two at one output are one run and one refusal", "[train][fine_tune]") {
+  Bench b;
+  const fs::path out = b / "out";
+  const std::string command =
+      b.command("--steps 40 --save-every 5 --resume --output " + out.string());
+  CHECK(b.shell(command + " & p=$!; " + command + "; q=$?; wait $p; exit $((10 * $? + q))") % 9 ==
+        1);
+  CHECK_THAT(b.said, Catch::Contains("out: another run is writing it (process "));
+  const auto log = io::read_jsonl(out / kLog);
+  REQUIRE(log.size() == 40);
+  for (std::size_t i = 0; i < log.size(); ++i) {
+    CHECK(log[i].at("step").as_int() == static_cast<std::int64_t>(i) + 1);
+  }
+}
+
+TEST_CASE("fine_tune: an adapter of another origin is not touched", "[train][fine_tune]") {
+  Bench b;
+  const fs::path out = b / "out";
+  fs::copy(std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/adapter", out);
+  const std::string before = test::read_bytes(out / kTensors);
+  CHECK(b.shell(b.command("--steps 2 --resume --output " + out.string())) == 1);
+  CHECK_THAT(b.last_line(), Catch::Contains("holds an adapter that was not trained here"));
+  CHECK(test::read_bytes(out / kTensors) == before);
+  CHECK_FALSE(fs::exists(out / kLog));
+}
+
+TEST_CASE("fine_tune: a finished run goes on, and keeps its adapter until the next is whole",
+          "[train][fine_tune]") {
+  Bench b;
+  const std::string constant = "--lr 1e-2 --schedule constant --save-every 0 --resume --output ";
+  const fs::path whole = b / "whole", out = b / "out";
+  REQUIRE(b.shell(b.command("--steps 20 " + constant + whole.string())) == 0);
+  REQUIRE(b.shell(b.command("--steps 3 " + constant + out.string())) == 0);
+  const std::string third = test::read_bytes(out / kTensors);
+  CHECK(b.interrupted(b.command("--steps 100000 " + constant + out.string()), out, 5, "KILL") != 0);
+  CHECK(test::read_bytes(out / kTensors) == third);
+  REQUIRE(b.shell(b.command("--steps 20 " + constant + out.string())) == 0);
+  CHECK_THAT(b.said, Catch::Contains("checkpoint-3 at step 4"));
+  CHECK(test::read_bytes(out / kTensors) == test::read_bytes(whole / kTensors));
+  CHECK(log_of(out) == log_of(whole));
+
+  fs::remove_all(out / "checkpoint-20");
+  fs::remove_all(out / "checkpoint-3");
+  CHECK(b.shell(b.command("--steps 30 " + constant + out.string())) == 1);
+  CHECK_THAT(b.last_line(), Catch::Contains("holds a finished adapter and no checkpoint to go on"));
+  CHECK(test::read_bytes(out / kTensors) == test::read_bytes(whole / kTensors));
+
+  std::string state = test::read_bytes(out / "trainer_state.json");
+  for (std::size_t at; (at = state.find("\"tokens\"")) != std::string::npos;) {
+    state.replace(at, 8, "\"tokans\"");
+  }
+  test::write_bytes(out / "trainer_state.json", state);
+  CHECK(b.shell(b.command("--steps 30 " + constant + out.string())) == 1);
+  CHECK_THAT(b.last_line(),
+             Catch::Contains("out/trainer_state.json") && Catch::Contains("\"tokens\" is missing"));
+  CHECK(fs::exists(out / kTensors));
+}
+
+TEST_CASE("fine_tune: a damaged checkpoint is passed over in words", "[train][fine_tune]") {
+  Bench b;
+  const fs::path whole = b / "whole", out = b / "out";
+  const std::string arguments = "--steps 12 --lr 1e-2 --save-every 2 --resume --output ";
+  REQUIRE(b.shell(b.command(arguments + whole.string())) == 0);
+  for (const char* file : {"optimizer.safetensors", kTensors, "trainer_state.json"}) {
+    CAPTURE(file);
+    fs::remove_all(out);
+    fs::copy(whole, out, fs::copy_options::recursive);
+    for (const char* finished : {kTensors, "trainer_state.json"}) fs::remove(out / finished);
+    fs::resize_file(out / "checkpoint-12" / file, fs::file_size(out / "checkpoint-12" / file) / 2);
+    fs::create_directory(out / "checkpoint-999");
+    REQUIRE(b.shell(b.command(arguments + out.string())) == 0);
+    CHECK_THAT(b.said, Catch::Contains("warning: " + (out / "checkpoint-12").string() +
+                                       ": cannot be used: ") &&
+                           Catch::Contains("warning: " + (out / "checkpoint-999").string()) &&
+                           Catch::Contains("checkpoint-10 at step 11"));
+    CHECK(test::read_bytes(out / kTensors) == test::read_bytes(whole / kTensors));
+    CHECK(log_of(out) == log_of(whole));
+  }
+  for (const auto& checkpoint : train::Checkpoints(out, 0).list()) {
+    fs::remove(checkpoint.path / "optimizer.safetensors");
+  }
+  fs::remove(out / "trainer_state.json");
+  CHECK(b.shell(b.command(arguments + out.string())) == 1);
+  CHECK_THAT(b.last_line(), Catch::Contains("no checkpoint can be used: ") &&
+                                Catch::EndsWith("remove them to start anew"));
+  CHECK(fs::exists(out / kTensors));
+}
+
+TEST_CASE("fine_tune: a picture that cannot be written is a warning", "[train][fine_tune]") {
+  Bench b;
+  const fs::path out = b / "out";
+  fs::create_directories(out / "loss.png/in the way");
+  REQUIRE(b.shell(b.command("--steps 2 --output " + out.string())) == 0);
+  CHECK_THAT(b.said, Catch::Contains("fine_tune: warning: ") && Catch::Contains("loss.png"));
+  CHECK(fs::exists(out / kTensors));
+}
+
 TEST_CASE("fine_tune: a disk that takes no more leaves whole checkpoints only",
           "[train][.file_limit]") {
   Bench b;

@@ -9,8 +9,10 @@
 // Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. The second function may return one.
 #pragma once
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/App.hpp>
@@ -30,9 +32,14 @@
 #include <espalier/core/inline.hpp>
 #include <espalier/core/peak_memory.hpp>
 #include <espalier/core/threads.hpp>
+#include <espalier/io/mapped_file.hpp>
+#include <espalier/io/output_lock.hpp>
 #ifndef ESPALIER_COMPILED  // what CLI11 has but in these two is a third of its cost
 #include <CLI/CLI.hpp>
 #endif
+
+#include "cli/progress.hpp"
+#include "cli/say.hpp"
 
 namespace espalier {
 
@@ -45,6 +52,7 @@ struct CommonOptions {
   std::uint64_t seed = 0;
   std::string device = "cpu";
   bool json = false;
+  bool remove_leftovers = false;  // of programs with --output
 };
 
 /// Ends the program with exit code 130 and its message; throw it once the state is saved.
@@ -55,7 +63,9 @@ struct Interrupted : Error {
 namespace detail {
 inline volatile sig_atomic_t interrupt_count = 0;
 
-inline void on_interrupt(int) {
+inline void on_interrupt(int signal) {
+  const bool by_a_person = signal == SIGINT || signal == SIGTERM;  // SIGXCPU comes every second
+  if (interrupt_count > 0 && !by_a_person) return;
   if (interrupt_count > 0) _exit(kExitInterrupted);
   interrupt_count = 1;
   constexpr char kText[] =
@@ -64,15 +74,22 @@ inline void on_interrupt(int) {
 }
 }  // namespace detail
 
-/// Has the user pressed Ctrl-C (or sent SIGTERM)? From the first call on such a signal no longer
-/// ends the program: the caller finishes its step, saves and throws `Interrupted`. A second signal
-/// ends it at once.
+/// Has the user pressed Ctrl-C, the terminal gone away (SIGHUP), or a batch system asked for the
+/// end (SIGTERM, SIGUSR1, SIGXCPU)? From the first call on such a signal no longer ends the
+/// program: the caller finishes its step, saves and throws `Interrupted`. A second Ctrl-C or
+/// SIGTERM ends it at once.
 [[nodiscard]] inline bool interrupted() {
   static const bool installed = [] {
-    struct sigaction action = {};
+    struct sigaction action = {}, before = {};
     action.sa_handler = detail::on_interrupt;
     action.sa_flags = SA_RESTART;
-    return sigaction(SIGINT, &action, nullptr) == 0 && sigaction(SIGTERM, &action, nullptr) == 0;
+    bool all = true;
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGXCPU}) {
+      const bool known = sigaction(signal, nullptr, &before) == 0;
+      if (signal == SIGHUP && known && before.sa_handler == SIG_IGN) continue;  // nohup
+      all = sigaction(signal, &action, nullptr) == 0 && all;
+    }
+    return all;
   }();
   return installed && detail::interrupt_count > 0;
 }
@@ -127,6 +144,52 @@ inline void declare_common(CLI::App& app, CommonOptions& common) {
   app.add_flag("--json", common.json, "Print one JSON object instead of text")->group("Common");
 }
 
+/// Opens /dev/null in the place of standard streams that are closed: else the next file that is
+/// opened becomes one of them, and gets what is printed.
+inline void open_standard_streams() {
+  for (int fd = 0; fd <= 2; ++fd) {
+    if (fcntl(fd, F_GETFD) < 0) (void)!open("/dev/null", O_RDWR);  // takes the lowest free number
+  }
+}
+
+/// A checkpoint keeps a file open per shard; the usual soft limit is 1024.
+inline void allow_many_open_files() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)!setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/// Of a program whose product is an output folder: the reader of its messages may go away. Others
+/// end quietly then (`program | head`), whatever the parent had set.
+inline void set_broken_pipe(const CLI::App& app) {
+  signal(SIGPIPE, app.get_option_no_throw("--output") != nullptr ? SIG_IGN : SIG_DFL);
+}
+
+/// Removes what dead runs left at the output and says so; names what may be another machine's.
+inline void remove_leftovers(const CLI::App& app, bool undecided_too) {
+  const CLI::Option* option = app.get_option_no_throw("--output");
+  if (option == nullptr || option->count() == 0 || option->results()[0].empty()) return;
+  io::Leftovers found;
+  try {
+    found = io::remove_leftovers(option->results()[0], undecided_too);
+  } catch (const Error&) {
+    return;  // another run writes there: this one will say so, if it wants to write too
+  }
+  for (const auto& path : found.dead) {
+    say("{}: removed {}, which a run that was killed had left\n", app.get_name(), path.string());
+  }
+  for (const auto& path : found.undecided) {
+    if (undecided_too) {
+      say("{}: removed {}\n", app.get_name(), path.string());
+    } else {
+      say("{}: warning: {} ({}) is an unfinished output of an earlier version or another machine; "
+          "if no run writes it, --remove-leftovers removes it\n",
+          app.get_name(), path.string(), format_bytes(static_cast<double>(io::size_on_disk(path))));
+    }
+  }
+}
+
 /// The exit code, or -1 to go on.
 inline int parse(CLI::App& app, int argc, char** argv) {
   const std::string name = app.get_name();
@@ -139,15 +202,14 @@ inline int parse(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ExtrasError& e) {
     const std::vector<std::string> rest = app.remaining();
     if (rest.empty()) {
-      fmt::print(stderr, "{}: {}; see {} --help\n", name, one_line(e.what()), name);
+      say("{}: {}; see {} --help\n", name, one_line(e.what()), name);
     } else {
       const bool option = rest[0].rfind("--", 0) == 0;
-      fmt::print(stderr, "{}: {} {}{}; see {} --help\n", name,
-                 option ? "unknown option" : "unexpected argument", one_line(rest[0]),
-                 suggestion(app, rest[0].substr(0, rest[0].find('='))), name);
+      say("{}: {} {}{}; see {} --help\n", name, option ? "unknown option" : "unexpected argument",
+          one_line(rest[0]), suggestion(app, rest[0].substr(0, rest[0].find('='))), name);
     }
   } catch (const CLI::ParseError& e) {
-    fmt::print(stderr, "{}: {}; see {} --help\n", name, one_line(e.what()), name);
+    say("{}: {}; see {} --help\n", name, one_line(e.what()), name);
   }
   return kExitUsage;
 }
@@ -164,8 +226,7 @@ inline void check_device(const CommonOptions& common) {
 
 inline int fail(const char* name, const std::string& message, int code) {
   std::fflush(stdout);
-  // Not fmt::print, which throws where standard error cannot be written.
-  std::fputs(fmt::format("{}: {}\n", name, one_line(message)).c_str(), stderr);
+  say("{}: {}\n", name, one_line(message));
   return code;
 }
 
@@ -174,7 +235,7 @@ inline int flush_output(const char* name, int code) {
   errno = 0;
   if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return code;
   const char* why = errno != 0 ? std::strerror(errno) : "a write failed";
-  fmt::print(stderr, "{}: cannot write to standard output: {}\n", name, why);
+  say("{}: cannot write to standard output: {}\n", name, why);
   return kExitFailed;
 }
 
@@ -182,12 +243,21 @@ ESP_INLINE int run_program(int argc, char** argv, const char* name, const char* 
                            const std::function<void(CLI::App&)>& declare,
                            const std::function<int(const CommonOptions&)>& run) {
   try {
-    signal(SIGPIPE, SIG_DFL);  // `program | head` ends quietly, whatever the parent had set
+    open_standard_streams();
+    allow_many_open_files();
+    io::report_cut_files(name);
     CommonOptions common;
     CLI::App app(summary, name);
     declare_common(app, common);
     declare(app);
+    set_broken_pipe(app);
+    if (app.get_option_no_throw("--output") != nullptr) {
+      app.add_flag("--remove-leftovers", common.remove_leftovers,
+                   "Remove what unfinished runs of other machines left at the output")
+          ->group("Common");
+    }
     if (const int code = parse(app, argc, argv); code >= 0) return flush_output(name, code);
+    remove_leftovers(app, common.remove_leftovers);
     set_num_threads(common.threads);
     return flush_output(name, run(common));
   } catch (const UsageError& e) {

@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "cli/say.hpp"
+
 namespace espalier {
 
 /// "1:02:03", "4:05"
@@ -38,7 +40,7 @@ namespace espalier {
 
 /// What is odd about a checkpoint, a line each on stderr.
 inline void print_warnings(const char* program, const std::vector<std::string>& warnings) {
-  for (const std::string& w : warnings) fmt::print(stderr, "{}: warning: {}\n", program, w);
+  for (const std::string& w : warnings) say("{}: warning: {}\n", program, w);
 }
 
 class Progress {
@@ -73,8 +75,8 @@ class Progress {
     if (finished_) return;
     finished_ = true;
     if (terminal_) std::fputs("\r\x1b[K", stderr);
-    fmt::print(stderr, "{}: {} {} in {}{}{}\n", label_, done_, unit_, format_duration(seconds()),
-               rate_text(), note_.empty() ? "" : ", " + note_);
+    say("{}: {} {} in {}{}{}\n", label_, done_, unit_, format_duration(seconds()), rate_text(),
+        note_.empty() ? "" : ", " + note_);
   }
   /// Takes the bar off the screen, so that another line can be printed.
   void clear() {
@@ -102,7 +104,7 @@ class Progress {
   }
   void show() const {
     if (!terminal_) {
-      fmt::print(stderr, "{}: {}\n", label_, text());
+      say("{}: {}\n", label_, text());
       return;
     }
     winsize window = {};
@@ -117,7 +119,7 @@ class Progress {
     }
     line += text();
     if (line.size() >= columns) line.resize(columns - 1);
-    fmt::print(stderr, "\r{}\x1b[K", line);
+    say("\r{}\x1b[K", line);
     std::fflush(stderr);
   }
 

@@ -7,15 +7,18 @@
 #endif
 
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include <espalier/data/records.hpp>
+#include <espalier/io/sha256.hpp>
 
 namespace espalier::data {
 
 struct CalibrationSet {
   std::vector<std::vector<std::int32_t>> sequences;
   std::int64_t tokens = 0;
+  std::string file_sha256 = {};  // of what was read
 };
 
 /// One sequence per record (records.hpp), up to `max_tokens` in total (0: no limit); the last one
@@ -26,7 +29,9 @@ struct CalibrationSet {
                                                          const RecordEncoder& encoder,
                                                          std::int64_t max_tokens) {
   CalibrationSet set;
-  for (const Record& r : parse_records(io::read_text(path), path, encoder)) {
+  const std::string text = io::read_text(path);  // once: a pipe gives nothing the second time
+  set.file_sha256 = io::sha256(text);
+  for (const Record& r : parse_records(text, path, encoder)) {
     if (max_tokens > 0 && set.tokens >= max_tokens) break;
     std::vector<std::int32_t> ids = r.kind == Record::Kind::text
                                         ? encoder.encode(r.turns[0].content, true)

@@ -22,6 +22,7 @@
 #include <espalier/eval/mmlu_pro.hpp>
 #include <espalier/eval/multiple_choice.hpp>
 #include <espalier/infer/load_engine.hpp>
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/text/chat_tokenizer.hpp>
 
 namespace espalier::eval {
@@ -93,6 +94,7 @@ class Evaluation {
   std::optional<hub::Checkpoint> checkpoint_;
   std::optional<text::ChatTokenizer> words_;
   std::unique_ptr<infer::LanguageModel> engine_;
+  std::optional<io::OutputLock> lock_;
   Session session_;
   std::vector<TaskResult> results_;
   io::Json summary_ = io::Json::object();
@@ -114,8 +116,11 @@ namespace espalier::eval {
 ESP_INLINE Evaluation::Evaluation(EvaluationConfig config)
     : config_(std::move(config)), begin_(seconds_since_1970()) {
   load_tasks();
+  for (const std::string& input : {config_.model, config_.adapter}) {
+    if (!input.empty()) io::require_apart(config_.output, input);
+  }
   prepare_model();
-  io::create_folders(config_.output);
+  lock_ = io::open_output(config_.output);
 }
 
 ESP_INLINE void Evaluation::load_tasks() {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <espalier/hub/checkpoint.hpp>
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 
 namespace espalier::hub {

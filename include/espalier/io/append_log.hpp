@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A log file of lines. Each line is written to the system at once, and is in the file completely or
-// not at all. Opening truncates an incomplete last line that a killed process left. One process
-// writes at a time.
+// not at all: a killed process loses none. A power cut loses the lines of the last second. Opening
+// truncates an incomplete last line that a killed process left. One process writes at a time.
 #pragma once
 
 #ifdef __CUDACC__
@@ -9,6 +9,8 @@
 #endif
 
 #include <sys/file.h>
+
+#include <chrono>
 
 #include <espalier/io/file.hpp>
 
@@ -52,6 +54,10 @@ class AppendLog {
       done += static_cast<std::size_t>(n);
     }
     size_ += static_cast<off_t>(line.size());
+    const auto now = std::chrono::steady_clock::now();
+    if (now - synced_ < std::chrono::seconds(1)) return;
+    synced_ = now;
+    if (!detail::sync(file_.get())) detail::throw_errno(path_, "write");
   }
 
   const std::filesystem::path& path() const { return path_; }
@@ -61,6 +67,7 @@ class AppendLog {
   detail::FileDescriptor file_;
   std::string lines_;
   off_t size_ = 0;
+  std::chrono::steady_clock::time_point synced_ = {};
 };
 
 }  // namespace espalier::io

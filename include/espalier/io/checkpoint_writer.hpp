@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes a checkpoint's shards and index, one tensor at a time, and copies the files that are not
-// weights. Meant for a folder that AtomicFolder builds.
+// Writes a checkpoint's shards and index, one tensor at a time. Meant for a folder that
+// AtomicFolder builds.
 #pragma once
 
 #ifdef __CUDACC__
@@ -20,17 +20,19 @@ namespace espalier::io {
 class CheckpointWriter {
  public:
   /// An index is written unless the only shard is model.safetensors.
-  ESP_INLINE CheckpointWriter(std::filesystem::path folder, std::vector<ShardPlan> shards)
+  /// @throws IoError if the disk has less space than the shards and `more_bytes` take
+  ESP_INLINE CheckpointWriter(std::filesystem::path folder, std::vector<ShardPlan> shards,
+                              std::uintmax_t more_bytes = 0)
       : folder_(std::move(folder)), shards_(std::move(shards)) {
     for (ShardPlan& shard : shards_) {
       sort_for_alignment(shard.tensors);
       for (const TensorSpec& t : shard.tensors) total_bytes_ += t.bytes;
     }
-    refuse_full_disk();
+    refuse_full_disk(more_bytes);
   }
   ESP_INLINE CheckpointWriter(std::filesystem::path folder, const std::vector<TensorSpec>& tensors,
-                              std::size_t max_shard_bytes)
-      : CheckpointWriter(std::move(folder), plan_shards(tensors, max_shard_bytes)) {}
+                              std::size_t max_shard_bytes, std::uintmax_t more_bytes = 0)
+      : CheckpointWriter(std::move(folder), plan_shards(tensors, max_shard_bytes), more_bytes) {}
 
   /// The order in which tensors must be written, shard by shard.
   const std::vector<ShardPlan>& shards() const { return shards_; }
@@ -60,11 +62,12 @@ class CheckpointWriter {
   }
 
  private:
-  void refuse_full_disk() const {
+  void refuse_full_disk(std::uintmax_t more_bytes) const {
     std::error_code error;
     const auto space = std::filesystem::space(folder_, error);
-    ESP_REQUIRE(error || space.available >= total_bytes_, IoError, folder_.string(), ": needs ",
-                total_bytes_, " bytes, ", space.available,
+    const std::uintmax_t bytes = total_bytes_ + more_bytes;
+    ESP_REQUIRE(error || space.available >= bytes, IoError, folder_.string(), ": needs ", bytes,
+                " bytes, ", space.available,
                 " are free on this disk; free some space or choose another folder");
   }
   void open_next() {
@@ -89,36 +92,5 @@ class CheckpointWriter {
   std::size_t next_ = 0;
   std::size_t total_bytes_ = 0;
 };
-
-/// True if this file of a checkpoint folder holds weights, in any format, or their index.
-[[nodiscard]] inline bool is_weight_file(const std::filesystem::path& file) {
-  const std::string name = file.filename().string(), extension = file.extension().string();
-  for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}) {
-    if (extension == weights) return true;
-  }
-  return name.ends_with(".safetensors.index.json") || name.ends_with(".bin.index.json");
-}
-
-/// Copies everything except the weights: tokenizer, templates, licence, subfolders, hidden files.
-/// Leaves out files in `skip`. Follows links, so that the copy is self-contained.
-ESP_INLINE void copy_companions(const std::filesystem::path& from, const std::filesystem::path& to,
-                                const std::vector<std::string>& skip) {
-  namespace fs = std::filesystem;
-  std::error_code error;
-  std::vector<fs::path> entries;
-  for (fs::directory_iterator it(from, error), end; !error && it != end; it.increment(error)) {
-    entries.push_back(it->path());
-  }
-  if (error) detail::throw_errno(from, "read", error.value());
-  std::sort(entries.begin(), entries.end());
-  for (const fs::path& entry : entries) {
-    const std::string name = entry.filename().string();
-    if (name == ".git" || std::find(skip.begin(), skip.end(), name) != skip.end()) continue;
-    const bool folder = fs::is_directory(entry, error);
-    if (!folder && (is_weight_file(entry) || !fs::is_regular_file(entry, error))) continue;
-    fs::copy(entry, to / name, fs::copy_options::recursive, error);
-    if (error) detail::throw_errno(to / name, "write", error.value());
-  }
-}
 
 }  // namespace espalier::io

@@ -71,7 +71,9 @@ class Fingerprint {
 #include <vector>
 
 #include <espalier/core/threads.hpp>
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/io/file.hpp>
+#include <espalier/io/mapped_file.hpp>
 
 namespace espalier::io {
 

@@ -13,8 +13,8 @@
 #include <unordered_map>
 
 #include <espalier/core/inline.hpp>
-#include <espalier/io/file.hpp>
 #include <espalier/io/json.hpp>
+#include <espalier/io/mapped_file.hpp>
 #include <espalier/io/tensor_spec.hpp>
 #include <espalier/tensor/tensor.hpp>
 

@@ -10,7 +10,9 @@
 #endif
 
 #include <espalier/io/adapter.hpp>
-#include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/io/atomic_folder.hpp>
+#include <espalier/io/companions.hpp>
+#include <espalier/io/safetensors_writer.hpp>
 #include <espalier/prune/pruned_tensor.hpp>
 
 namespace espalier::prune {
@@ -87,6 +89,7 @@ inline void write_pruned_adapter(const std::filesystem::path& folder, const io::
                                  const ExpertNames& names, const Plan& plan,
                                  const std::filesystem::path& output) {
   const io::Adapter pruned = prune_adapter(adapter, names, plan);
+  io::require_apart(output, folder);
   io::AtomicFolder building(output);
   io::copy_companions(folder, building.path(), {io::kAdapterConfigFile, kPlanFile});
   const std::string text = io::read_text(folder / io::kAdapterConfigFile);

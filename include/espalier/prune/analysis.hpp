@@ -236,7 +236,7 @@ ESP_INLINE ActivationScores Analysis::measure_activations(io::Json& provenance) 
   const auto words = text::ChatTokenizer::load(checkpoint.folder());
   const data::CalibrationSet set = data::read_calibration(
       config_.calibration, data::record_encoder(words, checkpoint.config()), config_.max_tokens);
-  provenance["calibration_sha256"] = io::sha256(io::read_text(config_.calibration));
+  provenance["calibration_sha256"] = set.file_sha256;
   provenance["calibration_sequences"] = set.sequences.size();
   provenance["calibration_tokens"] = set.tokens;
   provenance["dtype"] = config_.dtype;

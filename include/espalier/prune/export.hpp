@@ -14,7 +14,9 @@
 #include <functional>
 
 #include <espalier/hub/fingerprint.hpp>
+#include <espalier/io/atomic_folder.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
+#include <espalier/io/companions.hpp>
 #include <espalier/io/sha256.hpp>
 #include <espalier/prune/config_edit.hpp>
 #include <espalier/prune/pruned_tensor.hpp>
@@ -113,12 +115,15 @@ inline std::vector<io::ShardPlan> consolidated_shards(
 
 /// Writes the checkpoint folder `output`; the folder appears once it is complete. `progress` gets
 /// the bytes written since its last call, and may throw to stop.
-/// @throws IoError when the folder exists, the disk is full, or a file cannot be read
+/// @throws UsageError if `output` and the base are not apart; IoError when the folder exists, the
+/// disk is full, or a file cannot be read
 inline void write_export(const hub::Checkpoint& base, const Plan& plan, const Export& what,
                          const std::filesystem::path& output,
                          const std::function<void(std::size_t)>& progress) {
+  io::require_apart(output, base.folder());
   io::AtomicFolder folder(output);
-  io::CheckpointWriter writer(folder.path(), what.shards);
+  io::CheckpointWriter writer(folder.path(), what.shards,
+                              io::companion_bytes(base.folder(), {"config.json", kPlanFile}));
   for (const io::ShardPlan& shard : writer.shards()) {
     for (const io::TensorSpec& t : shard.tensors) {
       for_each_kept_piece(base, plan, what.sources.at(t.name),

@@ -20,10 +20,12 @@ namespace espalier::prune {
 [[nodiscard]] plot::Heatmap score_heatmap(const std::string& criterion, const LayerScores& layers,
                                           std::int64_t mark_keep = 0, std::int64_t groups = 1);
 
-/// CRITERION.png and CRITERION.svg of every criterion, in a folder that is there.
-/// @throws IoError
-void write_heatmaps(const std::filesystem::path& folder, const Scores& scores,
-                    std::int64_t mark_keep = 0, std::int64_t groups = 1);
+/// CRITERION.png and CRITERION.svg of every criterion, in a folder that is there. Returns which of
+/// them failed, and why: a picture is not worth failed work.
+[[nodiscard]] std::vector<std::string> write_heatmaps(const std::filesystem::path& folder,
+                                                      const Scores& scores,
+                                                      std::int64_t mark_keep = 0,
+                                                      std::int64_t groups = 1);
 
 }  // namespace espalier::prune
 
@@ -51,12 +53,19 @@ ESP_INLINE plot::Heatmap score_heatmap(const std::string& criterion, const Layer
   return map;
 }
 
-ESP_INLINE void write_heatmaps(const std::filesystem::path& folder, const Scores& scores,
-                               std::int64_t mark_keep, std::int64_t groups) {
+ESP_INLINE std::vector<std::string> write_heatmaps(const std::filesystem::path& folder,
+                                                   const Scores& scores, std::int64_t mark_keep,
+                                                   std::int64_t groups) {
+  std::vector<std::string> failed;
   for (const auto& [name, layers] : scores.criteria) {
     const plot::Heatmap map = score_heatmap(name, layers, mark_keep, groups);
-    for (const char* extension : {".png", ".svg"}) plot::save(map, folder / (name + extension));
+    try {
+      for (const char* extension : {".png", ".svg"}) plot::save(map, folder / (name + extension));
+    } catch (const Error& e) {
+      failed.push_back(e.what());
+    }
   }
+  return failed;
 }
 
 }  // namespace espalier::prune

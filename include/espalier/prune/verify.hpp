@@ -125,25 +125,18 @@ inline bool same_file(const std::filesystem::path& a, const std::filesystem::pat
 inline void verify_companions(const hub::Checkpoint& checkpoint,
                               const std::filesystem::path& pruned, const Plan& plan,
                               Verification& out) {
-  namespace fs = std::filesystem;
-  const fs::path& base = checkpoint.folder();
-  for (auto it = fs::recursive_directory_iterator(base); it != fs::recursive_directory_iterator();
-       ++it) {
-    const fs::path relative = it->path().lexically_relative(base);  // links keep their own names
+  const std::filesystem::path& base = checkpoint.folder();
+  for (const auto& relative : io::companions(base, {"config.json", kPlanFile})) {
     const bool top = !relative.has_parent_path();
-    if (relative == ".git") it.disable_recursion_pending();
-    const bool own =
-        top && (io::is_weight_file(relative) || relative == "config.json" || relative == kPlanFile);
-    if (own || !fs::is_regular_file(it->path()) || relative == ".git") continue;
     ++out.files;
-    if (!fs::is_regular_file(pruned / relative)) {
+    if (!std::filesystem::is_regular_file(pruned / relative)) {
       out.problems.push_back(relative.string() + " is missing");
     } else if (top && has_patterns(relative.string())) {
       if (io::read_text(pruned / relative) !=
           pruned_patterns(checkpoint, plan, relative.string())) {
         out.problems.push_back(relative.string() + " is not what the plan makes of the base's");
       }
-    } else if (!same_file(it->path(), pruned / relative)) {
+    } else if (!same_file(base / relative, pruned / relative)) {
       out.problems.push_back(relative.string() + " differs from the base's");
     }
   }

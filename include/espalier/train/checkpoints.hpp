@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The folders OUTPUT/checkpoint-N of a run. Each appears complete or not at all; the newest K are
-// kept. The next run removes incomplete folders that a killed run left.
+// kept.
 #pragma once
 
 #ifdef __CUDACC__
 #error "espalier/train/checkpoints.hpp is host-only; include it from a .cpp"
 #endif
-
-#include <signal.h>
 
 #include <algorithm>
 #include <charconv>
@@ -16,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include <espalier/io/file.hpp>
+#include <espalier/io/atomic_folder.hpp>
 
 namespace espalier::train {
 
@@ -41,18 +39,18 @@ class Checkpoints {
               [](const Entry& a, const Entry& b) { return a.step < b.step; });
     return found;
   }
-  std::optional<Entry> latest() const {
+  std::optional<Entry> newest() const {
     const std::vector<Entry> all = list();
     if (all.empty()) return std::nullopt;
     return all.back();
   }
 
-  /// `write(folder)` fills the new checkpoint. Older ones are removed only after it is durable.
+  /// `write(folder)` fills the new checkpoint. Older ones, and one of the same step, are removed
+  /// only after it is durable.
   template <class Write>
-  std::filesystem::path save(std::int64_t step, Write&& write) const {
+  std::filesystem::path save(std::int64_t step, const io::OutputLock& lock, Write&& write) const {
     const std::filesystem::path target = output_ / ("checkpoint-" + std::to_string(step));
-    if (std::filesystem::exists(target)) io::remove_folder(target);
-    io::AtomicFolder folder(target);
+    io::AtomicFolder folder(target, io::AtomicFolder::Within{lock});
     write(folder.path());
     folder.commit();
     const std::vector<Entry> all = list();
@@ -60,20 +58,6 @@ class Checkpoints {
       io::remove_folder(all[i].path);
     }
     return target;
-  }
-
-  /// Temporary files and folders in the output whose process has ended.
-  void remove_leftovers() const {
-    for (const auto& item : children()) {
-      const std::string name = item.path().filename().string();
-      const std::size_t at = name.rfind(".tmp-");
-      if (at == std::string::npos) continue;
-      const auto pid = number(name.substr(at), ".tmp-");
-      std::error_code ignored;
-      if (pid && ::kill(static_cast<pid_t>(*pid), 0) != 0 && errno == ESRCH) {
-        std::filesystem::remove_all(item.path(), ignored);
-      }
-    }
   }
 
  private:

@@ -72,7 +72,7 @@ struct FineTuneConfig {
   bool recompute = false;
   std::uint64_t seed = 0;
 
-  std::int64_t save_every = 100;  // steps between checkpoints; 0: none
+  std::int64_t save_every = 100;  // steps between checkpoints; 0: only one, at the end
   int keep_checkpoints = 3;       // the newest; 0: all
 
   /// How the model computes, and `dtype`, its name in messages and state.
@@ -89,13 +89,20 @@ class FineTune {
   /// @throws UsageError, FormatError, IoError
   explicit FineTune(FineTuneConfig config);
 
-  /// Prepares the output folder. `fresh`: it must not hold a run. `resume`: continues from its
-  /// newest checkpoint, if there is one.
-  /// @throws IoError for a folder in use; UsageError when the run began with other arguments, other
-  /// weights or another tokenizer, naming them
+  /// Prepares the output folder, and locks it for the life of this object. `fresh`: it must not
+  /// hold a run. `resume`: continues from its newest checkpoint that can be read, if it has any.
+  /// Deletes nothing.
+  /// @throws IoError for a folder in use, or with an adapter of another origin; UsageError when the
+  /// run began with other arguments, other weights or another tokenizer, naming them, and for an
+  /// output within an input or around one
   void begin(Start how = Start::fresh);
   /// The checkpoint that `begin` resumed from.
   const std::optional<std::filesystem::path>& resumed_from() const { return resumed_from_; }
+  /// Did `begin` find that all steps are done, and the adapter written?
+  bool found_finished() const { return found_finished_; }
+  /// Called with what `begin` and `finish` could not do, though the run goes on: a checkpoint that
+  /// is damaged, a picture that cannot be written.
+  std::function<void(const std::string&)> on_warning = {};
 
   bool done() const { return state_.step >= state_.max_steps; }
   /// One optimizer step, its line in the log, and a checkpoint where one is due. Returns the line.
@@ -103,9 +110,9 @@ class FineTune {
   const io::Json& step();
   /// Writes a checkpoint of this step. Returns its folder.
   std::filesystem::path save() const;
-  /// Writes the state, the loss curve and, last, the adapter. Does nothing if `begin` found a
-  /// finished run.
-  void finish() const;
+  /// Writes a checkpoint of the last step, the adapter, the state and the loss curve. Does nothing
+  /// if `begin` found a finished run.
+  void finish();
 
   const FineTuneConfig& config() const { return config_; }
   const hub::Checkpoint& base() const { return base_; }
@@ -130,6 +137,7 @@ class FineTune {
   io::Json arguments() const;
   bool is_finished() const;
   void take_up();
+  std::string take_up(const std::filesystem::path& checkpoint);
   StepResult step_or_advise(const std::vector<data::Batch>& micro_batches);
   void write_adapter(const std::filesystem::path& folder) const;
   void write_state(const std::filesystem::path& folder) const;
@@ -148,7 +156,8 @@ class FineTune {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<TrainLog> log_;
   std::optional<std::filesystem::path> resumed_from_;
-  bool finished_before_ = false;
+  std::optional<io::OutputLock> lock_;
+  bool found_finished_ = false;
   RunState state_;
 };
 
@@ -260,50 +269,84 @@ ESP_INLINE io::Json FineTune::arguments() const {
   return a;
 }
 
-/// True if the output holds the files of a finished run.
+/// Has an earlier run of the same arguments done all steps and written its adapter?
 ESP_INLINE bool FineTune::is_finished() const {
-  return std::filesystem::exists(output_ / "adapter_model.safetensors") &&
-         std::filesystem::exists(output_ / "trainer_state.json");
+  const std::filesystem::path state = output_ / "trainer_state.json";
+  if (!std::filesystem::exists(output_ / io::kAdapterTensorFile)) return false;
+  if (!std::filesystem::exists(state)) return false;
+  const RunState done = read_run_state(state);
+  require_same_arguments(done.arguments, state_.arguments, output_);
+  return done.step >= state_.max_steps;
 }
 
 ESP_INLINE void FineTune::begin(Start how) {
-  const std::filesystem::path final_adapter = output_ / "adapter_model.safetensors";
-  const bool used = std::filesystem::exists(final_adapter) ||
-                    std::filesystem::exists(output_ / "train_log.jsonl") ||
-                    checkpoints_.latest().has_value();
-  ESP_REQUIRE(how == Start::resume || !used, IoError, config_.output,
+  for (const std::string& input : {config_.model, config_.adapter}) {
+    if (!input.empty()) io::require_apart(output_, input);
+  }
+  lock_ = io::open_output(output_);
+  const bool adapter = std::filesystem::exists(output_ / io::kAdapterTensorFile);
+  const bool run = std::filesystem::exists(output_ / "train_log.jsonl") ||
+                   std::filesystem::exists(output_ / "trainer_state.json") ||
+                   checkpoints_.newest().has_value();
+  ESP_REQUIRE(how == Start::resume || !(adapter || run), IoError, config_.output,
               ": holds a run already; resume it, or choose another output folder");
-  io::create_folders(output_);
-  checkpoints_.remove_leftovers();
-  if (how == Start::resume && is_finished()) {
-    const RunState done = read_run_state(output_ / "trainer_state.json");
-    require_same_arguments(done.arguments, state_.arguments, output_);
-    if (done.step >= state_.max_steps) {
+  ESP_REQUIRE(run || !adapter, IoError, config_.output,
+              ": holds an adapter that was not trained here, and would be lost; choose another "
+              "output folder");
+  if (run) {
+    found_finished_ = is_finished();
+    if (found_finished_) {
+      RunState done = read_run_state(output_ / "trainer_state.json");
       state_.step = done.step;
-      state_.log = done.log;
-      finished_before_ = true;
+      state_.log = std::move(done.log);
       return;
     }
+    take_up();
   }
-  if (how == Start::resume) take_up();
-  std::error_code ignored;
-  std::filesystem::remove(final_adapter, ignored);  // it marks a finished run
   log_ = std::make_unique<TrainLog>(output_ / "train_log.jsonl", state_.log);
 }
 
+/// Goes on from the newest checkpoint that can be read.
 ESP_INLINE void FineTune::take_up() {
-  const auto from = checkpoints_.latest();
-  if (!from) return;
-  const RunState saved = read_run_state(from->path / "trainer_state.json");
-  require_same_arguments(saved.arguments, state_.arguments, from->path);
-  load_adapter(from->path);
-  const io::SafetensorsFile file(from->path / "optimizer.safetensors");
-  std::unordered_map<std::string, AnyTensor> moments;
-  for (const io::TensorInfo& t : file.tensors()) moments[t.name] = file.tensor(t);
-  trainer_->optimizer().restore(saved.step, moments);
-  state_.step = saved.step;
-  state_.log = saved.log;
-  resumed_from_ = from->path;
+  const std::vector<Checkpoints::Entry> all = checkpoints_.list();
+  std::string why;
+  for (auto it = all.rbegin(); it != all.rend(); ++it) {
+    const std::string damage = take_up(it->path);
+    if (damage.empty()) {
+      resumed_from_ = it->path;
+      return;
+    }
+    if (on_warning) on_warning(damage);
+    why += (why.empty() ? "" : "; ") + damage;
+  }
+  ESP_REQUIRE(all.empty(), FormatError, config_.output, ": no checkpoint can be used: ", why,
+              "; remove them to start anew");
+  ESP_REQUIRE(!std::filesystem::exists(output_ / "trainer_state.json"), IoError, config_.output,
+              ": holds a finished adapter and no checkpoint to go on from; choose another output "
+              "folder");
+}
+
+/// Returns why the checkpoint cannot be used, or nothing.
+ESP_INLINE std::string FineTune::take_up(const std::filesystem::path& checkpoint) {
+  try {
+    RunState saved = read_run_state(checkpoint / "trainer_state.json");
+    require_same_arguments(saved.arguments, state_.arguments, checkpoint);
+    ESP_REQUIRE(saved.step <= state_.max_steps, UsageError, checkpoint.string(), ": step ",
+                saved.step, " is beyond the last one, ", state_.max_steps,
+                "; ask for more steps, or choose another output folder");
+    const io::SafetensorsFile file(checkpoint / "optimizer.safetensors");
+    std::unordered_map<std::string, AnyTensor> moments;
+    for (const io::TensorInfo& t : file.tensors()) moments[t.name] = file.tensor(t);
+    load_adapter(checkpoint);
+    trainer_->optimizer().restore(saved.step, moments);
+    state_.step = saved.step;
+    state_.log = std::move(saved.log);
+    return {};
+  } catch (const UsageError&) {
+    throw;
+  } catch (const Error& e) {
+    return espalier::detail::concat({checkpoint.string(), ": cannot be used: ", e.what()});
+  }
 }
 
 ESP_INLINE const io::Json& FineTune::step() {
@@ -330,7 +373,7 @@ ESP_INLINE StepResult FineTune::step_or_advise(const std::vector<data::Batch>& m
   try {
     return trainer_->step(micro_batches);
   } catch (const DivergedError& e) {
-    const auto last = checkpoints_.latest();
+    const auto last = checkpoints_.newest();
     throw Error(espalier::detail::concat(
         {e.what(), "; the last checkpoint is ", last ? last->path.string() : std::string("none")}));
   }
@@ -355,18 +398,23 @@ ESP_INLINE void FineTune::write_state(const std::filesystem::path& folder) const
 }
 
 ESP_INLINE std::filesystem::path FineTune::save() const {
-  return checkpoints_.save(state_.step, [this](const std::filesystem::path& folder) {
+  ESP_REQUIRE(lock_, Error, "fine-tuning: begin() comes before save()");
+  return checkpoints_.save(state_.step, *lock_, [this](const std::filesystem::path& folder) {
     write_state(folder);
     io::save_safetensors(folder / "optimizer.safetensors", trainer_->optimizer().state());
     write_adapter(folder);
   });
 }
 
-ESP_INLINE void FineTune::finish() const {
-  if (finished_before_) return;
-  write_state(output_);
-  draw_loss_curve(state_.log, output_, "Training loss");
-  write_adapter(output_);  // the last file: now the folder is an adapter
+/// A run that is killed here goes on from the last checkpoint, and finishes again.
+ESP_INLINE void FineTune::finish() {
+  if (found_finished_) return;
+  const auto newest = checkpoints_.newest();
+  if (!newest || newest->step != state_.step) save();
+  write_adapter(output_);
+  const std::string no_curve = draw_loss_curve(state_.log, output_, "Training loss");
+  if (!no_curve.empty() && on_warning) on_warning(no_curve);
+  write_state(output_);  // the last file: it says that the others are there
 }
 
 ESP_INLINE std::int64_t FineTune::parameter_count() const {

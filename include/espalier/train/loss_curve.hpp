@@ -16,9 +16,10 @@
 namespace espalier::train {
 
 /// loss.png and loss.svg in `folder`, from the entries of train_log.jsonl; held-out loss too where
-/// it was measured.
-ESP_INLINE void draw_loss_curve(const std::vector<io::Json>& log,
-                                const std::filesystem::path& folder, const std::string& title) {
+/// it was measured. Returns why that failed, or nothing: a picture is not worth a failed run.
+[[nodiscard]] ESP_INLINE std::string draw_loss_curve(const std::vector<io::Json>& log,
+                                                     const std::filesystem::path& folder,
+                                                     const std::string& title) try {
   plot::Series loss{"loss", {}, {}}, held_out{"held-out loss", {}, {}};
   for (const io::Json& entry : log) {
     const double step = entry.at("step").as_double();
@@ -37,6 +38,9 @@ ESP_INLINE void draw_loss_curve(const std::vector<io::Json>& log,
   if (!held_out.x.empty()) curves.series.push_back(held_out);
   plot::save(curves, folder / "loss.png");
   plot::save(curves, folder / "loss.svg");
+  return {};
+} catch (const Error& e) {
+  return e.what();
 }
 
 }  // namespace espalier::train

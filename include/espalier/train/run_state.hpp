@@ -73,7 +73,7 @@ inline io::Json with_key_renamed(const io::Json& object, std::string_view from,
   return j;
 }
 
-/// @throws FormatError naming the file when it is no state that this program wrote.
+/// @throws FormatError naming the file when it is no state that fine-tuning wrote.
 [[nodiscard]] inline RunState read_run_state(const std::filesystem::path& path) {
   const io::Json j = io::read_json(path);
   RunState s;
@@ -81,6 +81,8 @@ inline io::Json with_key_renamed(const io::Json& object, std::string_view from,
   s.max_steps = j.at("max_steps").as_int();
   s.arguments = j.at("espalier").at("arguments");
   for (const io::Json& entry : j.at("log_history").items()) {
+    for (const char* key : {"step", "tokens"}) (void)entry.at(key).as_int();
+    (void)entry.at("loss").as_double();
     s.log.push_back(detail::with_key_renamed(entry, "learning_rate", "lr"));
   }
   ESP_REQUIRE(s.step >= 1 && static_cast<std::int64_t>(s.log.size()) == s.step, FormatError,
