@@ -152,6 +152,39 @@ TEST_CASE("Generation with a shared prefix in a changing batch equals plain deco
   }
 }
 
+TEST_CASE("Prompts compute what their plan says, whatever shares prefixes with what", "[infer]") {
+  const Tiny tiny;
+  const Ids shots = random_ids(1, 90);
+  std::vector<Ids> prompts;
+  for (std::uint64_t i = 0; i < 12; ++i) {
+    const std::size_t shared = i < 2 ? 5 : i < 6 ? 40 : 90;
+    prompts.emplace_back(shots.begin(), shots.begin() + static_cast<std::ptrdiff_t>(shared));
+    const Ids own = random_ids(20 + i, i % 4);
+    prompts.back().insert(prompts.back().end(), own.begin(), own.end());
+  }
+  const std::vector<TokenList> lists(prompts.begin(), prompts.end());
+  const std::int64_t planned = computed_tokens(lists, plan_prefixes(lists));
+  CHECK(planned < 200);
+  std::vector<Ids> texts(prompts.size());
+  for (const std::int64_t pass_tokens : {8, 2048}) {
+    auto engine = tiny.engine(3, pass_tokens);
+    std::int64_t tokens = 0;
+    engine.on_pass = [&](std::int64_t n) { tokens += n; };
+    engine.generate(prompts, 1, {}, [&](std::size_t i, const Completion& c) { texts[i] = c.ids; });
+    CHECK(tokens == planned);
+    std::vector<Continuation> items;
+    for (const Ids& p : prompts) items.push_back({p, {3}});
+    tokens = 0;
+    const auto scores = engine.score(items);
+    CHECK(tokens == planned);
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      CHECK(texts[i] == plain_greedy(tiny.model, prompts[i], 1));
+      CHECK_THAT(scores[i].log_prob,
+                 Catch::WithinAbs(plain_score(tiny.model, items[i]).log_prob, 1e-5));
+    }
+  }
+}
+
 TEST_CASE("The text of a completion ends before the first stop string", "[infer]") {
   const Tiny tiny;
   const std::vector<Ids> prompts = {random_ids(5, 9)};

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder as a LanguageModel. Scoring runs every distinct context once and continues its choices
-// from the KV cache. A pass packs several sequences; the head sees only rows that predict a scored
-// token. Generation runs the common prefix of all prompts once, then decodes up to `batch`
-// sequences with continuous batching: a finished sequence is replaced at once. Rows of a pass are
-// independent, so a result does not depend on the rest of the pass.
+// Runs a decoder as a LanguageModel. Prefixes that several contexts or prompts share are computed
+// once (prefix_plan.hpp). Scoring computes each distinct context once and continues its choices
+// from the KV cache. A forward pass packs several sequences; the output head computes only rows
+// that predict a scored token. Generation decodes up to `batch` sequences with continuous batching:
+// a new sequence takes the place of a finished one at once. Rows of a pass are independent, so no
+// result depends on other sequences.
 #pragma once
 
 #ifdef __CUDACC__
@@ -12,9 +13,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <numeric>
 
 #include <espalier/infer/language_model.hpp>
+#include <espalier/infer/prefix_plan.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/text/decode_stream.hpp>
 
@@ -90,44 +93,45 @@ class DecoderEngine final : public LanguageModel {
   }
 
   std::vector<Likelihood> score(std::span<const Continuation> items) override {
-    std::vector<std::size_t> order(items.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      const auto& x = items[a].context;
-      const auto& y = items[b].context;
-      return x.size() != y.size() ? x.size() > y.size() : x < y;
-    });
+    const auto [contexts, members] = distinct_contexts(items);
+    check(contexts);
     std::vector<Likelihood> results(items.size());
-    for (std::size_t begin = 0; begin < order.size();) {
-      Group group;
-      std::int64_t tokens = 0;
-      while (begin < order.size()) {
-        const Continuation& item = items[order[begin]];
-        const bool same = !group.contexts.empty() && item.context == *group.contexts.back();
-        const auto size =
-            static_cast<std::int64_t>(item.continuation.size() + (same ? 0 : item.context.size()));
-        if (tokens > 0 && tokens + size > options_.pass_tokens) break;
-        tokens += size;
-        if (!same) group.contexts.push_back(&item.context);
-        group.members.push_back({order[begin++], group.contexts.size() - 1});
+    Path path = new_path();
+    Group group;
+    for (const PrefixStep& step : plan_prefixes(contexts)) {
+      follow(path, contexts[step.prompt], step.path);
+      for (const std::size_t item : members[step.prompt]) {
+        const auto size = std::ssize(items[item].continuation);
+        bool there = group.holds(contexts[step.prompt]);
+        const std::int64_t more =
+            there ? size : size + std::ssize(contexts[step.prompt]) - step.path;
+        // A copy of the path is memory: no more of them than of sequences decoded together.
+        const bool copies = !there && step.path > 0 && std::ssize(group.contexts) >= options_.batch;
+        if (copies || (group.tokens > 0 && group.tokens + more > options_.pass_tokens)) {
+          score_group(items, group, results);
+          group = {};
+          there = false;
+        }
+        if (!there) group.add(contexts[step.prompt], path.cache, step.path, size);
+        group.members.push_back({item, group.contexts.size() - 1});
+        group.tokens += size;
       }
-      score_group(items, group, results);
     }
+    if (!group.members.empty()) score_group(items, group, results);
     return results;
   }
 
   void generate(std::span<const std::vector<std::int32_t>> prompts, int max_new_tokens,
                 std::span<const std::string> stop, const OnDone& on_done) override {
-    if (prompts.empty()) return;
-    check(prompts);
-    const KvCache<T, D> prefix = shared_prefix(prompts);
-    std::vector<std::size_t> waiting(prompts.size());
-    std::iota(waiting.begin(), waiting.end(), std::size_t{0});
-    std::reverse(waiting.begin(), waiting.end());
+    const std::vector<TokenList> lists(prompts.begin(), prompts.end());
+    check(lists);
+    const std::vector<PrefixStep> plan = plan_prefixes(lists);
+    std::span<const PrefixStep> waiting(plan);
+    Path path = new_path();
     std::vector<Active> active;
     active.reserve(static_cast<std::size_t>(options_.batch));
     while (!waiting.empty() || !active.empty()) {
-      admit(prompts, prefix, stop, waiting, active);
+      admit(lists, stop, path, waiting, active);
       Pass<T, D> pass;
       for (Active& a : active) pass.add(a.fresh, a.cache);
       const std::vector<std::int32_t> next = most_likely(pass);
@@ -143,9 +147,24 @@ class DecoderEngine final : public LanguageModel {
   struct Member {
     std::size_t item, context;
   };
+  struct Context {
+    TokenList ids;
+    std::int64_t path;  // tokens that its cache held before
+    KvCache<T, D> cache;
+  };
+  /// What one pass scores.
   struct Group {
-    std::vector<const std::vector<std::int32_t>*> contexts;
+    std::deque<Context> contexts;
     std::vector<Member> members;  // in the order of their contexts
+    std::int64_t tokens = 0;
+
+    bool holds(TokenList ids) const {
+      return !contexts.empty() && contexts.back().ids.data() == ids.data();
+    }
+    void add(TokenList ids, const KvCache<T, D>& path, std::int64_t length, std::int64_t more) {
+      contexts.push_back({ids, length, path.clone(length, std::ssize(ids) + more)});
+      tokens += std::ssize(ids) - length;
+    }
   };
   /// The rows of a member's hidden states: row `first` of the first pass, and from the second one
   /// on row `rest` of the other pass (-1: all are in the first).
@@ -168,35 +187,53 @@ class DecoderEngine final : public LanguageModel {
   void check_ids(std::span<const std::int32_t> ids) const {
     tokenizer_.require_within(ids, model_.config().vocab_size);
   }
-  void check(std::span<const std::vector<std::int32_t>> prompts) const {
-    for (const auto& p : prompts) {
-      ESP_REQUIRE(!p.empty(), FormatError, "generate: a prompt without tokens");
-      check_ids(p);
+  void check(std::span<const TokenList> prompts) const {
+    for (const TokenList ids : prompts) {
+      ESP_REQUIRE(!ids.empty(), FormatError, "a prompt without tokens");
+      check_ids(ids);
     }
+  }
+
+  /// The contexts of all items, each once, and the items of each.
+  static std::pair<std::vector<TokenList>, std::vector<std::vector<std::size_t>>> distinct_contexts(
+      std::span<const Continuation> items) {
+    std::vector<std::size_t> order(items.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+      return items[a].context < items[b].context;
+    });
+    std::vector<TokenList> contexts;
+    std::vector<std::vector<std::size_t>> members;
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const auto& context = items[order[i]].context;
+      if (i == 0 || context != items[order[i - 1]].context) {
+        contexts.emplace_back(context);
+        members.emplace_back();
+      }
+      members.back().push_back(order[i]);
+    }
+    return {std::move(contexts), std::move(members)};
   }
 
   /// Runs each context with its first continuation; the other continuations start from a copy of
   /// its KV cache. The last token of a continuation is not run: no score depends on it.
-  void score_group(std::span<const Continuation> items, const Group& group,
+  void score_group(std::span<const Continuation> items, Group& group,
                    std::vector<Likelihood>& results) const {
-    std::vector<KvCache<T, D>> caches, copies;
-    caches.reserve(group.contexts.size());
-    copies.reserve(group.members.size());
+    std::deque<KvCache<T, D>> copies;
     Pass<T, D> first, rest;
     std::vector<std::int64_t> last_rows;  // of each context, in the first pass
     for (const Member& m : group.members) {
       const Continuation& item = items[m.item];
       check_ids(item.continuation);
-      if (m.context < caches.size()) continue;
-      ESP_REQUIRE(!item.context.empty(), FormatError, "score: a context without tokens");
-      check_ids(item.context);
-      std::vector<std::int32_t> ids = item.context;
+      if (m.context < last_rows.size()) continue;
+      Context& context = group.contexts[m.context];
+      const TokenList own = context.ids.subspan(static_cast<std::size_t>(context.path));
+      std::vector<std::int32_t> ids(own.begin(), own.end());
       last_rows.push_back(first.size() + std::ssize(ids) - 1);
       if (!item.continuation.empty()) {
         ids.insert(ids.end(), item.continuation.begin(), item.continuation.end() - 1);
       }
-      caches.push_back(model_.new_cache(std::ssize(ids)));
-      first.add(ids, caches.back());
+      first.add(ids, context.cache);
     }
     const Tensor<T, D> h = run(first);
     std::vector<Rows> rows;
@@ -207,7 +244,7 @@ class DecoderEngine final : public LanguageModel {
       rows.push_back({last_rows[context], rides ? -1 : rest.size()});
       if (rides || ids.size() < 2) continue;
       const std::int64_t length = std::ssize(items[item].context);
-      copies.push_back(caches[context].clone(length, length + std::ssize(ids)));
+      copies.push_back(group.contexts[context].cache.clone(length, length + std::ssize(ids)));
       rest.add(ids.first(ids.size() - 1), copies.back());
     }
     judge(items, group, rows, h, rest.size() > 0 ? run(rest) : Tensor<T, D>(), results);
@@ -246,21 +283,19 @@ class DecoderEngine final : public LanguageModel {
     }
   }
 
-  /// The KV cache of the common prefix of all prompts; each prompt keeps at least one token of its
-  /// own, to predict from.
-  KvCache<T, D> shared_prefix(std::span<const std::vector<std::int32_t>> prompts) const {
-    const auto& a = prompts[0];
-    std::size_t length = a.size() - 1;
-    for (const auto& b : prompts) {
-      length = std::min(length, b.size() - 1);
-      length = static_cast<std::size_t>(
-          std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(length), b.begin())
-              .first -
-          a.begin());
-    }
-    KvCache<T, D> cache = model_.new_cache(static_cast<std::int64_t>(length));
-    if (prompts.size() > 1) fill(cache, std::span(a).first(length));
-    return cache;
+  /// The tokens that the next prompts share, computed.
+  struct Path {
+    KvCache<T, D> cache;
+    TokenList ids;  // of a prompt that begins with what the cache holds
+  };
+  Path new_path() const { return {model_.new_cache(1), {}}; }
+  /// Makes the path the first `length` tokens of a prompt.
+  void follow(Path& path, TokenList ids, std::int64_t length) const {
+    const auto kept = std::min({path.cache.length(), length, common_prefix(path.ids, ids)});
+    path.cache.truncate(kept);
+    fill(path.cache,
+         ids.subspan(static_cast<std::size_t>(kept), static_cast<std::size_t>(length - kept)));
+    path.ids = ids;
   }
   void fill(KvCache<T, D>& cache, std::span<const std::int32_t> ids) const {
     const auto step = static_cast<std::size_t>(options_.pass_tokens);
@@ -271,24 +306,24 @@ class DecoderEngine final : public LanguageModel {
     }
   }
 
-  void admit(std::span<const std::vector<std::int32_t>> prompts, const KvCache<T, D>& prefix,
-             std::span<const std::string> stop, std::vector<std::size_t>& waiting,
-             std::vector<Active>& active) const {
+  void admit(std::span<const TokenList> prompts, std::span<const std::string> stop, Path& path,
+             std::span<const PrefixStep>& waiting, std::vector<Active>& active) const {
     std::int64_t tokens = static_cast<std::int64_t>(active.size());
     while (!waiting.empty() && std::ssize(active) < options_.batch &&
            (tokens < options_.pass_tokens || active.empty())) {
-      const std::size_t p = waiting.back();
-      waiting.pop_back();
-      const std::span<const std::int32_t> ids(prompts[p]);
-      KvCache<T, D> cache = prefix.clone(prefix.length(), std::ssize(ids) + kFirstRoom);
-      std::span<const std::int32_t> own = ids.subspan(static_cast<std::size_t>(prefix.length()));
+      const PrefixStep step = waiting.front();
+      waiting = waiting.subspan(1);
+      const TokenList ids = prompts[step.prompt];
+      follow(path, ids, step.path);
+      KvCache<T, D> cache = path.cache.clone(step.path, std::ssize(ids) + kFirstRoom);
+      TokenList own = ids.subspan(static_cast<std::size_t>(step.path));
       // A long remainder gets passes of its own, except for its last token.
       if (std::ssize(own) > options_.pass_tokens) {
         fill(cache, own.first(own.size() - 1));
         own = own.last(1);
       }
       tokens += std::ssize(own);
-      active.push_back({p,
+      active.push_back({step.prompt,
                         std::move(cache),
                         {own.begin(), own.end()},
                         StoppedText(tokenizer_, ids, stop),
