@@ -23,6 +23,10 @@
 #include <espalier/eval/report_tables.hpp>
 #include <espalier/eval/requests.hpp>
 #include <espalier/eval/result_table.hpp>
+#include <espalier/eval/row_template.hpp>
 #include <espalier/eval/run_file.hpp>
 #include <espalier/eval/session.hpp>
+#include <espalier/eval/shipped_tasks.hpp>
 #include <espalier/eval/statistics.hpp>
+#include <espalier/eval/task_definition.hpp>
+#include <espalier/eval/task_files.hpp>

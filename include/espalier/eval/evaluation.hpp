@@ -135,7 +135,7 @@ ESP_INLINE void Evaluation::load_tasks() {
     if (task == "mmlu_pro") {
       mmlu_pro_.emplace(load_mmlu_pro_data(config_.data), mmlu_pro_options());
     } else {
-      choices_[task] = load_choices(choice_file(config_.data, task));
+      choices_[task] = load_task(task, config_.data);
     }
   }
 }

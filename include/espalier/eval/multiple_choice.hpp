@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tasks that are decided by likelihood: which choice follows best, or is the next word the most
-// likely one. One JSON object per line, of three forms; the prompts are those of
-// lm-evaluation-harness and LightEval.
-//   {query, choices, gold}                    query + "\nAnswer:"  ->  " " + choice
-//   {context_options, continuation, gold}     each context         ->  " " + continuation
-//   {context, continuation}                   context              ->  " " + continuation
-// acc: the largest sum of log p. acc_norm: the largest sum per character of the choice. ppl: the
-// perplexity of a whole continuation, as LAMBADA counts it.
+// Runs a task that is decided by likelihood (task_definition.hpp): which choice follows best, or is
+// the next word the most likely one.
+// acc: the largest sum of log p; of one choice, whether it is the greedy continuation. acc_norm:
+// the largest sum per character of the choice. mc2: the share of probability on what is true. ppl:
+// the perplexity of a whole continuation, as LAMBADA counts it.
 #pragma once
 
 #ifdef __CUDACC__
@@ -14,120 +11,14 @@
 #endif
 
 #include <algorithm>
+#include <cmath>
 
 #include <espalier/eval/python_random.hpp>
 #include <espalier/eval/session.hpp>
 #include <espalier/eval/statistics.hpp>
+#include <espalier/eval/task_files.hpp>
 
 namespace espalier::eval {
-
-enum class ChoiceForm { choices, contexts, single };
-
-struct ChoiceQuestion {
-  std::vector<std::string> contexts, continuations;  // one of either may serve all choices
-  std::vector<std::size_t> characters;               // of each choice, for acc_norm
-  std::size_t gold = 0;
-
-  std::size_t size() const { return std::max(contexts.size(), continuations.size()); }
-  const std::string& context(std::size_t i) const { return contexts[contexts.size() > 1 ? i : 0]; }
-  const std::string& continuation(std::size_t i) const {
-    return continuations[continuations.size() > 1 ? i : 0];
-  }
-  /// As an example for other questions.
-  std::string solved() const { return context(gold) + continuation(gold); }
-};
-
-struct ChoiceData {
-  ChoiceForm form = ChoiceForm::choices;
-  std::vector<ChoiceQuestion> questions;
-};
-
-namespace detail {
-
-[[nodiscard]] inline std::size_t count_characters(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-  }));
-}
-
-inline std::size_t gold_of(const io::Json& row, std::size_t choices) {
-  const std::int64_t gold = row.at("gold").as_int();
-  ESP_REQUIRE(gold >= 0 && static_cast<std::size_t>(gold) < choices, FormatError,
-              row.at("gold").where(), ": gold is ", gold, ", there are ", choices, " choices");
-  return static_cast<std::size_t>(gold);
-}
-
-inline ChoiceQuestion parse_choices(const io::Json& row) {
-  ChoiceQuestion q;
-  q.contexts = {row.at("query").as_string() + "\nAnswer:"};
-  for (const io::Json& choice : row.at("choices").items()) {
-    ESP_REQUIRE(!choice.as_string().empty(), FormatError, choice.where(), ": an empty choice");
-    q.continuations.push_back(" " + choice.as_string());
-    q.characters.push_back(count_characters(choice.as_string()));
-  }
-  q.gold = gold_of(row, q.continuations.size());
-  return q;
-}
-
-inline ChoiceQuestion parse_contexts(const io::Json& row) {
-  ChoiceQuestion q;
-  for (const io::Json& context : row.at("context_options").items()) {
-    q.contexts.push_back(context.as_string());
-  }
-  q.continuations = {" " + row.at("continuation").as_string()};
-  q.gold = gold_of(row, q.contexts.size());
-  return q;
-}
-
-}  // namespace detail
-
-[[nodiscard]] inline ChoiceData load_choices(const std::filesystem::path& path) {
-  ChoiceData data;
-  const std::string text = io::read_text(path);
-  io::for_each_json_line(text, path.string(), [&](const io::Json& row, std::size_t) {
-    ESP_REQUIRE(row.is_object(), FormatError, row.where(), ": expected an object, found ",
-                row.kind_name());
-    const ChoiceForm form = row.find("choices")           ? ChoiceForm::choices
-                            : row.find("context_options") ? ChoiceForm::contexts
-                                                          : ChoiceForm::single;
-    ESP_REQUIRE(data.questions.empty() || form == data.form, FormatError, row.where(),
-                ": has other keys than the lines before");
-    data.form = form;
-    if (form == ChoiceForm::choices) {
-      data.questions.push_back(detail::parse_choices(row));
-    } else if (form == ChoiceForm::contexts) {
-      data.questions.push_back(detail::parse_contexts(row));
-    } else {
-      data.questions.push_back(
-          {{row.at("context").as_string()}, {" " + row.at("continuation").as_string()}, {}, 0});
-    }
-  });
-  ESP_REQUIRE(!data.questions.empty(), FormatError, path.string(), ": no question in it");
-  return data;
-}
-
-/// The file of a task: names are spelled as LightEval spells them, arc:easy is arc_easy.jsonl.
-[[nodiscard]] inline std::filesystem::path choice_file(const std::filesystem::path& data,
-                                                       std::string task) {
-  ESP_REQUIRE(!task.empty() && task.find('/') == task.npos, UsageError, "task ", task,
-              ": no such task");
-  const std::filesystem::path folder = data / "multiple_choice";
-  std::replace(task.begin(), task.end(), ':', '_');
-  for (const std::string& name : {task, task + "_openai"}) {
-    if (std::filesystem::exists(folder / (name + ".jsonl"))) return folder / (name + ".jsonl");
-  }
-  std::string known;
-  std::error_code ignored;
-  std::vector<std::string> names;
-  for (const auto& e : std::filesystem::directory_iterator(folder, ignored)) {
-    if (e.path().extension() == ".jsonl") names.push_back(e.path().stem().string());
-  }
-  std::sort(names.begin(), names.end());
-  for (const std::string& name : names) known += (known.empty() ? "" : ", ") + name;
-  throw IoError(espalier::detail::concat(
-      {(folder / (task + ".jsonl")).string(), ": no such task; this folder has ",
-       known.empty() ? "none" : known, ", and beside it there are mmlu_pro and loss"}));
-}
 
 /// Which question is right, and by which measure.
 struct ChoiceVerdict {
@@ -145,6 +36,19 @@ struct ChoiceVerdict {
     normalized[i] /= static_cast<double>(characters[i]);
   }
   return {best(sums) == gold, best(normalized) == gold};
+}
+
+/// mc2 of TruthfulQA: of the probability of all choices, the part on those that are true.
+[[nodiscard]] inline double true_share(std::span<const double> log_probs,
+                                       const std::vector<bool>& truth) {
+  const double largest = *std::max_element(log_probs.begin(), log_probs.end());
+  double good = 0, all = 0;
+  for (std::size_t i = 0; i < log_probs.size(); ++i) {
+    const double p = std::exp(log_probs[i] - largest);
+    all += p;
+    if (truth[i]) good += p;
+  }
+  return good / all;
 }
 
 struct ChoiceOptions {
@@ -241,27 +145,34 @@ class ChoiceTask {
     line["logprobs"] = io::Json::array(log_probs);
     line["tokens"] = tokens;
     line["greedy"] = greedy;
-    if (data_.form == ChoiceForm::single) {
+    if (q.size() == 1) {
       line["acc"] = found[0].greedy ? 1 : 0;
+      return line;
+    }
+    if (!q.truth.empty()) {
+      line["mc2"] = true_share(log_probs, q.truth);
       return line;
     }
     const ChoiceVerdict verdict = judge_choices(log_probs, q.characters, q.gold);
     line["gold"] = q.gold;
     line["acc"] = verdict.acc ? 1 : 0;
-    if (!q.characters.empty()) line["acc_norm"] = verdict.acc_norm ? 1 : 0;
+    if (has_metric("acc_norm")) line["acc_norm"] = verdict.acc_norm ? 1 : 0;
     return line;
   }
 
+  bool has_metric(std::string_view name) const {
+    return std::count(data_.metrics.begin(), data_.metrics.end(), name) > 0;
+  }
   std::vector<Metric> metrics(const Journal& journal) const {
     std::vector<Metric> out;
-    for (const char* name : {"acc", "acc_norm"}) {
+    for (const char* name : {"acc", "acc_norm", "mc2"}) {
       if (count_ == 0 || journal.entry(0).find(name) == nullptr) continue;
       std::vector<double> hits;
       for (std::size_t i = 0; i < count_; ++i)
         hits.push_back(journal.entry(i).at(name).as_double());
       out.push_back({name, mean_of(hits)});
     }
-    if (data_.form == ChoiceForm::single) {
+    if (has_metric("ppl")) {
       std::vector<double> sums;
       for (std::size_t i = 0; i < count_; ++i) {
         sums.push_back(journal.entry(i).at("logprobs").at(0).as_double());

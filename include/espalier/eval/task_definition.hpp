@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+// A task that is decided by likelihood, as data: which columns make the prompt and the choices, and
+// how the answer is counted. What ships (shipped_tasks.hpp) and a user's file have the same form:
+//   {"name": "arc_easy", "version": "lm-eval-1.0",
+//    "source": {"hub": "allenai/ai2_arc", "subset": "ARC-Easy", "split": "test"},
+//    "files": ["arc_easy"],                   names of its JSONL file, tried in this order
+//    "prompt": "Question: {question}\nAnswer:",
+//    "delimiter": " ",                        between a prompt and a choice; " " where not given
+//    "choices": "{choices.text}",
+//    "gold": {"find": "{answerKey}", "in": "{choices.label}"},
+//    "metrics": ["acc", "acc_norm"]}
+// Texts are templates (row_template.hpp). `choices`: a column that is a list, or a list of texts.
+// `prompts` in the place of `prompt`, of the same form: one for each choice. `gold`: a column with
+// the position of the right choice (a number, or true for 1); {"number": column, "first": 1}, where
+// positions count from 1; {"find": column, "in": list}; {"letter": column}, where A is 0; or
+// absent, where there is one choice. `prompt_functions` are applied to each whole prompt.
+// `metrics`: acc, acc_norm, mc2 (which needs "truth", a list of 0 and 1), ppl. A task is named
+// NAME@VERSION, so that numbers of different meaning never share a name.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/task_definition.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <espalier/eval/row_template.hpp>
+
+namespace espalier::eval {
+
+/// Where the rows of a task come from, in the words of the hub.
+struct TaskSource {
+  std::string hub, subset, split;
+};
+
+/// Code points of a UTF-8 text.
+[[nodiscard]] inline std::size_t count_characters(std::string_view text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
+}
+
+/// What a row asks, and what is right.
+struct ChoiceQuestion {
+  std::vector<std::string> contexts, continuations;  // one of either may serve all choices
+  std::vector<std::size_t> characters;               // of each choice, for acc_norm
+  std::size_t gold = 0;
+  std::vector<bool> truth = {};  // of each choice, for mc2
+
+  std::size_t size() const { return std::max(contexts.size(), continuations.size()); }
+  const std::string& context(std::size_t i) const { return contexts[contexts.size() > 1 ? i : 0]; }
+  const std::string& continuation(std::size_t i) const {
+    return continuations[continuations.size() > 1 ? i : 0];
+  }
+  /// As an example for other questions.
+  std::string solved() const { return context(gold) + continuation(gold); }
+};
+
+class TaskDefinition {
+ public:
+  /// @throws FormatError naming the key, also for one that is unknown
+  explicit TaskDefinition(const io::Json& json);
+
+  std::string id() const { return name + "@" + version; }
+  /// Can the templates be filled from this row?
+  [[nodiscard]] bool fits(const io::Json& row) const;
+  /// @throws FormatError naming the row and the column
+  [[nodiscard]] ChoiceQuestion question(const io::Json& row) const;
+
+  std::string name, version;
+  TaskSource source;
+  std::vector<std::string> files;
+  std::string delimiter = " ";
+  std::vector<std::string> metrics;
+  std::string hash;  // of the whole definition
+
+ private:
+  /// One template for a list, or a template for each item.
+  struct Texts {
+    std::vector<RowTemplate> templates;
+    bool is_list = false;
+    std::vector<std::string> render(const io::Json& row) const;
+  };
+  enum class GoldForm { first, number, find, letter };
+
+  Texts texts(const io::Json& value, const std::string& key) const;
+  RowTemplate column(const io::Json& value, const std::string& key) const;
+  void read_gold(const io::Json& gold);
+  std::size_t gold_of(const io::Json& row, std::size_t choices) const;
+
+  Texts prompts_, choices_;
+  std::vector<std::string> prompt_functions_;
+  GoldForm gold_form_ = GoldForm::first;
+  RowTemplate gold_, gold_list_, truth_;
+  std::int64_t gold_first_ = 0;
+  bool has_truth_ = false;
+};
+
+}  // namespace espalier::eval
+
+#ifdef ESP_BODIES
+#include <espalier/io/fingerprint.hpp>
+
+namespace espalier::eval {
+
+ESP_INLINE std::vector<std::string> TaskDefinition::Texts::render(const io::Json& row) const {
+  if (is_list) return templates[0].render_list(row);
+  std::vector<std::string> out;
+  for (const RowTemplate& t : templates) out.push_back(t.render(row));
+  return out;
+}
+
+ESP_INLINE TaskDefinition::Texts TaskDefinition::texts(const io::Json& value,
+                                                       const std::string& key) const {
+  Texts t;
+  t.is_list = !value.is_array();
+  if (t.is_list) {
+    t.templates.push_back(column(value, key));
+    ESP_REQUIRE(t.templates[0].is_placeholder(), FormatError, value.where(),
+                ": expected a list of texts, or one column that is a list");
+    return t;
+  }
+  for (const io::Json& item : value.items()) t.templates.push_back(column(item, key));
+  ESP_REQUIRE(!t.templates.empty(), FormatError, value.where(), ": an empty list");
+  return t;
+}
+
+ESP_INLINE RowTemplate TaskDefinition::column(const io::Json& value, const std::string& key) const {
+  return RowTemplate(value.as_string(), name + ": " + key);
+}
+
+ESP_INLINE TaskDefinition::TaskDefinition(const io::Json& json) {
+  static constexpr std::string_view kKeys[] = {
+      "name",      "version", "source", "files", "prompt", "prompts", "prompt_functions",
+      "delimiter", "choices", "gold",   "truth", "metrics"};
+  for (const io::Json::Member& m : json.members()) {
+    ESP_REQUIRE(std::find(std::begin(kKeys), std::end(kKeys), m.key) != std::end(kKeys),
+                FormatError, json.where(), ": \"", m.key, "\" is no key of a task");
+  }
+  name = json.at("name").as_string();
+  version = json.at("version").as_string();
+  if (const io::Json* from = json.find("source")) {
+    source.hub = from->at("hub").as_string();
+    if (const io::Json* subset = from->find("subset")) source.subset = subset->as_string();
+    if (const io::Json* split = from->find("split")) source.split = split->as_string();
+  }
+  if (const io::Json* list = json.find("files")) {
+    for (const io::Json& file : list->items()) files.push_back(file.as_string());
+  } else {
+    files = {name};
+  }
+  if (const io::Json* between = json.find("delimiter")) delimiter = between->as_string();
+  if (const io::Json* list = json.find("prompts")) {
+    prompts_ = texts(*list, "prompts");
+  } else {
+    prompts_.templates = {column(json.at("prompt"), "prompt")};
+  }
+  if (const io::Json* list = json.find("prompt_functions")) {
+    for (const io::Json& f : list->items()) {
+      prompt_functions_.push_back(f.as_string());
+      ESP_REQUIRE(detail::text_function(f.as_string()) != nullptr, FormatError, f.where(), ": \"",
+                  f.as_string(), "\" is no known function");
+    }
+  }
+  choices_ = texts(json.at("choices"), "choices");
+  if (const io::Json* gold = json.find("gold")) read_gold(*gold);
+  for (const io::Json& metric : json.at("metrics").items()) {
+    const std::string& m = metric.as_string();
+    ESP_REQUIRE(m == "acc" || m == "acc_norm" || m == "mc2" || m == "ppl", FormatError,
+                metric.where(), ": \"", m, "\" is no metric; there are acc, acc_norm, mc2 and ppl");
+    metrics.push_back(m);
+  }
+  if (const io::Json* truth = json.find("truth")) {
+    truth_ = column(*truth, "truth");
+    has_truth_ = true;
+  }
+  hash = io::Fingerprint().add(io::dump(json)).text();
+}
+
+ESP_INLINE void TaskDefinition::read_gold(const io::Json& gold) {
+  gold_form_ = GoldForm::number;
+  if (gold.is_string()) {
+    gold_ = column(gold, "gold");
+  } else if (const io::Json* number = gold.find("number")) {
+    gold_ = column(*number, "gold");
+    gold_first_ = gold.at("first").as_int();
+  } else if (const io::Json* letter = gold.find("letter")) {
+    gold_form_ = GoldForm::letter;
+    gold_ = column(*letter, "gold");
+  } else {
+    gold_form_ = GoldForm::find;
+    gold_ = column(gold.at("find"), "gold");
+    gold_list_ = column(gold.at("in"), "gold");
+  }
+}
+
+ESP_INLINE bool TaskDefinition::fits(const io::Json& row) const {
+  try {
+    (void)question(row);
+    return true;
+  } catch (const FormatError&) {
+    return false;
+  }
+}
+
+ESP_INLINE std::size_t TaskDefinition::gold_of(const io::Json& row, std::size_t choices) const {
+  if (gold_form_ == GoldForm::first) return 0;
+  std::int64_t gold = -1;
+  if (gold_form_ == GoldForm::find) {
+    const std::vector<std::string> labels = gold_list_.render_list(row);
+    const auto at = std::find(labels.begin(), labels.end(), gold_.render(row));
+    gold = at == labels.end() ? -1 : at - labels.begin();
+  } else if (gold_form_ == GoldForm::letter) {
+    const std::string letter = gold_.render(row);
+    gold = letter.size() == 1 ? letter[0] - 'A' : -1;
+  } else if (gold_.is_placeholder() && gold_.value(row).is_bool()) {
+    gold = gold_.value(row).as_bool() ? 1 : 0;
+  } else {
+    const std::string text = gold_.render(row);
+    if (!text.empty() && text.size() < 10 &&
+        text.find_first_not_of("0123456789") == std::string::npos) {
+      gold = std::stoll(text) - gold_first_;
+    }
+  }
+  ESP_REQUIRE(gold >= 0 && static_cast<std::size_t>(gold) < choices, FormatError, row.where(), ": ",
+              name, ": the right answer is none of the ", choices, " choices");
+  return static_cast<std::size_t>(gold);
+}
+
+ESP_INLINE ChoiceQuestion TaskDefinition::question(const io::Json& row) const {
+  ChoiceQuestion q;
+  q.contexts = prompts_.render(row);
+  for (std::string& context : q.contexts) {
+    for (const std::string& f : prompt_functions_) context = detail::text_function(f)(context, "");
+  }
+  const std::vector<std::string> choices = choices_.render(row);
+  const std::size_t count = std::max(q.contexts.size(), choices.size());
+  const auto fits_count = [&](std::size_t n) { return n == 1 || n == count; };
+  ESP_REQUIRE(count > 0 && fits_count(q.contexts.size()) && fits_count(choices.size()), FormatError,
+              row.where(), ": ", name, ": ", q.contexts.size(), " prompts and ", choices.size(),
+              " choices; expected as many, or one of either");
+  for (const std::string& choice : choices) {
+    ESP_REQUIRE(!choice.empty(), FormatError, row.where(), ": ", name, ": an empty choice");
+    q.continuations.push_back(delimiter + choice);
+    if (choices.size() > 1) q.characters.push_back(count_characters(choice));
+  }
+  q.gold = gold_of(row, count);
+  if (!has_truth_) return q;
+  for (const std::string& label : truth_.render_list(row)) q.truth.push_back(label == "1");
+  ESP_REQUIRE(q.truth.size() == count, FormatError, row.where(), ": ", name, ": ", count,
+              " choices, but ", q.truth.size(), " of them are called true or false");
+  return q;
+}
+
+}  // namespace espalier::eval
+#endif

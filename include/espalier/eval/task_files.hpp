@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finds the definition and the rows of a task by its name.
+#pragma once
+
+#ifdef __CUDACC__
+#error "espalier/eval/task_files.hpp is host-only; include it from a .cpp"
+#endif
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <espalier/eval/task_definition.hpp>
+
+namespace espalier::eval {
+
+struct ChoiceData {
+  std::vector<ChoiceQuestion> questions;
+  std::string id, hash;  // of the definition
+  TaskSource source;
+  std::vector<std::string> metrics;
+};
+
+/// The definitions that ship, by name and version.
+[[nodiscard]] std::vector<TaskDefinition> shipped_tasks();
+
+/// Definitions in a file: an object, or a list of objects.
+/// @throws FormatError, IoError
+[[nodiscard]] std::vector<TaskDefinition> read_tasks(const std::filesystem::path& path);
+
+/// The rows of a JSONL file, by the first of the definitions that fits its first row.
+/// @throws FormatError naming the row and the column
+[[nodiscard]] ChoiceData load_choices(const std::filesystem::path& path,
+                                      const std::vector<TaskDefinition>& candidates);
+
+/// Rows of one's own, of the forms in shipped_tasks.hpp.
+[[nodiscard]] ChoiceData load_choices(const std::filesystem::path& path);
+
+/// @param task a name ("arc_easy", or LightEval's spelling "arc:easy"), with "@VERSION" for one
+/// version only; or the path of a definition, NAME.json; or the name of a file of one's own rows
+/// @param data where FILE.jsonl lies, or multiple_choice/FILE.jsonl
+/// @throws UsageError for an unknown task, naming all; IoError for missing rows, with the command
+/// that exports them
+[[nodiscard]] ChoiceData load_task(const std::string& task, const std::filesystem::path& data);
+
+}  // namespace espalier::eval
+
+#ifdef ESP_BODIES
+#include <optional>
+
+#include <espalier/eval/shipped_tasks.hpp>
+#include <espalier/io/jsonl.hpp>
+
+namespace espalier::eval {
+
+namespace detail {
+
+inline std::vector<TaskDefinition> definitions_in(const io::Json& json) {
+  std::vector<TaskDefinition> all;
+  if (json.is_object()) {
+    all.emplace_back(json);
+  } else {
+    for (const io::Json& item : json.items()) all.emplace_back(item);
+  }
+  return all;
+}
+
+inline std::optional<std::filesystem::path> rows_file(const std::filesystem::path& data,
+                                                      const std::string& name) {
+  for (const std::filesystem::path& folder : {data, data / "multiple_choice"}) {
+    std::filesystem::path file = folder / (name + ".jsonl");
+    std::error_code ignored;
+    if (std::filesystem::exists(file, ignored)) return file;
+  }
+  return std::nullopt;
+}
+
+/// Definitions that a task's name means.
+inline std::vector<TaskDefinition> definitions_of(const std::string& task) {
+  if (task.ends_with(".json")) return read_tasks(task);
+  const std::size_t at = std::min(task.find('@'), task.size());
+  std::string name = task.substr(0, at);
+  std::replace(name.begin(), name.end(), ':', '_');
+  const std::string version = at < task.size() ? task.substr(at + 1) : std::string();
+  std::vector<TaskDefinition> found;
+  for (TaskDefinition& d : shipped_tasks()) {
+    const bool named = d.name == name || std::count(d.files.begin(), d.files.end(), name) > 0;
+    if (named && (version.empty() || d.version == version)) found.push_back(std::move(d));
+  }
+  return found;
+}
+
+inline std::string join(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& w : words) text += (text.empty() ? "" : ", ") + w;
+  return text.empty() ? "none" : text;
+}
+
+/// Names of files of rows that no shipped task has.
+inline std::vector<std::string> own_files(const std::filesystem::path& data) {
+  std::vector<std::string> names;
+  for (const std::filesystem::path& folder : {data, data / "multiple_choice"}) {
+    std::error_code ignored;
+    for (const auto& e : std::filesystem::directory_iterator(folder, ignored)) {
+      const std::string stem = e.path().stem().string();
+      if (e.path().extension() == ".jsonl" && definitions_of(stem).empty()) names.push_back(stem);
+    }
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+inline void refuse_unknown(const std::string& task, const std::filesystem::path& data) {
+  std::vector<std::string> names;
+  for (const TaskDefinition& d : shipped_tasks()) {
+    if (std::count(names.begin(), names.end(), d.name) == 0) names.push_back(d.name);
+  }
+  throw UsageError(
+      espalier::detail::concat({"task ", task, ": no such task; there are mmlu_pro, loss, ",
+                                join(names), ", files of your own in ", data.string(), ": ",
+                                join(own_files(data)), ", and definitions, NAME.json"}));
+}
+
+inline void refuse_missing(const TaskDefinition& d, const std::filesystem::path& data) {
+  const std::string file = (data / (d.files[0] + ".jsonl")).string();
+  std::string how;
+  if (!d.source.hub.empty()) {
+    const std::string subset = d.source.subset.empty() ? "" : ", '" + d.source.subset + "'";
+    how = "; it has the columns of " + d.source.hub +
+          ", which this makes: python -c \"import datasets; " + "datasets.load_dataset('" +
+          d.source.hub + "'" + subset + ", split='" + d.source.split + "').to_json('" + file +
+          "')\"";
+  }
+  throw IoError(espalier::detail::concat({file, ": no such file, the rows of task ", d.name, how}));
+}
+
+}  // namespace detail
+
+ESP_INLINE std::vector<TaskDefinition> shipped_tasks() {
+  return detail::definitions_in(io::parse_json(kShippedTasks, "the tasks that ship"));
+}
+
+ESP_INLINE std::vector<TaskDefinition> read_tasks(const std::filesystem::path& path) {
+  return detail::definitions_in(io::read_json(path));
+}
+
+ESP_INLINE ChoiceData load_choices(const std::filesystem::path& path,
+                                   const std::vector<TaskDefinition>& candidates) {
+  ChoiceData data;
+  const TaskDefinition* definition = nullptr;
+  io::for_each_json_line(io::read_text(path), path.string(), [&](const io::Json& row, std::size_t) {
+    if (definition == nullptr) {
+      const auto fitting = std::find_if(candidates.begin(), candidates.end(),
+                                        [&](const TaskDefinition& d) { return d.fits(row); });
+      definition = fitting != candidates.end() ? &*fitting : &candidates.at(0);
+    }
+    data.questions.push_back(definition->question(row));
+  });
+  ESP_REQUIRE(definition != nullptr, FormatError, path.string(), ": no question in it");
+  data.id = definition->id();
+  data.hash = definition->hash;
+  data.source = definition->source;
+  data.metrics = definition->metrics;
+  return data;
+}
+
+ESP_INLINE ChoiceData load_choices(const std::filesystem::path& path) {
+  return load_choices(path, detail::definitions_in(io::parse_json(kOwnForms, "forms of rows")));
+}
+
+ESP_INLINE ChoiceData load_task(const std::string& task, const std::filesystem::path& data) {
+  ESP_REQUIRE(!task.empty(), UsageError, "a task without a name");
+  const std::vector<TaskDefinition> candidates = detail::definitions_of(task);
+  if (candidates.empty()) {
+    const bool plain = task.find_first_of("/@") == std::string::npos;
+    const auto own = plain ? detail::rows_file(data, task) : std::nullopt;
+    if (!own) detail::refuse_unknown(task, data);
+    return load_choices(*own);
+  }
+  for (const TaskDefinition& d : candidates) {
+    for (const std::string& file : d.files) {
+      if (const auto rows = detail::rows_file(data, file)) return load_choices(*rows, candidates);
+    }
+  }
+  detail::refuse_missing(candidates[0], data);
+  return {};
+}
+
+}  // namespace espalier::eval
+#endif
