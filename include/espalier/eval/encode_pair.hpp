@@ -33,6 +33,20 @@ using text::Encode;
   return end;
 }
 
+namespace detail {
+/// As `encode`, but a text that begins with BOS itself, as a rendered chat does, gets no second
+/// one.
+inline std::vector<std::int32_t> encode_with_one_start(const Encode& encode, std::int32_t start,
+                                                       std::string_view text) {
+  std::vector<std::int32_t> ids = encode(text, true);
+  if (ids.size() < 2 || ids[0] != start || ids[1] != start) return ids;
+  std::vector<std::int32_t> without = encode(text, false);
+  return without.size() + 1 == ids.size() ? without : ids;
+}
+}  // namespace detail
+
+/// Where a token spans the join, so that the whole has no more tokens than the context, the
+/// continuation is tokenised alone.
 /// @param start the token that stands for an empty context: BOS, or else EOS
 [[nodiscard]] inline infer::Continuation encode_pair(const Encode& encode, std::int32_t start,
                                                      const std::string& context,
@@ -49,11 +63,14 @@ using text::Encode;
     return pair;
   }
   const std::string_view head(context.data(), stripped_size(context));
-  pair.context = encode(head, true);
-  const std::vector<std::int32_t> whole = encode(context + continuation, true);
+  pair.context = detail::encode_with_one_start(encode, start, head);
+  const std::vector<std::int32_t> whole =
+      detail::encode_with_one_start(encode, start, context + continuation);
   if (pair.context.size() < whole.size()) {
     pair.continuation.assign(whole.begin() + static_cast<std::ptrdiff_t>(pair.context.size()),
                              whole.end());
+  } else {
+    pair.continuation = encode(continuation, false);
   }
   if (pair.context.empty()) {  // nothing but white space, and the tokenizer adds no BOS
     ESP_REQUIRE(start >= 0, FormatError,
