@@ -3,6 +3,8 @@
 #include <espalier/eval/lighteval_results.hpp>
 #include <espalier/eval/requests.hpp>
 
+#include <set>
+
 #include <espalier/text/tokenizer.hpp>
 
 #include "eval/fake_model.hpp"
@@ -134,7 +136,7 @@ TEST_CASE("Multiple choice: prompts, journal and metrics", "[eval]") {
   Setup setup;
   const test::Folder folder("choices");
   io::write_text(folder.path / "q.jsonl", kChoices);
-  ChoiceTask task("arc:easy", load_choices(folder.path / "q.jsonl"), {});
+  ChoiceTask task("arc:easy", load_choices(folder.path / "q.jsonl", own_forms()), {});
   const TaskResult result = task.run(setup.session(folder.path));
   const auto journal = io::read_jsonl(folder.path / "arc_easy.jsonl");
   REQUIRE(journal.size() == 3);
@@ -179,7 +181,7 @@ TEST_CASE("Contexts that differ share a continuation, and a last word is greedy 
                                           "\n");
   const auto session = setup.session(folder.path);
   const TaskResult w =
-      ChoiceTask("winogrande", load_choices(folder.path / "w.jsonl"), {}).run(session);
+      ChoiceTask("winogrande", load_choices(folder.path / "w.jsonl", own_forms()), {}).run(session);
   const auto line = io::read_jsonl(folder.path / "winogrande.jsonl").at(0);
   const infer::Continuation a = encode_pair(setup.encode(), 1, "the one", " came");
   const infer::Continuation b = encode_pair(setup.encode(), 1, "that other", " came");
@@ -189,7 +191,7 @@ TEST_CASE("Contexts that differ share a continuation, and a last word is greedy 
   CHECK(w.metrics.size() == 1);
 
   const TaskResult l =
-      ChoiceTask("lambada", load_choices(folder.path / "l.jsonl"), {}).run(session);
+      ChoiceTask("lambada", load_choices(folder.path / "l.jsonl", own_forms()), {}).run(session);
   const infer::Continuation c = encode_pair(setup.encode(), 1, "and then", " he");
   REQUIRE(l.metrics.size() == 2);
   CHECK(l.metrics[1].name == "ppl");
@@ -205,7 +207,7 @@ TEST_CASE("Shots are other questions of the file, drawn as lm-evaluation-harness
              R"("], "gold": 1})" + "\n";
   }
   io::write_text(folder.path / "q.jsonl", lines);
-  const ChoiceTask task("arc:easy", load_choices(folder.path / "q.jsonl"), {2, -1});
+  const ChoiceTask task("arc:easy", load_choices(folder.path / "q.jsonl", own_forms()), {2, -1});
   const auto prefixes = task.prefixes();
   REQUIRE(prefixes.size() == 30);
   // Python: r = random.Random(1234); r.sample(range(30), 3) for each question, without itself
@@ -221,14 +223,55 @@ TEST_CASE("Shots are other questions of the file, drawn as lm-evaluation-harness
     CHECK(prefixes[i] == want);
     CHECK(prefixes[i].find("q" + std::to_string(i) + "\n") == std::string::npos);
   }
-  CHECK_THROWS_AS(ChoiceTask("x", load_choices(folder.path / "q.jsonl"), {30, -1}), UsageError);
+  CHECK_THROWS_AS(ChoiceTask("x", load_choices(folder.path / "q.jsonl", own_forms()), {30, -1}),
+                  UsageError);
+}
+
+TEST_CASE("Worked examples never contain the question, though it stands twice", "[eval]") {
+  const test::Folder folder("duplicate_shots");
+  std::string text;
+  for (int i = 0; i < 6; ++i) {
+    text += R"({"query": "Q)" + std::to_string(i / 2) + R"(", "choices": ["x", "y"], "gold": 0})" +
+            "\n";
+  }
+  io::write_text(folder.path / "q.jsonl", text);
+  const ChoiceData data = load_choices(folder.path / "q.jsonl", own_forms());
+  std::set<std::vector<std::string>> drawn;
+  for (const std::int64_t seed : {1234, 1, 2, 3}) {
+    const auto prefixes = ChoiceTask("own", data, {3, -1, seed}).prefixes();
+    REQUIRE(prefixes.size() == 6);
+    for (std::size_t i = 0; i < 6; ++i) {
+      CAPTURE(seed, i, prefixes[i]);
+      CHECK(prefixes[i].find("Q" + std::to_string(i / 2) + "\n") == std::string::npos);
+      CHECK(std::count(prefixes[i].begin(), prefixes[i].end(), 'Q') == 3);
+    }
+    drawn.insert(prefixes);
+  }
+  CHECK(drawn.size() == 4);  // the seed acts
+  CHECK_THROWS_AS(ChoiceTask("own", data, {5, -1, 1234}).prefixes(), UsageError);
+}
+
+TEST_CASE("Questions that the model cannot take whole are counted", "[eval]") {
+  const test::Folder folder("truncated"), output("truncated_output");
+  std::string text;
+  for (int i = 0; i < 3; ++i) {
+    text += R"({"query": ")" + std::string(i == 1 ? 400 : 4, 'q') +
+            R"(", "choices": ["x", "y"], "gold": 0})" + "\n";
+  }
+  io::write_text(folder.path / "q.jsonl", text);
+  Setup setup;
+  Session session = setup.session(output.path);
+  session.max_length = 60;
+  CHECK(ChoiceTask("own", load_choices(folder.path / "q.jsonl", own_forms()), {})
+            .run(session)
+            .truncated == 1);
 }
 
 TEST_CASE("Questions that make no sense are refused with their line", "[eval]") {
   const test::Folder folder("bad_choices");
   const auto message = [&](const std::string& text) {
     io::write_text(folder.path / "q.jsonl", text);
-    return message_of([&] { (void)load_choices(folder.path / "q.jsonl"); });
+    return message_of([&] { (void)load_choices(folder.path / "q.jsonl", own_forms()); });
   };
   const std::string good = R"({"query": "q", "choices": ["a", "b"], "gold": 1})"
                            "\n";
@@ -253,7 +296,7 @@ TEST_CASE("A likelihood task that is killed and resumed leaves the same bytes", 
   const auto run = [&](const fs::path& output, bool resume) {
     const Session session = setup.session(output, resume);
     const TaskResult r =
-        ChoiceTask("arc:easy", load_choices(data.path / "q.jsonl"), {}).run(session);
+        ChoiceTask("arc:easy", load_choices(data.path / "q.jsonl", own_forms()), {}).run(session);
     write_lighteval_results({r}, {"fake", "f32", "cpu", -1, 5, 7}, output);
   };
   run(whole.path, false);

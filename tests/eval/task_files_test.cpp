@@ -103,3 +103,14 @@ TEST_CASE("tasks: an unknown name lists the known, missing rows come with their 
         "datasets.load_dataset('allenai/ai2_arc', 'ARC-Challenge', "
         "split='test').to_json('arc_challenge.jsonl')\"");
 }
+
+TEST_CASE("tasks: worked examples come from the training rows beside the questions", "[eval]") {
+  test::TemporaryFolder data;
+  test::write_bytes(data / "trees.jsonl", R"({"query": "Q", "choices": ["a", "b"], "gold": 0})");
+  CHECK(load_task("trees", data.path()).shots.empty());
+  test::write_bytes(data / "trees_train.jsonl",
+                    R"({"query": "T", "choices": ["c", "d"], "gold": 1})");
+  const ChoiceData task = load_task("trees", data.path());
+  REQUIRE(task.shots.size() == 1);
+  CHECK(task.shots[0].solved() == "T\nAnswer: d");
+}

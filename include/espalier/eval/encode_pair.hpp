@@ -82,15 +82,17 @@ inline std::vector<std::int32_t> encode_with_one_start(const Encode& encode, std
 }
 
 /// Cuts on the left to what the model can take: `max_length` tokens and the last one's target.
+/// Was there anything to cut?
 /// @throws FormatError if the continuation alone is longer
-inline void cut_left(infer::Continuation& pair, std::int64_t max_length) {
+inline bool cut_left(infer::Continuation& pair, std::int64_t max_length) {
   const auto most = static_cast<std::size_t>(max_length);
   ESP_REQUIRE(pair.continuation.size() <= most, FormatError, "the continuation has ",
               pair.continuation.size(), " tokens, the model takes ", most);
   const std::size_t whole = pair.context.size() + pair.continuation.size();
-  if (whole <= most + 1) return;
+  if (whole <= most + 1) return false;
   pair.context.erase(pair.context.begin(),
                      pair.context.begin() + static_cast<std::ptrdiff_t>(whole - most - 1));
+  return true;
 }
 
 }  // namespace espalier::eval

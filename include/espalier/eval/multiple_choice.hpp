@@ -53,7 +53,8 @@ struct ChoiceVerdict {
 
 struct ChoiceOptions {
   int shots = 0;
-  std::int64_t limit = -1;  // the first so many questions; -1: every one
+  std::int64_t limit = -1;   // the first so many questions; -1: every one
+  std::int64_t seed = 1234;  // of the choice of worked examples; lm-evaluation-harness's own
 };
 
 /// One metric of a task's results.
@@ -67,7 +68,8 @@ struct TaskResult {
   int shots = 0;
   std::size_t documents = 0, original_documents = 0;
   std::vector<Metric> metrics;
-  std::string prompts;  // fingerprint of everything that was asked
+  std::string prompts;        // fingerprint of everything that was asked
+  std::size_t truncated = 0;  // questions that were cut to what the model takes
 };
 
 class ChoiceTask {
@@ -76,37 +78,34 @@ class ChoiceTask {
       : name_(std::move(name)), data_(std::move(data)), options_(options) {
     const std::size_t all = data_.questions.size();
     count_ = options_.limit < 0 ? all : std::min(all, static_cast<std::size_t>(options_.limit));
-    ESP_REQUIRE(options_.shots >= 0 && static_cast<std::size_t>(options_.shots) < all, UsageError,
-                name_, ": ", options_.shots, " shots, the file has ", all, " questions");
+    const std::size_t pool = data_.shots.empty() ? all - 1 : data_.shots.size();
+    ESP_REQUIRE(options_.shots >= 0 && static_cast<std::size_t>(options_.shots) <= pool, UsageError,
+                name_, ": ", options_.shots, " shots, there are ", pool, " to choose from");
   }
 
   /// Context and continuation of every choice of question `i`, with `prefix` in front.
   std::vector<infer::Continuation> ask(const Session& session, std::size_t i,
-                                       const std::string& prefix) const {
+                                       const std::string& prefix, bool& cut) const {
     const ChoiceQuestion& q = data_.questions[i];
     std::vector<infer::Continuation> asked;
     for (std::size_t c = 0; c < q.size(); ++c) {
       asked.push_back(
           encode_pair(session.encode, session.start, prefix + q.context(c), q.continuation(c)));
-      cut_left(asked.back(), session.max_length);
+      if (cut_left(asked.back(), session.max_length)) cut = true;
     }
     return asked;
   }
 
-  /// Worked examples for each question: other questions of the same file, drawn as
-  /// lm-evaluation-harness does: Random(1234).sample(pool, shots + 1) without the question itself.
+  /// Worked examples for each question, drawn as lm-evaluation-harness does: from the training rows
+  /// where there are some, else from the questions, never one that equals the asked one.
   std::vector<std::string> prefixes() const {
     std::vector<std::string> out(count_);
     if (options_.shots == 0) return out;
-    PythonRandom random(1234);
-    const auto pool = static_cast<std::uint32_t>(data_.questions.size());
+    PythonRandom random(static_cast<std::uint64_t>(options_.seed));
+    const auto count = static_cast<std::uint32_t>(options_.shots);
     for (std::size_t i = 0; i < count_; ++i) {
-      int left = options_.shots;
-      for (const std::uint32_t shot :
-           random.sample(pool, static_cast<std::uint32_t>(options_.shots) + 1)) {
-        if (shot == i || left == 0) continue;
-        out[i] += data_.questions[shot].solved() + "\n\n";
-        --left;
+      for (const ChoiceQuestion* shot : draw(random, count, data_.questions[i])) {
+        out[i] += shot->solved() + "\n\n";
       }
     }
     return out;
@@ -117,8 +116,11 @@ class ChoiceTask {
     std::vector<std::vector<infer::Continuation>> asked;
     std::vector<Journal::Question> keys;
     io::Fingerprint all;
+    std::size_t truncated = 0;
     for (std::size_t i = 0; i < count_; ++i) {
-      asked.push_back(ask(session, i, shots[i]));
+      bool cut = false;
+      asked.push_back(ask(session, i, shots[i], cut));
+      truncated += cut ? 1 : 0;
       keys.push_back({static_cast<std::int64_t>(i), prompt_fingerprint(asked[i])});
       all.add(keys.back().prompt);
     }
@@ -128,10 +130,36 @@ class ChoiceTask {
       return describe(data_.questions[i], asked[i], found);
     });
     journal.finish();
-    return {name_, options_.shots, count_, data_.questions.size(), metrics(journal), all.text()};
+    return {name_,      options_.shots, count_, data_.questions.size(), metrics(journal),
+            all.text(), truncated};
   }
 
  private:
+  std::vector<const ChoiceQuestion*> draw(PythonRandom& random, std::uint32_t count,
+                                          const ChoiceQuestion& asked) const {
+    const bool apart = !data_.shots.empty();
+    std::vector<const ChoiceQuestion*> pool;
+    for (const ChoiceQuestion& q : apart ? data_.shots : data_.questions) pool.push_back(&q);
+    const auto sample = [&](std::uint32_t n) {
+      std::vector<const ChoiceQuestion*> drawn;
+      for (const std::uint32_t k : random.sample(static_cast<std::uint32_t>(pool.size()), n)) {
+        drawn.push_back(pool[k]);
+      }
+      return drawn;
+    };
+    const auto is_asked = [&](const ChoiceQuestion* q) { return *q == asked; };
+    std::vector<const ChoiceQuestion*> drawn = sample(apart ? count : count + 1);
+    std::erase_if(drawn, is_asked);
+    if (drawn.size() < count) {
+      std::erase_if(pool, is_asked);
+      ESP_REQUIRE(pool.size() >= count, UsageError, name_, ": ", count, " shots, but only ",
+                  pool.size(), " other questions to choose from");
+      drawn = sample(count);
+    }
+    drawn.resize(count);
+    return drawn;
+  }
+
   io::Json describe(const ChoiceQuestion& q, const std::vector<infer::Continuation>& asked,
                     std::span<const infer::Likelihood> found) const {
     io::Json line = io::Json::object();

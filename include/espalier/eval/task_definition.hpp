@@ -57,6 +57,7 @@ struct ChoiceQuestion {
   }
   /// As an example for other questions.
   std::string solved() const { return context(gold) + continuation(gold); }
+  friend bool operator==(const ChoiceQuestion&, const ChoiceQuestion&) = default;
 };
 
 class TaskDefinition {

@@ -16,7 +16,8 @@ namespace espalier::eval {
 
 struct ChoiceData {
   std::vector<ChoiceQuestion> questions;
-  std::string id, hash;  // of the definition
+  std::vector<ChoiceQuestion> shots;  // worked examples; where empty, the questions serve
+  std::string id, hash;               // of the definition
   TaskSource source;
   std::vector<std::string> metrics;
 };
@@ -33,12 +34,13 @@ struct ChoiceData {
 [[nodiscard]] ChoiceData load_choices(const std::filesystem::path& path,
                                       const std::vector<TaskDefinition>& candidates);
 
-/// Rows of one's own, of the forms in shipped_tasks.hpp.
-[[nodiscard]] ChoiceData load_choices(const std::filesystem::path& path);
+/// The forms that rows of one's own may have (shipped_tasks.hpp).
+[[nodiscard]] std::vector<TaskDefinition> own_forms();
 
 /// @param task a name ("arc_easy", or LightEval's spelling "arc:easy"), with "@VERSION" for one
 /// version only; or the path of a definition, NAME.json; or the name of a file of one's own rows
-/// @param data where FILE.jsonl lies, or multiple_choice/FILE.jsonl
+/// @param data where FILE.jsonl lies, or multiple_choice/FILE.jsonl; worked examples are taken from
+/// FILE_train.jsonl or FILE_validation.jsonl beside it, where there is one
 /// @throws UsageError for an unknown task, naming all; IoError for missing rows, with the command
 /// that exports them
 [[nodiscard]] ChoiceData load_task(const std::string& task, const std::filesystem::path& data);
@@ -88,6 +90,21 @@ inline std::vector<TaskDefinition> definitions_of(const std::string& task) {
     if (named && (version.empty() || d.version == version)) found.push_back(std::move(d));
   }
   return found;
+}
+
+/// A task's rows, and its worked examples.
+inline ChoiceData with_shots(const std::filesystem::path& rows,
+                             const std::vector<TaskDefinition>& candidates) {
+  ChoiceData data = load_choices(rows, candidates);
+  for (const char* split : {"_train", "_validation"}) {
+    const std::filesystem::path file =
+        rows.parent_path() / (rows.stem().string() + split + ".jsonl");
+    std::error_code ignored;
+    if (!std::filesystem::exists(file, ignored)) continue;
+    data.shots = load_choices(file, candidates).questions;
+    break;
+  }
+  return data;
 }
 
 inline std::string join(const std::vector<std::string>& words) {
@@ -164,8 +181,8 @@ ESP_INLINE ChoiceData load_choices(const std::filesystem::path& path,
   return data;
 }
 
-ESP_INLINE ChoiceData load_choices(const std::filesystem::path& path) {
-  return load_choices(path, detail::definitions_in(io::parse_json(kOwnForms, "forms of rows")));
+ESP_INLINE std::vector<TaskDefinition> own_forms() {
+  return detail::definitions_in(io::parse_json(kOwnForms, "forms of rows"));
 }
 
 ESP_INLINE ChoiceData load_task(const std::string& task, const std::filesystem::path& data) {
@@ -175,11 +192,13 @@ ESP_INLINE ChoiceData load_task(const std::string& task, const std::filesystem::
     const bool plain = task.find_first_of("/@") == std::string::npos;
     const auto own = plain ? detail::rows_file(data, task) : std::nullopt;
     if (!own) detail::refuse_unknown(task, data);
-    return load_choices(*own);
+    return detail::with_shots(*own, own_forms());
   }
   for (const TaskDefinition& d : candidates) {
     for (const std::string& file : d.files) {
-      if (const auto rows = detail::rows_file(data, file)) return load_choices(*rows, candidates);
+      if (const auto rows = detail::rows_file(data, file)) {
+        return detail::with_shots(*rows, candidates);
+      }
     }
   }
   detail::refuse_missing(candidates[0], data);
