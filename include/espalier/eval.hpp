@@ -6,6 +6,7 @@
 #endif
 
 #include <espalier/eval/answer.hpp>
+#include <espalier/eval/compare.hpp>
 #include <espalier/eval/encode_pair.hpp>
 #include <espalier/eval/evaluation.hpp>
 #include <espalier/eval/held_out_loss.hpp>
@@ -16,6 +17,7 @@
 #include <espalier/eval/mmlu_pro_question.hpp>
 #include <espalier/eval/mmlu_pro_score.hpp>
 #include <espalier/eval/multiple_choice.hpp>
+#include <espalier/eval/paired_tests.hpp>
 #include <espalier/eval/python_random.hpp>
 #include <espalier/eval/replay.hpp>
 #include <espalier/eval/report.hpp>

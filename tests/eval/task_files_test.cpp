@@ -114,3 +114,12 @@ TEST_CASE("tasks: worked examples come from the training rows beside the questio
   REQUIRE(task.shots.size() == 1);
   CHECK(task.shots[0].solved() == "T\nAnswer: d");
 }
+
+TEST_CASE("tasks: the page of the format names each that ships, with its version", "[eval]") {
+  const std::string page = io::read_text(ESPALIER_TESTS_DIR "/../docs/tasks.md");
+  for (const TaskDefinition& d : shipped_tasks()) {
+    CHECK_THAT(page, Catch::Contains("`" + d.name + "`"));
+    CHECK_THAT(page, Catch::Contains(d.version.substr(d.version.rfind('-') + 1)));
+    CHECK_THAT(page, Catch::Contains(d.source.hub));
+  }
+}
