@@ -16,6 +16,7 @@
 #include <espalier/io/file.hpp>
 #include <espalier/io/fingerprint.hpp>
 #include <espalier/io/json.hpp>
+#include <espalier/io/json_document.hpp>
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/json_value.hpp>
 #include <espalier/io/jsonl.hpp>
@@ -23,6 +24,7 @@
 #include <espalier/io/module_pattern.hpp>
 #include <espalier/io/normal_weights.hpp>
 #include <espalier/io/output_lock.hpp>
+#include <espalier/io/regex.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/io/sha256.hpp>

@@ -18,6 +18,7 @@
 #include <espalier/text/pre_tokenizer.hpp>
 #include <espalier/text/protobuf.hpp>
 #include <espalier/text/regex.hpp>
+#include <espalier/text/regex_syntax.hpp>
 #include <espalier/text/sentencepiece.hpp>
 #include <espalier/text/special_tokens.hpp>
 #include <espalier/text/template_source.hpp>

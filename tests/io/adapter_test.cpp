@@ -134,9 +134,8 @@ TEST_CASE("adapter: settings that would change the numbers are refused by key") 
   CHECK(config_refusal("r", "0") ==
         "adapter_config.json: at \"r\": rank 0 is out of range, expected at least 1");
   CHECK_THAT(config_refusal("rank_pattern", "{\"(q_proj\": 2}"),
-             Catch::Contains("the pattern is not understood"));
-  CHECK_THAT(config_refusal("rank_pattern", "{\"" + std::string(300, 'a') + "\": 2}"),
-             Catch::Contains("the pattern has 300 characters, at most 256"));
+             Catch::Contains("at \"rank_pattern\".\"(q_proj\": the pattern does not compile: "));
+  CHECK(config_refusal("rank_pattern", "{\"" + std::string(300, 'a') + "\": 2}") == "no exception");
 }
 
 TEST_CASE("adapter: tensors that do not belong together are refused by name") {

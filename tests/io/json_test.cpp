@@ -59,7 +59,7 @@ TEST_CASE("Errors of type name the source and the path") {
   CHECK(said([&] { (void)j.at("a").at("b").at(2); }) ==
         "config.json: at \"a\".\"b\": element 2 is missing, there are 2");
   CHECK(said([&] { (void)j.at("n").as_uint(); }) ==
-        "config.json: at \"n\": expected an integer >= 0, found an integer");
+        "config.json: at \"n\": expected an integer >= 0, found -1");
   CHECK(said([&] { (void)j.as_bool(); }) == "config.json: expected true or false, found an object");
   const Json part = parse(R"({"outer": [true]})").at("outer").at(0);  // outlives its document
   CHECK(said([&] { (void)part.as_double(); }) ==
@@ -80,6 +80,54 @@ TEST_CASE("Text that is not JSON is refused with a reason") {
     CHECK_THAT(error(text), Catch::StartsWith("config.json: not valid JSON: "));
   }
   CHECK_NOTHROW(parse(std::string(256, '[') + std::string(256, ']')));
+}
+
+TEST_CASE("What is not JSON is named with its place") {
+  const auto place = [](std::string_view text) {
+    const std::string said = error(text);
+    return said.substr(said.rfind(", at ") + 5);
+  };
+  CHECK(place("[1 2]") == "column 4");
+  CHECK(place("{\n  \"\u00e4\": tru\n}") == "line 2, column 8");
+  CHECK(place("[1]\nx") == "line 2, column 1");
+  CHECK(place("[\"a\n\"]") == "line 1, column 4");
+  CHECK(place("[1,\n \"a]") == "line 2, column 2");
+  CHECK(place("[1.]") == "column 2");
+  CHECK(place("[\"ab\", \"\\q\"]") == "column 8");
+  CHECK_THAT(error("\xef\xbb\xbf{}"), Catch::Contains("begins with a byte order mark (BOM)"));
+  CHECK_THAT(error(std::string_view("\xff\xfe{\0}\0", 6)), Catch::Contains("is UTF-16"));
+  CHECK_THAT(error(std::string_view("\xfe\xff\0{\0}", 6)), Catch::Contains("is UTF-16"));
+  CHECK_THAT(error(std::string_view("{\0}\0", 4)), Catch::Contains("is UTF-16"));
+}
+
+TEST_CASE("An integer of the wrong range is told as it is") {
+  const Json j = parse(R"({"big": 9223372036854775808, "least": -1})");
+  const auto said = [](auto f) { return message_of<FormatError>(f); };
+  CHECK(said([&] { (void)j.at("big").as_int(); }) ==
+        "config.json: at \"big\": expected an integer below 2^63, found 9223372036854775808");
+  CHECK(said([&] { (void)j.at("least").as_uint(); }) ==
+        "config.json: at \"least\": expected an integer >= 0, found -1");
+}
+
+TEST_CASE("A part of a document can be copied, changed and kept") {
+  Json part;
+  {
+    Json j = parse(R"({"list": [1, "two", {"three": [3.5]}], "empty": [], "none": null})");
+    Json copy = j;
+    copy["list"].push_back("four");
+    copy["empty"].push_back(j.at("list"));
+    copy["none"]["made"] = 5;
+    CHECK(dump(copy) == R"({"list":[1,"two",{"three":[3.5]},"four"],)"
+                        R"("empty":[[1,"two",{"three":[3.5]}]],"none":{"made":5}})");
+    CHECK(dump(j) == R"({"list":[1,"two",{"three":[3.5]}],"empty":[],"none":null})");
+    part = std::move(copy["list"]);
+    j = part.at(2);
+    CHECK(dump(j) == R"({"three":[3.5]})");
+  }
+  CHECK(message_of<FormatError>([&] { (void)part.at(2).at("three").at(0).as_int(); }) ==
+        "config.json: at \"list\"[2].\"three\"[0]: expected an integer, found a number");
+  for (int i = 0; i < 40; ++i) part.push_back(i);
+  CHECK(part.at(43).as_int() == 39);
 }
 
 TEST_CASE("Doubles are written as Python writes them and read back the same") {

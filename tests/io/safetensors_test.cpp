@@ -145,7 +145,7 @@ TEST_CASE("Every damage to a file is named") {
   CHECK(refusal(file_of(entry("F33", "[2]", "[0,8]"), 8)) ==
         "x.safetensors: tensor \"w\": unknown dtype \"F33\"");
   CHECK(refusal(file_of(entry("F32", "[-2]", "[0,8]"), 8)) ==
-        "x.safetensors: header: at \"w\".\"shape\"[0]: expected an integer >= 0, found an integer");
+        "x.safetensors: header: at \"w\".\"shape\"[0]: expected an integer >= 0, found -2");
   CHECK(refusal(file_of(entry("F32", "[4294967296,4294967296,0]", "[0,0]"), 0)) ==
         "x.safetensors: tensor \"w\": the shape [4294967296, 4294967296, 0] overflows");
   CHECK(refusal(file_of(entry("F32", "[18446744073709551615]", "[0,0]"), 0)) ==

@@ -133,6 +133,25 @@ TEST_CASE("chat template: layout, quotes and blanks do not hide a known template
   CHECK(!t.default_system());
 }
 
+TEST_CASE("chat template: a literal that spells the code of ChatML is no code", "[text][chat]") {
+  const std::string chatml = text::detail::chatml_source(false);
+  REQUIRE(text::recognise_template(chatml));
+  const std::string form = *text::detail::canonical_template(chatml);
+  REQUIRE(form.size() > 4);
+  CHECK_FALSE(text::recognise_template("{{ \"" + form + "\" }}"));
+  CHECK_FALSE(text::recognise_template(form.substr(0, 10) + "{{ \"" + form.substr(10) + "\" }}"));
+  CHECK(text::detail::canonical_template(R"({{ "a'}}{{'b" }})") !=
+        text::detail::canonical_template("{{ 'a' }}{{ 'b' }}"));
+  // A quote or a backslash in the default system message stays what it is.
+  const auto known = text::recognise_template(
+      "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+      "{{ '<|im_start|>system\nYou\\'re a \\\\ one<|im_end|>\n' }}{% endif %}"
+      "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+      "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}");
+  REQUIRE(known);
+  CHECK(known->default_system == "You're a \\ one");
+}
+
 TEST_CASE("chat template: one that is almost known is refused, with a way out", "[text][chat]") {
   for (std::string source : {kSmolLm2, kMixtral, kMixtralV1}) {
     REQUIRE_NOTHROW(from(source));

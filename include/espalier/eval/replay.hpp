@@ -45,7 +45,7 @@ struct Replay {
   return files;
 }
 
-[[nodiscard]] inline const std::string& recorded_text(const io::Json& record) {
+[[nodiscard]] inline std::string recorded_text(const io::Json& record) {
   for (const char* key : {"model_outputs", "generated_text"}) {
     if (const io::Json* text = record.find_value(key)) return text->as_string();
   }

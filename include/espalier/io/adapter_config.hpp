@@ -29,8 +29,8 @@ struct AdapterConfig {
   /// that PEFT addresses as a parameter; the file lists it under target_parameters.
   std::vector<std::string> target_modules;
   /// Module pattern -> value; the first match counts.
-  std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
-  std::vector<std::pair<std::string, double>> alpha_pattern;
+  std::vector<std::pair<ModulePattern, std::int64_t>> rank_pattern;
+  std::vector<std::pair<ModulePattern, double>> alpha_pattern;
 
   std::int64_t rank_of(const std::string& module) const {
     const auto* hit = first_match(rank_pattern, module);
@@ -48,10 +48,10 @@ struct AdapterConfig {
 
  private:
   template <class Value>
-  static const std::pair<std::string, Value>* first_match(
-      const std::vector<std::pair<std::string, Value>>& patterns, const std::string& module) {
+  static const std::pair<ModulePattern, Value>* first_match(
+      const std::vector<std::pair<ModulePattern, Value>>& patterns, const std::string& module) {
     for (const auto& entry : patterns) {
-      if (matches_module(entry.first, module)) return &entry;
+      if (entry.first.matches(module)) return &entry;
     }
     return nullptr;
   }
@@ -127,14 +127,8 @@ class AdapterConfigReader {
     }
     return names;
   }
-  static std::string pattern(const Json::Member& m) {
-    constexpr std::size_t kLongest = 256;  // std::regex recurses: a long one may end the stack
-    ESP_REQUIRE(m.key.size() <= kLongest, FormatError, m.value.where(), ": the pattern has ",
-                m.key.size(), " characters, at most ", kLongest, " are supported");
-    const std::string error = module_pattern_error(m.key);
-    ESP_REQUIRE(error.empty(), FormatError, m.value.where(),
-                ": the pattern is not understood: ", error);
-    return m.key;
+  static ModulePattern pattern(const Json::Member& m) {
+    return {m.key, m.value.where() + ": the pattern"};
   }
 
   void refuse_unsupported() const {
@@ -182,7 +176,9 @@ class AdapterConfigReader {
   };
   Json j = Json::object();
   j["alpha_pattern"] = Json::object();
-  for (const auto& [pattern, alpha] : c.alpha_pattern) j["alpha_pattern"][pattern] = number(alpha);
+  for (const auto& [pattern, alpha] : c.alpha_pattern) {
+    j["alpha_pattern"][pattern.text()] = number(alpha);
+  }
   j["base_model_name_or_path"] = c.base_model.empty() ? Json() : Json(c.base_model);
   j["bias"] = "none";
   j["fan_in_fan_out"] = false;
@@ -196,7 +192,7 @@ class AdapterConfigReader {
   j["peft_type"] = "LORA";
   j["r"] = c.r;
   j["rank_pattern"] = Json::object();
-  for (const auto& [pattern, rank] : c.rank_pattern) j["rank_pattern"][pattern] = rank;
+  for (const auto& [pattern, rank] : c.rank_pattern) j["rank_pattern"][pattern.text()] = rank;
   std::vector<std::string> modules, parameters;
   for (const std::string& name : c.target_modules) {
     (name.ends_with(".weight") ? parameters : modules).push_back(name);

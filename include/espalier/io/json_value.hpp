@@ -10,77 +10,73 @@
 #endif
 
 #include <algorithm>
+#include <charconv>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <numeric>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
+#include <espalier/io/json_document.hpp>
 
 namespace espalier::io {
 
-namespace detail {
-/// The steps from the root of one document to each of its values.
-struct JsonOrigin {
-  struct Step {
-    std::uint32_t parent;
-    std::uint32_t index;  // in an array
-    std::string key;      // in an object
-    bool in_array;
-  };
-  std::string source;
-  std::vector<Step> steps;  // steps[0] is the root
-
-  ESP_INLINE std::string where(std::uint32_t step) const {
-    std::string path;
-    for (; step != 0; step = steps[step].parent) {
-      const Step& s = steps[step];
-      const char* dot = path.empty() || path.front() == '[' ? "" : ".";
-      path = (s.in_array ? "[" + std::to_string(s.index) + "]" : "\"" + s.key + "\"") + dot + path;
-    }
-    return path.empty() ? source : source + ": at " + path;
-  }
-};
-}  // namespace detail
-
 class Json {
  public:
-  enum class Kind { null, boolean, integer, unsigned_integer, number, string, array, object };
+  enum class Kind : std::uint8_t {
+    null,
+    boolean,
+    integer,
+    unsigned_integer,
+    number,
+    string,
+    array,
+    object
+  };
   struct Member;
 
   Json() = default;
-  Json(const Json&) = default;
-  // Not inlined: where the alternative is known, g++ 12 warns of moving the others.
-  [[gnu::noinline]] Json(Json&& from) noexcept
-      : value_(std::move(from.value_)), origin_(std::move(from.origin_)), step_(from.step_) {}
-  Json& operator=(const Json&) = default;
-  Json& operator=(Json&&) = default;
+  ESP_INLINE Json(const Json& from);
+  Json(Json&& from) noexcept
+      : value_(std::exchange(from.value_, Value())),
+        place_(from.place_),
+        kind_(std::exchange(from.kind_, Kind::null)),
+        in_text_(std::exchange(from.in_text_, false)) {}
+  Json& operator=(Json from) noexcept {
+    std::swap(value_, from.value_);
+    std::swap(place_, from.place_);
+    std::swap(kind_, from.kind_);
+    std::swap(in_text_, from.in_text_);
+    return *this;
+  }
+  ~Json() {
+    if (in_text_ || kind_ >= Kind::string) clear();
+  }
   Json(std::nullptr_t) {}
-  Json(bool v) : value_(v) {}
+  Json(bool v) : kind_(Kind::boolean) { value_.boolean = v; }
   template <std::integral I>
   requires(!std::same_as<I, bool>) Json(I v) {
     if (std::in_range<std::int64_t>(v)) {
-      value_ = static_cast<std::int64_t>(v);
+      kind_ = Kind::integer;
+      value_.integer = static_cast<std::int64_t>(v);
     } else {
-      value_ = static_cast<std::uint64_t>(v);
+      kind_ = Kind::unsigned_integer;
+      value_.unsigned_integer = static_cast<std::uint64_t>(v);
     }
   }
-  Json(double v) : value_(v) {}
-  Json(const char* v) : value_(std::string(v)) {}
-  Json(std::string_view v) : value_(std::string(v)) {}
-  Json(std::string v) : value_(std::move(v)) {}
+  Json(double v) : kind_(Kind::number) { value_.number = v; }
+  Json(const char* v) : Json(std::string_view(v)) {}
+  Json(const std::string& v) : Json(std::string_view(v)) {}
+  ESP_INLINE Json(std::string_view v);
 
-  [[nodiscard]] static Json array() {
-    Json j;
-    j.value_.emplace<Array>();
-    return j;
-  }
+  [[nodiscard]] static Json array() { return Json(Kind::array); }
   /// An array of anything a Json can be made from.
   template <class Range>
   [[nodiscard]] static Json array(const Range& range) {
@@ -88,13 +84,9 @@ class Json {
     for (const auto& v : range) j.push_back(Json(v));
     return j;
   }
-  [[nodiscard]] static Json object() {
-    Json j;
-    j.value_.emplace<Object>();
-    return j;
-  }
+  [[nodiscard]] static Json object() { return Json(Kind::object); }
 
-  Kind kind() const { return static_cast<Kind>(value_.index()); }
+  Kind kind() const { return kind_; }
   bool is_null() const { return kind() == Kind::null; }
   bool is_bool() const { return kind() == Kind::boolean; }
   bool is_integer() const { return kind() == Kind::integer || kind() == Kind::unsigned_integer; }
@@ -105,35 +97,45 @@ class Json {
 
   bool as_bool() const {
     expect(is_bool(), "true or false");
-    return std::get<bool>(value_);
+    return in_text_ ? in_text().front() == 't' : value_.boolean;
   }
-  std::int64_t as_int() const {
-    expect(kind() == Kind::integer, "an integer");
-    return std::get<std::int64_t>(value_);
+  ESP_INLINE std::int64_t as_int() const {
+    ESP_REQUIRE(kind_ != Kind::unsigned_integer, FormatError, where(),
+                ": expected an integer below 2^63, found ", as_uint());
+    expect(kind_ == Kind::integer, "an integer");
+    return in_text_ ? parsed<std::int64_t>() : value_.integer;
   }
-  std::uint64_t as_uint() const {
-    if (kind() == Kind::unsigned_integer) return std::get<std::uint64_t>(value_);
-    expect(kind() == Kind::integer && std::get<std::int64_t>(value_) >= 0, "an integer >= 0");
-    return static_cast<std::uint64_t>(std::get<std::int64_t>(value_));
+  ESP_INLINE std::uint64_t as_uint() const {
+    if (kind_ == Kind::unsigned_integer) {
+      return in_text_ ? parsed<std::uint64_t>() : value_.unsigned_integer;
+    }
+    expect(kind_ == Kind::integer, "an integer >= 0");
+    const std::int64_t v = as_int();
+    ESP_REQUIRE(v >= 0, FormatError, where(), ": expected an integer >= 0, found ", v);
+    return static_cast<std::uint64_t>(v);
   }
-  double as_double() const {
+  ESP_INLINE double as_double() const {
     expect(is_number(), "a number");
-    if (kind() == Kind::integer) return static_cast<double>(std::get<std::int64_t>(value_));
-    if (kind() == Kind::number) return std::get<double>(value_);
-    return static_cast<double>(std::get<std::uint64_t>(value_));
+    if (in_text_) return parsed<double>();
+    if (kind_ == Kind::integer) return static_cast<double>(value_.integer);
+    if (kind_ == Kind::number) return value_.number;
+    return static_cast<double>(value_.unsigned_integer);
   }
-  const std::string& as_string() const {
+  ESP_INLINE std::string as_string() const {
     expect(is_string(), "a string");
-    return std::get<std::string>(value_);
+    if (in_text_) return std::string(value_.document->plain_string(place_));
+    if (value_.text == nullptr) return {};
+    return {value_.text->items(), value_.text->size};
   }
 
   /// Elements of an array, in order.
-  const std::vector<Json>& items() const {
+  std::span<const Json> items() const {
     expect(is_array(), "an array");
-    return std::get<Array>(value_);
+    if (in_text_ || value_.array == nullptr) return {};
+    return {value_.array->items(), value_.array->size};
   }
   /// Members (`key`, `value`) of an object, in the order they stood or were added.
-  inline const std::vector<Member>& members() const;
+  inline std::span<const Member> members() const;
 
   /// Of an array or an object.
   inline std::size_t size() const;
@@ -151,7 +153,7 @@ class Json {
   }
   const Json& at(const char* key) const { return at(std::string_view(key)); }
   /// nullptr if the object has no such key.
-  inline const Json* find(std::string_view key) const;
+  ESP_INLINE const Json* find(std::string_view key) const;
   /// As `find`, but a key whose value is null counts as missing.
   const Json* find_value(std::string_view key) const {
     const Json* v = find(key);
@@ -161,50 +163,70 @@ class Json {
   /// Finds or adds; null becomes an object.
   ESP_INLINE Json& operator[](std::string_view key);
   Json& operator[](const char* key) { return (*this)[std::string_view(key)]; }
-  inline void erase(std::string_view key);
+  ESP_INLINE void erase(std::string_view key);
   /// Null becomes an array.
-  void push_back(Json v) {
-    if (is_null()) value_.emplace<Array>();
-    expect(is_array(), "an array");
-    std::get<Array>(value_).push_back(std::move(v));
-  }
+  ESP_INLINE void push_back(Json v);
 
   /// "config.json: at "rope_parameters"."rope_theta"", for the caller's messages.
-  std::string where() const { return origin_ ? origin_->where(step_) : std::string("JSON value"); }
+  ESP_INLINE std::string where() const;
   /// "a string", for messages.
   std::string_view kind_name() const {
     static constexpr std::string_view kNames[] = {"null",       "true or false", "an integer",
                                                   "an integer", "a number",      "a string",
                                                   "an array",   "an object"};
-    return kNames[value_.index()];
+    return kNames[static_cast<std::size_t>(kind_)];
   }
 
   inline friend bool operator==(const Json& a, const Json& b);
 
  private:
   friend class JsonReader;
-  using Array = std::vector<Json>;
-  struct Object {  // its functions need a complete Member, so they are defined below
-    inline Object() noexcept;
-    inline Object(const Object&);
-    inline Object(Object&&) noexcept;
-    inline Object& operator=(const Object&);
-    inline Object& operator=(Object&&) noexcept;
-    inline ~Object();
-    std::vector<Member> members;
-    std::vector<std::uint32_t> by_key;  // the members in the order of their keys
+  using Text = detail::JsonNode<char>;
+  using Array = detail::JsonNode<Json>;
+  using Object = detail::JsonNode<Member, detail::JsonKeys>;
+
+  /// Where in_text_, the document; the value stands in its text at place_.
+  union Value {
+    const detail::JsonDocument* document = nullptr;
+    bool boolean;
+    std::int64_t integer;
+    std::uint64_t unsigned_integer;
+    double number;
+    Text* text;  // null: empty; so for the two below
+    Array* array;
+    Object* object;
   };
+
+  explicit Json(Kind kind) : kind_(kind) {}
+  /// A scalar or an empty container that stands in a document's text.
+  Json(Kind kind, const detail::JsonDocument& document, std::size_t place)
+      : place_(static_cast<std::uint32_t>(place)), kind_(kind), in_text_(true) {
+    document.share();
+    value_.document = &document;
+  }
 
   void expect(bool ok, const char* wanted) const {
     ESP_REQUIRE(ok, FormatError, where(), ": expected ", wanted, ", found ", kind_name());
   }
-  inline static std::size_t lower_bound(const Object& o, std::string_view key);
+  std::string_view in_text() const { return value_.document->text().substr(place_); }
+  template <class Number>
+  Number parsed() const {
+    const std::string_view s = in_text();
+    // What is too small for a double is left as it is by from_chars: a zero with its sign.
+    Number v = s.front() == '-' ? static_cast<Number>(-0.0) : 0;
+    std::from_chars(s.data(), s.data() + s.size(), v);
+    return v;
+  }
+  ESP_INLINE void clear() noexcept;
+  /// Makes an array or object that can have elements out of null or a parsed empty one.
+  void prepare(Kind kind) {
+    if (is_null() || (in_text_ && kind_ == kind)) *this = Json(kind);
+  }
 
-  std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Array,
-               Object>
-      value_;
-  std::shared_ptr<const detail::JsonOrigin> origin_;
-  std::uint32_t step_ = 0;
+  Value value_;
+  std::uint32_t place_ = 0;
+  Kind kind_ = Kind::null;
+  bool in_text_ = false;
 };
 
 struct Json::Member {
@@ -213,66 +235,130 @@ struct Json::Member {
   friend bool operator==(const Member&, const Member&) = default;
 };
 
-inline Json::Object::Object() noexcept = default;
-inline Json::Object::Object(const Object&) = default;
-inline Json::Object::Object(Object&&) noexcept = default;
-inline Json::Object& Json::Object::operator=(const Object&) = default;
-inline Json::Object& Json::Object::operator=(Object&&) noexcept = default;
-inline Json::Object::~Object() = default;
-
-inline const std::vector<Json::Member>& Json::members() const {
+inline std::span<const Json::Member> Json::members() const {
   expect(is_object(), "an object");
-  return std::get<Object>(value_).members;
+  if (in_text_ || value_.object == nullptr) return {};
+  return {value_.object->items(), value_.object->size};
 }
 
 inline std::size_t Json::size() const {
   return is_object() ? members().size() : items().size();
 }
 
-inline std::size_t Json::lower_bound(const Object& o, std::string_view key) {
-  const auto less = [&](std::uint32_t i, std::string_view k) { return o.members[i].key < k; };
-  return static_cast<std::size_t>(std::lower_bound(o.by_key.begin(), o.by_key.end(), key, less) -
-                                  o.by_key.begin());
+ESP_INLINE Json::Json(std::string_view v) : kind_(Kind::string) {
+  if (v.empty()) return;
+  value_.text = Text::create(v.size(), nullptr);
+  value_.text->append(v.data(), v.size());
 }
 
-inline const Json* Json::find(std::string_view key) const {
-  expect(is_object(), "an object");
-  const Object& o = std::get<Object>(value_);
-  const std::size_t at = lower_bound(o, key);
-  if (at == o.by_key.size() || o.members[o.by_key[at]].key != key) return nullptr;
-  return &o.members[o.by_key[at]].value;
+ESP_INLINE Json::Json(const Json& from)
+    : value_(from.value_), place_(from.place_), kind_(from.kind_), in_text_(from.in_text_) {
+  if (in_text_) {
+    value_.document->share();
+  } else if (is_string()) {
+    value_.text = Text::copy(from.value_.text);
+  } else if (is_array()) {
+    value_.array = Array::copy(from.value_.array);
+  } else if (is_object()) {
+    value_.object = Object::copy(from.value_.object);
+  }
 }
+
+ESP_INLINE void Json::clear() noexcept {
+  if (in_text_) {
+    value_.document->release();
+  } else if (is_string()) {
+    Text::destroy(value_.text);
+  } else if (is_array()) {
+    Array::destroy(value_.array);
+  } else if (is_object()) {
+    Object::destroy(value_.object);
+  }
+}
+
+ESP_INLINE const Json* Json::find(std::string_view key) const {
+  const std::span<const Member> all = members();
+  if (in_text_ || value_.object == nullptr || !value_.object->keys) {
+    const auto it =
+        std::find_if(all.begin(), all.end(), [&](const Member& m) { return m.key == key; });
+    return it == all.end() ? nullptr : &it->value;
+  }
+  const std::vector<std::uint32_t>& order = *value_.object->keys;
+  const auto it =
+      std::lower_bound(order.begin(), order.end(), key,
+                       [&](std::uint32_t i, std::string_view k) { return all[i].key < k; });
+  return it == order.end() || all[*it].key != key ? nullptr : &all[*it].value;
+}
+
+namespace detail {
+/// The members in the order of their keys; nothing for a few, which are found by looking at each.
+template <class Members>
+JsonKeys ordered_keys(const Members& members) {
+  constexpr std::size_t kFew = 8;
+  if (members.size() <= kFew) return nullptr;
+  auto order = std::make_unique<std::vector<std::uint32_t>>(members.size());
+  std::iota(order->begin(), order->end(), 0u);
+  std::sort(order->begin(), order->end(),
+            [&](std::uint32_t a, std::uint32_t b) { return members[a].key < members[b].key; });
+  return order;
+}
+}  // namespace detail
 
 ESP_INLINE Json& Json::operator[](std::string_view key) {
-  if (is_null()) value_.emplace<Object>();
-  expect(is_object(), "an object");
-  Object& o = std::get<Object>(value_);
-  const std::size_t at = lower_bound(o, key);
-  if (at < o.by_key.size() && o.members[o.by_key[at]].key == key) {
-    return o.members[o.by_key[at]].value;
+  prepare(Kind::object);
+  if (const Json* found = find(key)) return const_cast<Json&>(*found);
+  value_.object = Object::with_room(value_.object);
+  Object& o = *value_.object;
+  if (o.keys) {
+    const auto at =
+        std::lower_bound(o.keys->begin(), o.keys->end(), key,
+                         [&](std::uint32_t i, std::string_view k) { return o.items()[i].key < k; });
+    o.keys->insert(at, o.size);
   }
-  o.by_key.insert(o.by_key.begin() + static_cast<std::ptrdiff_t>(at),
-                  static_cast<std::uint32_t>(o.members.size()));
-  o.members.push_back({std::string(key), Json()});
-  return o.members.back().value;
+  o.add({std::string(key), Json()});
+  if (!o.keys) o.keys = detail::ordered_keys(members());
+  return o.items()[o.size - 1].value;
 }
 
-inline void Json::erase(std::string_view key) {
-  if (find(key) == nullptr) return;
-  Object& o = std::get<Object>(value_);
-  const std::size_t at = lower_bound(o, key);
-  const std::uint32_t gone = o.by_key[at];
-  o.by_key.erase(o.by_key.begin() + static_cast<std::ptrdiff_t>(at));
-  for (std::uint32_t& i : o.by_key) i -= i > gone ? 1 : 0;
-  o.members.erase(o.members.begin() + gone);
+ESP_INLINE void Json::erase(std::string_view key) {
+  const Json* found = find(key);
+  if (found == nullptr) return;
+  Object& o = *value_.object;
+  const auto gone =
+      static_cast<std::size_t>(std::find_if(o.items(), o.items() + o.size,
+                                            [&](const Member& m) { return &m.value == found; }) -
+                               o.items());
+  o.erase(gone);
+  o.keys = detail::ordered_keys(members());
+}
+
+ESP_INLINE void Json::push_back(Json v) {
+  prepare(Kind::array);
+  expect(is_array(), "an array");
+  value_.array = Array::with_room(value_.array);
+  value_.array->add(std::move(v));
+}
+
+ESP_INLINE std::string Json::where() const {
+  const detail::JsonDocument* document = nullptr;
+  if (in_text_) {
+    document = value_.document;
+  } else if (is_string() && value_.text != nullptr) {
+    document = value_.text->block().document;
+  } else if (is_array() && value_.array != nullptr) {
+    document = value_.array->block().document;
+  } else if (is_object() && value_.object != nullptr) {
+    document = value_.object->block().document;
+  }
+  return document == nullptr ? "JSON value" : document->where(place_);
 }
 
 /// Equal kind and content, including the order of keys; the origin is ignored.
 inline bool operator==(const Json& a, const Json& b) {
   if (a.kind() != b.kind()) return false;
-  if (a.is_array()) return a.items() == b.items();
-  if (a.is_object()) return a.members() == b.members();
   switch (a.kind()) {
+    case Json::Kind::null:
+      return true;
     case Json::Kind::boolean:
       return a.as_bool() == b.as_bool();
     case Json::Kind::integer:
@@ -283,9 +369,13 @@ inline bool operator==(const Json& a, const Json& b) {
       return a.as_double() == b.as_double();
     case Json::Kind::string:
       return a.as_string() == b.as_string();
-    default:
-      return true;
+    case Json::Kind::array:
+      return std::equal(a.items().begin(), a.items().end(), b.items().begin(), b.items().end());
+    case Json::Kind::object:
+      return std::equal(a.members().begin(), a.members().end(), b.members().begin(),
+                        b.members().end());
   }
+  return false;
 }
 
 }  // namespace espalier::io

@@ -8,6 +8,7 @@
 #endif
 
 #include <set>
+#include <unordered_map>
 
 #include <espalier/core/inline.hpp>
 #include <espalier/io/file.hpp>
@@ -27,25 +28,33 @@ class SafetensorsWriter {
                                const Metadata& metadata = {{"format", "pt"}})
       : file_(path), tensors_(std::move(tensors)) {
     sort_for_alignment(tensors_);
-    std::set<std::string_view> names;
-    Json header = Json::object();
-    for (const auto& [key, value] : metadata) header["__metadata__"][key] = value;
+    std::set<std::string_view> names = {"__metadata__"};
+    std::string header = "{";
+    const auto add = [&](const std::string& name, const Json& entry) {
+      header += (header.size() > 1 ? "," : "") + dump(Json(name)) + ":" + dump(entry);
+    };
+    if (!metadata.empty()) {
+      Json words = Json::object();
+      for (const auto& [key, value] : metadata) words[key] = value;
+      add("__metadata__", words);
+    }
     std::size_t offset = 0;
     for (TensorSpec& t : tensors_) {
       ESP_REQUIRE(names.insert(t.name).second, FormatError, path.string(), ": tensor \"", t.name,
                   "\" is declared twice");
       t.bytes = checked_bytes(t, path.string());
-      Json& entry = header[t.name];
+      Json entry = Json::object();
       entry["dtype"] = t.type;
       entry["shape"] = Json::array(t.shape);
       entry["data_offsets"] = Json::array(std::vector<std::size_t>{offset, offset + t.bytes});
+      add(t.name, entry);
       offset += t.bytes;
     }
-    std::string text = dump(header);
-    text.append((8 - text.size() % 8) % 8, ' ');
-    const std::uint64_t length = text.size();
+    header += "}";
+    header.append((8 - header.size() % 8) % 8, ' ');
+    const std::uint64_t length = header.size();
     file_.write(&length, sizeof length);
-    file_.write(text);
+    file_.write(header);
   }
 
   /// The order in which tensors must be written.
@@ -104,12 +113,10 @@ ESP_INLINE void save_safetensors(const std::filesystem::path& path,
                                  const Metadata& metadata = {{"format", "pt"}}) {
   std::vector<TensorSpec> specs;
   for (const auto& [name, t] : tensors) specs.push_back(make_spec(name, t.dtype(), t.shape()));
+  std::unordered_map<std::string_view, const AnyTensor*> by_name;
+  for (const auto& [name, t] : tensors) by_name.emplace(name, &t);
   SafetensorsWriter writer(path, std::move(specs), metadata);
-  for (const TensorSpec& spec : writer.specs()) {
-    for (const auto& [name, t] : tensors) {
-      if (name == spec.name) writer.write(name, t);
-    }
-  }
+  for (const TensorSpec& spec : writer.specs()) writer.write(spec.name, *by_name.at(spec.name));
   writer.commit();
 }
 

@@ -47,10 +47,8 @@ class AddedTokenFinder {
   void add(std::string_view text, const AddedToken& token) {
     if (text.empty()) return;
     std::vector<std::size_t>& lengths = lengths_[static_cast<std::uint8_t>(text[0])];
-    if (std::find(lengths.begin(), lengths.end(), text.size()) == lengths.end()) {
-      lengths.push_back(text.size());
-      std::sort(lengths.begin(), lengths.end(), std::greater<>());
-    }
+    const auto at = std::lower_bound(lengths.begin(), lengths.end(), text.size(), std::greater<>());
+    if (at == lengths.end() || *at != text.size()) lengths.insert(at, text.size());
     tokens_.emplace(text, token);
   }
   bool empty() const { return tokens_.empty(); }
@@ -59,6 +57,7 @@ class AddedTokenFinder {
   std::vector<Segment> split(std::string_view text) const {
     std::vector<Segment> out;
     std::size_t done = 0;
+    Span blanks;  // the white space that an `rstrip` token took last: it is not walked again
     for (std::size_t pos = 0; pos < text.size();) {
       const auto* match = match_at(text, pos);
       if (match == nullptr) {
@@ -69,8 +68,12 @@ class AddedTokenFinder {
       const AddedToken& token = match->second;
       pos = end;
       if (token.single_word && (word_before(text, begin) || word_at(text, end))) continue;
-      if (token.lstrip) begin = std::max(done, white_space_before(text, begin));
-      if (token.rstrip) end = white_space_after(text, end);
+      if (token.lstrip && done < begin) begin = white_space_before(text, begin, done);
+      if (token.rstrip) {
+        const bool known = blanks.begin <= end && end <= blanks.end;
+        if (!known) blanks = {end, white_space_after(text, end)};
+        end = blanks.end;
+      }
       begin = std::max(begin, done);
       if (done < begin) out.push_back({{done, begin}, -1});
       out.push_back({{begin, end}, token.id});
@@ -102,8 +105,9 @@ class AddedTokenFinder {
   static bool word_at(std::string_view text, std::size_t pos) {
     return pos < text.size() && is_identifier_char(decode_utf8(text, pos).value);
   }
-  static std::size_t white_space_before(std::string_view text, std::size_t pos) {
-    while (pos > 0) {
+  /// Down to `first`.
+  static std::size_t white_space_before(std::string_view text, std::size_t pos, std::size_t first) {
+    while (pos > first) {
       const std::size_t at = previous(text, pos);
       if (!is_white_space(decode_utf8(text, at).value)) break;
       pos = at;

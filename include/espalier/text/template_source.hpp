@@ -20,6 +20,26 @@ namespace espalier::text {
 
 namespace detail {
 
+/// A string literal of the canonical form. Quotes and backslashes are escaped: otherwise a literal
+/// could spell code.
+inline std::string canonical_literal(std::string_view text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "'";
+}
+/// The text of what stands between the quotes of such a literal.
+inline std::string literal_text(std::string_view inside) {
+  std::string out;
+  for (std::size_t i = 0; i < inside.size(); ++i) {
+    if (inside[i] == '\\' && i + 1 < inside.size()) ++i;
+    out += inside[i];
+  }
+  return out;
+}
+
 /// The tokens of one tag, without blanks.
 class JinjaExpression {
  public:
@@ -81,7 +101,7 @@ class JinjaExpression {
   }
   static std::string string_literal(std::string_view s, std::size_t& pos) {
     const char quote = s[pos++];
-    std::string out = "'";
+    std::string out;
     for (; pos < s.size() && s[pos] != quote; ++pos) {
       char c = s[pos];
       if (c == '\\' && pos + 1 < s.size()) {
@@ -91,7 +111,7 @@ class JinjaExpression {
       out += c;
     }
     if (pos < s.size()) ++pos;
-    return out + "'";
+    return canonical_literal(out);
   }
   static bool is_literal(const std::string& t) { return t[0] == '\''; }
   void join_literals() {
@@ -148,7 +168,7 @@ inline std::optional<std::string> canonical_template(std::string_view s) {
     }
     const std::string data = template_data(std::string(s.substr(pos, tag - pos)), s.substr(tag),
                                            after_trim, after_block, pos == 0);
-    if (!data.empty()) out += "{{'" + data + "'}}";
+    if (!data.empty()) out += "{{" + canonical_literal(data) + "}}";
     if (tag >= s.size()) return out;
     const char kind = s[tag + 1];
     after_block = kind != '{';
@@ -230,7 +250,7 @@ inline std::optional<KnownTemplate> recognise_template(std::string_view source) 
   if (const std::size_t before = form->find(kBefore); before != std::string::npos) {
     const std::size_t start = before + kBefore.size(), end = form->find(kAfter, start);
     if (end == std::string::npos) return std::nullopt;
-    known.default_system = form->substr(start, end - start);
+    known.default_system = detail::literal_text(form->substr(start, end - start));
     form->replace(start, end - start, detail::kSystemMark);
   }
   const std::array<std::string, 3> sources = {

@@ -45,7 +45,7 @@ inline std::string text_or(const Json& j, std::string_view key, std::string_view
 }
 
 inline std::string nonempty(const Json& j, std::string_view key) {
-  const std::string& s = j.at(key).as_string();
+  std::string s = j.at(key).as_string();
   ESP_REQUIRE(!s.empty(), FormatError, j.where(), ": \"", key, "\" is empty");
   return s;
 }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include <espalier/core/error.hpp>
@@ -24,15 +25,15 @@ namespace espalier::text {
 namespace detail {
 
 /// "a b" or ["a", "b"].
-inline std::pair<std::string_view, std::string_view> parse_merge(const Json& j) {
+inline std::pair<std::string, std::string> parse_merge(const Json& j) {
   if (j.is_array()) {
     ESP_REQUIRE(j.size() == 2, FormatError, j.where(), ": a merge of ", j.size(),
                 " tokens, expected 2");
     return {j.at(0).as_string(), j.at(1).as_string()};
   }
-  const std::string_view s = j.as_string();
+  const std::string s = j.as_string();
   const std::size_t space = s.find(' ');
-  ESP_REQUIRE(space != std::string_view::npos && s.find(' ', space + 1) == std::string_view::npos,
+  ESP_REQUIRE(space != std::string::npos && s.find(' ', space + 1) == std::string::npos,
               FormatError, j.where(), ": merge '", s, "', expected two tokens and one space");
   return {s.substr(0, space), s.substr(space + 1)};
 }
@@ -70,9 +71,11 @@ inline void require_plain_bpe(const Json& model) {
 
 inline void parse_model(const Json& model, TokenizerDefinition& d) {
   require_plain_bpe(model);
-  const auto& tokens = model.at("vocab").members();
+  const auto tokens = model.at("vocab").members();
   d.vocabulary = Vocabulary(tokens.size());
-  for (const auto& [token, id] : tokens) d.vocabulary.add(token, id.as_int(), id.where());
+  for (const auto& [token, id] : tokens) {
+    d.vocabulary.add(token, id.as_int(), d.file);
+  }
   BpeOptions options{.fuse_unk = bool_or(model, "fuse_unk", false),
                      .byte_fallback = bool_or(model, "byte_fallback", false),
                      .ignore_merges = bool_or(model, "ignore_merges", false)};
@@ -99,22 +102,23 @@ inline AddedToken parse_added_token(const Json& j, std::uint64_t id) {
 
 /// Numbers tokens like the reference: a token of the model keeps the model's id, any other takes
 /// the next free one, regardless of the file (files written by the reference agree).
-inline void add_token(const Json& j, TokenizerDefinition& d) {
-  AddedToken token = parse_added_token(j, j.at("id").as_uint());
-  if (token.content.empty()) return;
-  const std::int32_t own = d.vocabulary.find(token.content);
+inline void add_tokens(const Json& list, TokenizerDefinition& d) {
+  std::unordered_map<std::string, std::int32_t> ids;  // of the tokens added so far
   std::int64_t next = d.vocabulary.count();
-  bool known = own >= 0;
-  if (known) token.id = own;
-  for (const AddedToken& other : d.added) {
-    if (other.content == token.content) {
-      token.id = other.id;
-      known = true;
+  for (const Json& j : list.items()) {
+    AddedToken token = parse_added_token(j, j.at("id").as_uint());
+    if (token.content.empty()) continue;
+    const std::int32_t own = d.vocabulary.find(token.content);
+    const auto added = ids.find(token.content);
+    if (added != ids.end()) {
+      token.id = added->second;
+    } else {
+      token.id = own >= 0 ? own : static_cast<std::int32_t>(next);
     }
-    next = std::max<std::int64_t>(next, other.id + 1LL);
+    ids.insert_or_assign(token.content, token.id);
+    next = std::max<std::int64_t>(next, token.id + 1LL);
+    d.added.push_back(std::move(token));
   }
-  if (!known) token.id = static_cast<std::int32_t>(next);
-  d.added.push_back(std::move(token));
 }
 
 }  // namespace detail
@@ -129,7 +133,7 @@ ESP_INLINE TokenizerDefinition parse_tokenizer_json(std::string_view text,
   detail::parse_model(root.at("model"), d);
   detail::parse_components(root, d);
   if (const io::Json* added = root.find_value("added_tokens")) {
-    for (const io::Json& j : added->items()) detail::add_token(j, d);
+    detail::add_tokens(*added, d);
   }
   d.finish();
   return d;
