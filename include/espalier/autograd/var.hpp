@@ -74,13 +74,13 @@ template <Element T, Device D>
 
 namespace detail {
 
-inline double bytes_of(const AnyTensors& tensors) {
+ESP_ON_DEMAND inline double bytes_of(const AnyTensors& tensors) {
   double bytes = 0;
   for (const AnyTensor& t : tensors) bytes += t ? static_cast<double>(t.size_bytes()) : 0;
   return bytes;
 }
 /// Bytes read plus bytes written; 0 where all outputs are views of inputs.
-inline double moved_bytes(const AnyTensors& read, const AnyTensors& written) {
+ESP_ON_DEMAND inline double moved_bytes(const AnyTensors& read, const AnyTensors& written) {
   double bytes = 0;
   for (const AnyTensor& w : written) {
     bool view = false;
@@ -96,7 +96,7 @@ struct Recorded {
   AnyTensors inputs_like;
   bool graph = false;
 
-  Recorded(const char* op, const std::vector<AnyVar>& inputs) {
+  ESP_ON_DEMAND Recorded(const char* op, const std::vector<AnyVar>& inputs) {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       ESP_REQUIRE(inputs[i], Error, op, ": input ", i, " is empty");
     }
@@ -108,7 +108,7 @@ struct Recorded {
     if (graph && detail::graph.recording == Recording::full) inputs_like = like(inputs);
   }
   /// The inputs without their values, for the check of what backward returns.
-  static AnyTensors like(const std::vector<AnyVar>& inputs) {
+  ESP_ON_DEMAND static AnyTensors like(const std::vector<AnyVar>& inputs) {
     AnyTensors like;
     like.reserve(inputs.size());
     for (const AnyVar& v : inputs) {
@@ -221,7 +221,7 @@ struct BackwardOptions {
 
 /// Backward from `root` to the leaves. Saved tensors are freed on the way, so a graph can be used
 /// once.
-ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
+ESP_ON_DEMAND ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
   ESP_REQUIRE(root.node() != nullptr, Error,
               "backward: the value does not depend on any parameter");
   AnyTensor seed = options.seed;
@@ -237,7 +237,7 @@ ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
   detail::BackwardPass(options.mode).run(root.node(), std::move(seed));
 }
 /// The same, adding to what the leaves hold.
-inline void backward(const AnyVar& root, AnyTensor seed = {}) {
+ESP_ON_DEMAND inline void backward(const AnyVar& root, AnyTensor seed = {}) {
   backward(root, BackwardOptions{GradMode::accumulate, std::move(seed)});
 }
 
