@@ -10,6 +10,10 @@
 //
 // On a device other than the CPU, Launch<Op, T, D> runs in the place of the op's members
 // (autograd/launch.hpp).
+//
+// What an op saves is shared, not copied: a value that is written in place between forward and
+// backward gives a wrong gradient. Debug with a CheckSaved (autograd/saved_check.hpp), which finds
+// it.
 #pragma once
 
 #include <array>
@@ -20,6 +24,7 @@
 
 #include <espalier/autograd/backward_pass.hpp>
 #include <espalier/autograd/launch.hpp>
+#include <espalier/autograd/saved_check.hpp>
 #include <espalier/core/inline.hpp>
 
 namespace espalier {
@@ -132,8 +137,9 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
   auto node = new_node(Op::kName, std::move(place.edges));
   node->like = std::move(place.inputs_like);
   if (saves) {
-    node->backward = [op, saved = std::move(saved)](const AnyTensor& dy,
-                                                    const std::vector<bool>& needs) mutable {
+    node->backward = [op, sums = checksums(saved.tensors), saved = std::move(saved)](
+                         const AnyTensor& dy, const std::vector<bool>& needs) mutable {
+      check_unchanged(Op::kName, saved.tensors, sums);
       saved.needs = needs;
       auto grads = [&] {
         if constexpr (launched) {
