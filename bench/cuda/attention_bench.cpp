@@ -61,9 +61,9 @@ class Attention {
     const Tensor<float, Cuda> dot(log_sum_.shape());
     const double flops = kernels::attention_backward_flops(pairs(), sizes_.heads, sizes_.head_dim);
     const auto with = [&](auto launcher) {
-      return launcher(cuda::ptr(dq), cuda::ptr(dk), cuda::ptr(dv), cuda::ptr(dot), cuda::ptr(dy_),
-                      cuda::ptr(y_), cuda::ptr(log_sum_), cuda::ptr(q_), segments_.data(), sizes_,
-                      cuda::stream());
+      return launcher({cuda::ptr(dq), cuda::ptr(dk), cuda::ptr(dv), cuda::ptr(dot), cuda::ptr(dy_),
+                       cuda::ptr(y_), cuda::ptr(log_sum_), cuda::ptr(q_)},
+                      segments_.data(), sizes_, cuda::stream());
     };
     suite_.run({"attention backward" + suffix_,
                 flops,

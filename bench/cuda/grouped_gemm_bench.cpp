@@ -95,8 +95,9 @@ class Product {
     return layout_ == Layout::nt ? rows(nt) : rows(nn);
   }
 #define ESP_CALL(f) [](auto... arguments) { return kernels::f(arguments...); }
-#define ESP_IMPLEMENTATION(prefix) \
-  launch(ESP_CALL(prefix##_nt), ESP_CALL(prefix##_nn), ESP_CALL(prefix##_tn))
+#define ESP_IMPLEMENTATION(prefix)                       \
+  launch(ESP_CALL(prefix##_rows<kernels::GemmForm::nt>), \
+         ESP_CALL(prefix##_rows<kernels::GemmForm::nn>), ESP_CALL(prefix##_tn))
   cudaError_t ours() const {
     return ESP_IMPLEMENTATION(grouped_gemm);
   }
@@ -107,8 +108,8 @@ class Product {
   cudaError_t wgmma() const {
 #define ESP_CALL_WITH_WORKSPACE(f) \
   [&](auto... arguments) { return kernels::f(arguments..., workspace_->data()); }
-    return launch(ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_nt),
-                  ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_nn),
+    return launch(ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_rows<kernels::GemmForm::nt>),
+                  ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_rows<kernels::GemmForm::nn>),
                   ESP_CALL_WITH_WORKSPACE(grouped_gemm_wgmma_tn));
   }
 

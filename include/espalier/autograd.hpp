@@ -8,4 +8,5 @@
 #include <espalier/autograd/launch.hpp>
 #include <espalier/autograd/node.hpp>
 #include <espalier/autograd/node_map.hpp>
+#include <espalier/autograd/saved_check.hpp>
 #include <espalier/autograd/var.hpp>

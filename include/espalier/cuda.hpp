@@ -4,7 +4,6 @@
 
 #include <espalier/cuda/attention.hpp>
 #include <espalier/cuda/bias.hpp>
-#include <espalier/cuda/clamped_swiglu.hpp>
 #include <espalier/cuda/column_blocks.hpp>
 #include <espalier/cuda/device.hpp>
 #include <espalier/cuda/dropout.hpp>

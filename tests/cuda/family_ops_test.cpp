@@ -2,10 +2,10 @@
 // The small ops that some model families need on the device Cuda against the same on the CPU:
 // values, gradients, messages.
 #include <espalier/cuda/bias.hpp>
-#include <espalier/cuda/clamped_swiglu.hpp>
 #include <espalier/cuda/column_blocks.hpp>
 #include <espalier/cuda/elementwise.hpp>
 #include <espalier/cuda/sigmoid_gate.hpp>
+#include <espalier/cuda/swiglu.hpp>
 
 #include "cuda/both_devices.hpp"
 

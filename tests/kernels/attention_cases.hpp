@@ -21,8 +21,8 @@ struct Plain {
     return kernels::attention_plain_forward<T>(p...);
   }
   template <class... P>
-  static cudaError_t backward(P... p) {
-    return kernels::attention_plain_backward<T>(p...);
+  static cudaError_t backward(const kernels::AttentionGradients<T>& g, P... p) {
+    return kernels::attention_plain_backward<T>(g, p...);
   }
 };
 
@@ -36,8 +36,8 @@ struct Mma {
     return kernels::attention_mma_forward_tiles<kRows, T>(p...);
   }
   template <class... P>
-  static cudaError_t backward(P... p) {
-    return kernels::attention_mma_backward<T>(p...);
+  static cudaError_t backward(const kernels::AttentionGradients<T>& g, P... p) {
+    return kernels::attention_mma_backward<T>(g, p...);
   }
 };
 
@@ -119,9 +119,9 @@ void check_attention(AttentionProblem c) {
     require_close(log_sum, lse, kernel_tol<float>(c.head_dim), kernel_tol<float>(64));
     // The reference's y, so that only the backward pass is on trial.
     Buffer<T> exact_y(want);
-    REQUIRE(Impl::backward(dq.data(), dk.data(), dv.data(), dots.data(), bdy.data(), exact_y.data(),
-                           log_sum.data(), bq.data(), segments.data(), c.sizes(),
-                           nullptr) == cudaSuccess);
+    REQUIRE(Impl::backward({dq.data(), dk.data(), dv.data(), dots.data(), bdy.data(),
+                            exact_y.data(), log_sum.data(), bq.data()},
+                           segments.data(), c.sizes(), nullptr) == cudaSuccess);
     require_close(dq, grads.dq, rtol, 4 * rtol);
     require_close(dk, grads.dk, rtol, 16 * rtol);
     require_close(dv, grads.dv, rtol, 16 * rtol);

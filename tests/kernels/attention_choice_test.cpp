@@ -67,10 +67,10 @@ TEMPLATE_TEST_CASE("attention: gradients of a segment do not depend on the other
     Buffer<T> dq(c.rows() * 32), dk(c.rows() * 16), dv(c.rows() * 16);
     Buffer<float> dots(c.rows() * 2);
     const auto segments = packed<T>(c, k.data() + from * 16, v.data() + from * 16);
-    REQUIRE(TestType::backward(dq.data(), dk.data(), dv.data(), dots.data(), dy.data() + from * 32,
-                               y.data() + from * 32, log_sum.data() + from * 2,
-                               q.data() + from * 32, segments.data(), c.sizes(),
-                               nullptr) == cudaSuccess);
+    REQUIRE(
+        TestType::backward({dq.data(), dk.data(), dv.data(), dots.data(), dy.data() + from * 32,
+                            y.data() + from * 32, log_sum.data() + from * 2, q.data() + from * 32},
+                           segments.data(), c.sizes(), nullptr) == cudaSuccess);
     const std::size_t skip = (c.rows() - 38) * 16 * sizeof(T);
     return dq.bytes().substr(2 * skip) + dk.bytes().substr(skip) + dv.bytes().substr(skip);
   };
@@ -91,10 +91,9 @@ TEST_CASE("attention: the implementation is chosen by type, head_dim and alignme
     simulator::g_log.kernels.clear();
     REQUIRE(kernels::attention_forward(y.data(), log_sum.data(), std::as_const(q).data(),
                                        segments.data(), c.sizes(), nullptr) == cudaSuccess);
-    REQUIRE(kernels::attention_backward(dq.data(), dk.data(), dv.data(), dots.data(),
-                                        std::as_const(y).data(), std::as_const(y).data(),
-                                        std::as_const(log_sum).data(), std::as_const(q).data(),
-                                        segments.data(), c.sizes(), nullptr) == cudaSuccess);
+    REQUIRE(kernels::attention_backward<T>({dq.data(), dk.data(), dv.data(), dots.data(), y.data(),
+                                            y.data(), log_sum.data(), q.data()},
+                                           segments.data(), c.sizes(), nullptr) == cudaSuccess);
     const std::size_t launches = simulator::g_log.kernels.size();
     REQUIRE((launches == 3 || launches == 4));
     return launches == 4;

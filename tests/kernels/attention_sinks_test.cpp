@@ -36,9 +36,10 @@ void check_sinks(const AttentionProblem& c) {
     REQUIRE(kernels::attention_sinks(y.data(), log_sum.data(), bs.data(), {n, c.heads, c.head_dim},
                                      nullptr) == cudaSuccess);
     require_close(y, want, twice, twice);
-    REQUIRE(kernels::attention_plain_backward<T>(
-                dq.data(), dk.data(), dv.data(), dots.data(), bdy.data(), y.data(), log_sum.data(),
-                bq.data(), segments.data(), c.sizes(), nullptr) == cudaSuccess);
+    REQUIRE(kernels::attention_plain_backward<T>({dq.data(), dk.data(), dv.data(), dots.data(),
+                                                  bdy.data(), y.data(), log_sum.data(), bq.data()},
+                                                 segments.data(), c.sizes(),
+                                                 nullptr) == cudaSuccess);
     REQUIRE(kernels::attention_sinks_backward(ds.data(), dots.data(), log_sum.data(), bs.data(), n,
                                               c.heads, nullptr) == cudaSuccess);
     REQUIRE(kernels::attention_sinks_backward(narrow.data(), dots.data(), log_sum.data(), bs.data(),

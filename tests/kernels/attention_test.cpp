@@ -62,7 +62,6 @@ TEST_CASE("attention: a head that is too wide is refused", "[kernels][attention]
           cudaErrorInvalidValue);
   REQUIRE(kernels::attention_mma_forward<Bf16>(nullptr, nullptr, nullptr, nullptr, odd, nullptr) ==
           cudaErrorInvalidValue);
-  REQUIRE(kernels::attention_mma_backward<Bf16>(nullptr, nullptr, nullptr, nullptr, nullptr,
-                                                nullptr, nullptr, nullptr, nullptr, odd,
-                                                nullptr) == cudaErrorInvalidValue);
+  REQUIRE(kernels::attention_mma_backward<Bf16>({}, nullptr, odd, nullptr) ==
+          cudaErrorInvalidValue);
 }

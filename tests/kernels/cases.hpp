@@ -20,6 +20,9 @@
 #include "support/allclose.hpp"
 #include "support/catch.hpp"
 
+/// The types of a TEMPLATE_TEST_CASE.
+#define KERNEL_TYPES float, __nv_bfloat16, __half
+
 namespace espalier::test {
 
 template <class T>
@@ -157,6 +160,17 @@ void require_close(const Buffer<T>& got, const std::vector<double>& want, double
   INFO(m);
   REQUIRE(m.count == 0);
   REQUIRE(got.guarded());
+}
+
+/// For one rounding to T at the end, and a sum of `length` terms in f32 before it.
+template <class T>
+void require_near(const std::vector<double>& got, const std::vector<double>& want,
+                  std::int64_t length, double scale = 1) {
+  const double f32 = tol(DType::f32, length);
+  const double subnormal = kDTypeOf<T> == DType::f16 ? 0x1p-24 : 0;
+  const Mismatch m = compare(got, want, f32 * scale + subnormal, f32 + epsilon_of(kDTypeOf<T>));
+  INFO(m);
+  REQUIRE(m.count == 0);
 }
 
 /// Which experts each token chose, as tests want it; a negative one drops the slot.

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every implementation of the grouped matrix product is tried on: all layouts against plain
 // loops in double. An implementation is a struct with the types C, A, B, the multiple kAlign that
-// its sizes must be of, and nt, nn, tn.
+// its sizes must be of, rows<form>, and tn.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
+#include <espalier/kernels/grouped_gemm.hpp>
+
 #include "cases.hpp"
 
 namespace espalier::test {
+
+using kernels::GemmForm;
 
 struct Groups {
   std::string name;
@@ -82,11 +86,12 @@ void require_product(const Buffer<C>& c, const std::vector<double>& want, std::i
 }
 
 // nt or nn of rows of groups against the loop.
-template <class Impl, bool kTransposed>
+template <class Impl, GemmForm kForm>
 void check_rows(const Problem& p) {
   using C = typename Impl::C;
   using A = typename Impl::A;
   using B = typename Impl::B;
+  constexpr bool kTransposed = kForm == GemmForm::nt;
   const Groups& g = p.groups;
   CAPTURE(g.name, p.n, p.k, p.alpha, p.beta, kTransposed);
   const auto a_values = normal_as<A>(g.used() * p.k, 1);
@@ -118,15 +123,9 @@ void check_rows(const Problem& p) {
   same_in_every_schedule([&] {
     Buffer<C> c(g.rows * p.n);
     if (p.beta != 0) std::copy_n(Buffer<C>(before).data(), before.size(), c.data());
-    const auto run = [&](auto... arguments) {
-      if constexpr (kTransposed) {
-        return Impl::nt(arguments...);
-      } else {
-        return Impl::nn(arguments...);
-      }
-    };
-    const cudaError_t error = run(c.data(), std::as_const(a).data(), b.in(), offsets.data(),
-                                  g.count(), g.rows, p.n, p.k, p.alpha, p.beta, nullptr);
+    const cudaError_t error = Impl::template rows<kForm>(
+        c.data(), std::as_const(a).data(), b.in(), offsets.data(), g.count(), g.rows, p.n, p.k,
+        p.alpha, p.beta, static_cast<cudaStream_t>(nullptr));
     REQUIRE(error == cudaSuccess);
     REQUIRE(c.untouched(want.size(), c.size()));
     REQUIRE(c.guarded());

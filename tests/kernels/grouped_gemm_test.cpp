@@ -19,13 +19,9 @@ struct Plain {
   using A = TA;
   using B = TB;
   static constexpr std::int64_t kAlign = 1;
-  template <class... P>
-  static cudaError_t nt(P... p) {
-    return kernels::grouped_gemm_plain_nt<C, A, B>(p...);
-  }
-  template <class... P>
-  static cudaError_t nn(P... p) {
-    return kernels::grouped_gemm_plain_nn<C, A, B>(p...);
+  template <GemmForm kForm, class... P>
+  static cudaError_t rows(P... p) {
+    return kernels::grouped_gemm_plain_rows<kForm, C, A, B>(p...);
   }
   template <class... P>
   static cudaError_t tn(P... p) {
@@ -39,13 +35,9 @@ struct Mma {
   using A = T;
   using B = T;
   static constexpr std::int64_t kAlign = 8;
-  template <class... P>
-  static cudaError_t nt(P... p) {
-    return kernels::grouped_gemm_mma_nt<C, T>(p...);
-  }
-  template <class... P>
-  static cudaError_t nn(P... p) {
-    return kernels::grouped_gemm_mma_nn<C, T>(p...);
+  template <GemmForm kForm, class... P>
+  static cudaError_t rows(P... p) {
+    return kernels::grouped_gemm_mma_rows<kForm, C, T>(p...);
   }
   template <class... P>
   static cudaError_t tn(P... p) {
@@ -69,8 +61,8 @@ TEMPLATE_TEST_CASE("grouped_gemm: rows times the weights of their expert",
   using Impl = TestType;
   for (const Groups& g : all_groups()) {
     if (g.count() > 100) continue;  // a block for each takes its time here; 70 are among the cases
-    check_rows<Impl, true>({g, fit<Impl>(23), fit<Impl>(37), 1, 0});
-    check_rows<Impl, false>({g, fit<Impl>(23), fit<Impl>(37), 1, 0});
+    check_rows<Impl, GemmForm::nt>({g, fit<Impl>(23), fit<Impl>(37), 1, 0});
+    check_rows<Impl, GemmForm::nn>({g, fit<Impl>(23), fit<Impl>(37), 1, 0});
   }
 }
 
@@ -79,13 +71,13 @@ TEMPLATE_TEST_CASE("grouped_gemm: sizes off and on the tiles, k of 0, alpha and 
   using Impl = TestType;
   const Groups g = groups_of("", {66, 0, 3}, 2);
   for (const auto& [n, k] : {std::pair{1, 1}, {64, 16}, {64, 32}, {129, 130}, {7, 0}, {0, 5}}) {
-    check_rows<Impl, true>({g, fit<Impl>(n), fit<Impl>(k), 1, 0});
-    check_rows<Impl, false>({g, fit<Impl>(n), fit<Impl>(k), -2, 0});
+    check_rows<Impl, GemmForm::nt>({g, fit<Impl>(n), fit<Impl>(k), 1, 0});
+    check_rows<Impl, GemmForm::nn>({g, fit<Impl>(n), fit<Impl>(k), -2, 0});
   }
   for (const float beta : {1.0f, 0.25f}) {
     for (const int k : {40, 0}) {
-      check_rows<Impl, true>({g, fit<Impl>(9), fit<Impl>(k), 0.5f, beta});
-      check_rows<Impl, false>({g, fit<Impl>(9), fit<Impl>(k), 0.5f, beta});
+      check_rows<Impl, GemmForm::nt>({g, fit<Impl>(9), fit<Impl>(k), 0.5f, beta});
+      check_rows<Impl, GemmForm::nn>({g, fit<Impl>(9), fit<Impl>(k), 0.5f, beta});
     }
   }
 }
@@ -116,8 +108,8 @@ TEMPLATE_TEST_CASE("grouped_gemm: small integers to the bit", "[kernels][grouped
   const Matrices<typename Impl::B> b({b_values, {}, b_values});
   const auto offsets = buffer_of(g.offsets);
   Buffer<C> c(g.rows * n);
-  REQUIRE(Impl::nt(c.data(), a.data(), b.in(), offsets.data(), g.count(), g.rows, n, k, 1.0f, 0.0f,
-                   nullptr) == cudaSuccess);
+  REQUIRE(Impl::template rows<GemmForm::nt>(c.data(), a.data(), b.in(), offsets.data(), g.count(),
+                                            g.rows, n, k, 1.0f, 0.0f, nullptr) == cudaSuccess);
   std::vector<double> want;
   for (std::int64_t r = 0; r < g.rows; ++r) {
     for (std::int64_t j = 0; j < n; ++j) {
@@ -143,8 +135,8 @@ TEMPLATE_TEST_CASE("grouped_gemm: a NaN stays in its row, infinity is no zero",
   const Matrices<typename Impl::B> b({normal_as<typename Impl::B>(n * k, 3), b_values});
   const auto offsets = buffer_of(g.offsets);
   Buffer<typename Impl::C> c(g.rows * n);
-  REQUIRE(Impl::nt(c.data(), a.data(), b.in(), offsets.data(), 2, g.rows, n, k, 1.0f, 0.0f,
-                   nullptr) == cudaSuccess);
+  REQUIRE(Impl::template rows<GemmForm::nt>(c.data(), a.data(), b.in(), offsets.data(), 2, g.rows,
+                                            n, k, 1.0f, 0.0f, nullptr) == cudaSuccess);
   const auto got = c.values();
   for (std::int64_t r = 0; r < g.rows; ++r) {
     for (std::int64_t j = 0; j < n; ++j) {
@@ -167,8 +159,9 @@ TEST_CASE("grouped_gemm: more than 2^31 elements", "[kernels][grouped_gemm]") {
     a.as<float>()[(kRows - 3) * kK + i] = static_cast<float>(x[i]);
   }
   const simulator::OnlyLastBlock only;
-  REQUIRE(kernels::grouped_gemm_plain_nt(c.as<float>(), a.as<const float>(), b.in(), offsets.data(),
-                                         1, kRows, kN, kK, 1.0f, 0.0f, nullptr) == cudaSuccess);
+  REQUIRE(kernels::grouped_gemm_plain_rows<GemmForm::nt>(c.as<float>(), a.as<const float>(), b.in(),
+                                                         offsets.data(), 1, kRows, kN, kK, 1.0f,
+                                                         0.0f, nullptr) == cudaSuccess);
   for (std::int64_t r = 0; r < 3; ++r) {
     for (std::int64_t j = 128; j < kN; ++j) {
       double sum = 0;
@@ -188,8 +181,8 @@ TEST_CASE("grouped_gemm: the implementation is chosen by types, sizes and alignm
     const Buffer<T> a(normal_as<T>(3 * k, 2), offset);
     Buffer<T> c(3 * n);
     simulator::g_log.kernels.clear();
-    REQUIRE(kernels::grouped_gemm_nt(c.data(), a.data(), b.in(), offsets, 1, 3, n, k, 1.0f, 0.0f,
-                                     nullptr) == cudaSuccess);
+    REQUIRE(kernels::grouped_gemm_rows<GemmForm::nt>(c.data(), a.data(), b.in(), offsets, 1, 3, n,
+                                                     k, 1.0f, 0.0f, nullptr) == cudaSuccess);
     REQUIRE(simulator::g_log.kernels.size() == 1);
     return simulator::g_log.kernels[0];
   };
@@ -203,7 +196,8 @@ TEST_CASE("grouped_gemm: the implementation is chosen by types, sizes and alignm
   Buffer<Bf16> c(8 * 8), a(8 * 8);
   const Bf16* none[] = {nullptr};
   const std::int32_t offsets[] = {0, 0};
-  REQUIRE(kernels::grouped_gemm_mma_nt(c.data(), std::as_const(a).data(), none, offsets, 1, 8, 8, 7,
-                                       1.0f, 0.0f, nullptr) == cudaErrorInvalidValue);
+  REQUIRE(kernels::grouped_gemm_mma_rows<GemmForm::nt>(c.data(), std::as_const(a).data(), none,
+                                                       offsets, 1, 8, 8, 7, 1.0f, 0.0f,
+                                                       nullptr) == cudaErrorInvalidValue);
 }
 #endif

@@ -33,15 +33,10 @@ struct Wgmma {
   using B = T;
   static constexpr std::int64_t kAlign = 8;
 
-  template <class... P>
-  static cudaError_t nt(P... p) {
+  template <GemmForm kForm, class... P>
+  static cudaError_t rows(P... p) {
     const Workspace workspace(std::get<4>(std::tie(p...)));
-    return kernels::grouped_gemm_nt<C, T, T>(p..., workspace.p);
-  }
-  template <class... P>
-  static cudaError_t nn(P... p) {
-    const Workspace workspace(std::get<4>(std::tie(p...)));
-    return kernels::grouped_gemm_nn<C, T, T>(p..., workspace.p);
+    return kernels::grouped_gemm_rows<kForm, C, T, T>(p..., workspace.p);
   }
   template <class... P>
   static cudaError_t tn(P... p) {
@@ -59,8 +54,8 @@ TEST_CASE("grouped_gemm_wgmma: rows times the weights of their expert", "[kernel
   using Impl = Wgmma<Bf16, Bf16>;
   for (const Groups& g : all_groups()) {
     if (g.count() > 100) continue;
-    check_rows<Impl, true>({g, 24, 40, 1, 0});
-    check_rows<Impl, false>({g, 24, 40, 1, 0});
+    check_rows<Impl, GemmForm::nt>({g, 24, 40, 1, 0});
+    check_rows<Impl, GemmForm::nn>({g, 24, 40, 1, 0});
   }
 }
 
@@ -70,10 +65,10 @@ TEST_CASE("grouped_gemm_wgmma: sizes off and on tiles, steps and stages",
   // More row tiles than a band has, more tiles than blocks, more steps than stages.
   const Groups g = groups_of("", {130, 0, 3, 128}, 2);
   for (const auto& [n, k] : {std::pair{256, 64}, {8, 8}, {264, 328}, {520, 72}, {16, 0}, {0, 16}}) {
-    check_rows<Impl, true>({g, n, k, 1, 0});
-    check_rows<Impl, false>({g, n, k, -2, 0});
+    check_rows<Impl, GemmForm::nt>({g, n, k, 1, 0});
+    check_rows<Impl, GemmForm::nn>({g, n, k, -2, 0});
   }
-  check_rows<Impl, true>({groups_of("", {1200, 5}), 264, 8, 1, 0});
+  check_rows<Impl, GemmForm::nt>({groups_of("", {1200, 5}), 264, 8, 1, 0});
 }
 
 TEMPLATE_TEST_CASE("grouped_gemm_wgmma: types, alpha and beta", "[kernels][grouped_gemm]",
@@ -81,8 +76,8 @@ TEMPLATE_TEST_CASE("grouped_gemm_wgmma: types, alpha and beta", "[kernels][group
   using Impl = TestType;
   const Groups g = groups_of("", {66, 0, 3}, 2);
   for (const int k : {72, 0}) {
-    check_rows<Impl, true>({g, 40, k, 0.5f, 0.25f});
-    check_rows<Impl, false>({g, 40, k, -2, 1});
+    check_rows<Impl, GemmForm::nt>({g, 40, k, 0.5f, 0.25f});
+    check_rows<Impl, GemmForm::nn>({g, 40, k, -2, 1});
     if constexpr (std::is_same_v<typename Impl::C, float>) {
       check_tn<Impl>({g, 40, 72, 0.5f, k == 0 ? 0.0f : 0.25f});
     }
@@ -112,8 +107,8 @@ TEST_CASE("grouped_gemm_wgmma: a NaN stays in its row, and in its expert",
   const Matrices<Bf16> b({normal_as<Bf16>(n * k, 3), normal_as<Bf16>(n * k, 4)});
   const auto offsets = buffer_of(g.offsets);
   Buffer<Bf16> c(g.rows * n);
-  REQUIRE(Wgmma<Bf16, Bf16>::nt(c.data(), a.data(), b.in(), offsets.data(), 2, g.rows, n, k, 1.0f,
-                                0.0f, nullptr) == cudaSuccess);
+  REQUIRE(Wgmma<Bf16, Bf16>::rows<GemmForm::nt>(c.data(), a.data(), b.in(), offsets.data(), 2,
+                                                g.rows, n, k, 1.0f, 0.0f, nullptr) == cudaSuccess);
   const auto got = c.values();
   for (std::int64_t i = 0; i < g.rows * n; ++i) REQUIRE(std::isnan(got[i]) == (i / n == 3));
   Matrices<float> e({std::vector<double>(n * k), std::vector<double>(n * k)});
@@ -136,7 +131,7 @@ TEST_CASE("grouped_gemm_wgmma: runs where the device has it and the caller gives
     return function(c.data(), a.data(), b.in(), offsets.data(), 1, 3, 16, k, 1.0f, 0.0f, nullptr,
                     at);
   };
-  const auto wgmma = kernels::grouped_gemm_wgmma_nt<Bf16, Bf16>;
+  const auto wgmma = kernels::grouped_gemm_wgmma_rows<GemmForm::nt, Bf16, Bf16>;
   int device = 0, major = 0;
   REQUIRE(cudaGetDevice(&device) == cudaSuccess);
   REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess);
@@ -145,7 +140,7 @@ TEST_CASE("grouped_gemm_wgmma: runs where the device has it and the caller gives
   REQUIRE(run(wgmma, 24, nullptr) == cudaErrorInvalidValue);
   REQUIRE(run(wgmma, 24, static_cast<char*>(workspace.p) + 64) == cudaErrorInvalidValue);
 #ifndef ESP_ON_GPU
-  const auto front = kernels::grouped_gemm_nt<Bf16, Bf16, Bf16>;
+  const auto front = kernels::grouped_gemm_rows<GemmForm::nt, Bf16, Bf16, Bf16>;
   const auto launches = [&](void* at) {
     simulator::g_log.kernels.clear();
     REQUIRE(run(front, 24, at) == cudaSuccess);

@@ -21,9 +21,9 @@ __global__ void product_kernel(float* c, const T* a, const T* b) {
   ESP_SHARED(T[16 * 32], sa);
   ESP_SHARED(T[32 * 8], sb);
   const int lane = static_cast<int>(threadIdx.x);
-  for (int i = lane; i < 16 * 32 / 8; i += 32) cp_async_16(sa + 8 * i, a + 8 * i);
+  for (int i = lane; i < 16 * 32 / 8; i += 32) cp_async<16>(sa + 8 * i, a + 8 * i);
   cp_async_commit();
-  for (int i = lane; i < 32 * 8 / 8; i += 32) cp_async_16(sb + 8 * i, b + 8 * i);
+  for (int i = lane; i < 32 * 8 / 8; i += 32) cp_async<16>(sb + 8 * i, b + 8 * i);
   cp_async_commit();
   cp_async_wait<kWait ? 0 : 1>();
   __syncwarp();
@@ -69,7 +69,7 @@ int wrong_elements() {
 
 __global__ void tail_kernel(float* y, const float* x, int valid_bytes) {
   ESP_SHARED(float[32 * 4], row);
-  cp_async_16(row + 4 * threadIdx.x, x + 4 * threadIdx.x, valid_bytes);
+  cp_async<16>(row + 4 * threadIdx.x, x + 4 * threadIdx.x, valid_bytes);
   cp_async_commit();
   cp_async_wait<0>();
   for (int i = 0; i < 4; ++i) y[4 * threadIdx.x + i] = row[4 * threadIdx.x + i];
@@ -78,7 +78,7 @@ __global__ void tail_kernel(float* y, const float* x, int valid_bytes) {
 #ifndef ESP_ON_GPU
 __global__ void misaligned_kernel(const float* x) {
   ESP_SHARED(float[32 * 4 + 1], row);
-  cp_async_16(row + 1 + 4 * threadIdx.x, x + 4 * threadIdx.x);
+  cp_async<16>(row + 1 + 4 * threadIdx.x, x + 4 * threadIdx.x);
 }
 #endif
 

@@ -14,8 +14,6 @@
 using namespace espalier;
 using namespace espalier::test;
 
-#define KERNEL_TYPES float, __nv_bfloat16, __half
-
 namespace {
 
 // dx = y (dy - <y, dy>), row by row.

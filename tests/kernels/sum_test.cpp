@@ -9,8 +9,6 @@
 using namespace espalier;
 using namespace espalier::test;
 
-#define KERNEL_TYPES float, __nv_bfloat16, __half
-
 TEMPLATE_TEST_CASE("sum kernel: as in double precision, rounded once", "[kernels][sum]",
                    KERNEL_TYPES) {
   using T = TestType;

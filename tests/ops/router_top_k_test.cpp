@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Router top-k under the rule of each family, the order of routed rows, and mask_columns.
+// Router top-k under the rule of each family, and the order of routed rows.
 #include <espalier/ops/mask_columns.hpp>
 #include <espalier/ops/reference/moe.hpp>
 #include <espalier/ops/router_top_k.hpp>
@@ -7,10 +7,9 @@
 #include <algorithm>
 #include <limits>
 
-#include "support/allclose.hpp"
-#include "support/catch.hpp"
 #include "support/each.hpp"
 #include "support/gradcheck.hpp"
+#include "support/require_close.hpp"
 #include "support/router_rules.hpp"
 
 using namespace espalier;
@@ -23,16 +22,6 @@ using enum RouterRule::GroupScore;
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 const RouterRule kOlmoe{.top_k = 2, .renormalize = false};
-
-std::vector<int> ints(const Tensor<std::int32_t>& t) {
-  return {t.data(), t.data() + t.numel()};
-}
-void require_close(const AnyTensor& got, const std::vector<double>& want, double atol,
-                   double rtol) {
-  const Mismatch m = compare(to_vector(got), want, atol, rtol);
-  INFO(m);
-  REQUIRE(m.count == 0);
-}
 
 /// The K largest by sorting all of them.
 std::vector<int> best(const std::vector<double>& x, std::int64_t n, std::int64_t e,
@@ -253,17 +242,6 @@ TEST_CASE("routing: rows are ordered by expert, token, slot", "[ops][routing]") 
   REQUIRE(ints(r.row_of_slot) == std::vector<int>{3, 0, 1, 4, 5, 2});
 }
 
-TEMPLATE_TEST_CASE("mask_columns: dropped columns are minus infinity and pass no gradient",
-                   "[ops][routing]", float, bf16, double) {
-  const auto x = parameter(make_tensor<TestType>({2, 3}, {1, NAN, 3, 4, 5, 6}));
-  const auto y = mask_columns(x, {true, false, true});
-  REQUIRE(to_vector(y.value()) == std::vector<double>{1, -kInf, 3, 4, -kInf, 6});
-  backward(y);
-  REQUIRE(to_vector(x.grad()) == std::vector<double>{1, 0, 1, 1, 0, 1});
-  const Var<TestType> none(Tensor<TestType>(Shape{0, 2}));
-  REQUIRE(mask_columns(none, {true, false}).shape() == Shape{0, 2});
-}
-
 TEMPLATE_TEST_CASE("router_top_k: the number of threads changes no bit", "[ops][routing]", float,
                    bf16) {
   const auto x = normal(5000 * 12, 1), dw = normal(5000 * 3, 2);
@@ -279,7 +257,7 @@ TEMPLATE_TEST_CASE("router_top_k: the number of threads changes no bit", "[ops][
   }
 }
 
-TEST_CASE("router_top_k, mask_columns: wrong arguments name both values", "[ops][routing]") {
+TEST_CASE("router_top_k: wrong arguments name both values", "[ops][routing]") {
   const Var<float> logits(Tensor<float>({2, 3}, 1.f));
   REQUIRE_THROWS_WITH(router_top_k(logits, {.top_k = 4}),
                       "router_top_k: top_k is 4, expected 1 to 3 (the number of experts)");
@@ -289,17 +267,6 @@ TEST_CASE("router_top_k, mask_columns: wrong arguments name both values", "[ops]
                       "router_top_k: selection_bias is [2], expected [3]");
   REQUIRE_THROWS_WITH(router_top_k(logits, {}, Tensor<std::int32_t>(Shape{3}, 1)),
                       Catch::Contains("unsupported dtype i32"));
-  REQUIRE_THROWS_WITH(router_top_k(logits, {.groups = 2}),
-                      "router_top_k: 3 experts in 2 groups, expected equal groups");
-  REQUIRE_THROWS_WITH(router_top_k(logits, {.groups = 3, .top_groups = 4}),
-                      "router_top_k: top_groups is 4, expected 1 to 3 (the number of groups)");
-  REQUIRE_THROWS_WITH(router_top_k(logits, {.groups = 3}),
-                      "router_top_k: top_k is 2, expected at most 1 (the experts of 1 groups)");
-  REQUIRE_THROWS_WITH(
-      router_top_k(logits, {.scale = 0}),
-      "router_top_k: epsilon is 0, scale is 0, expected at least 0 and more than 0");
-  REQUIRE_THROWS_WITH(mask_columns(logits, {true}),
-                      "mask_columns: x is [2, 3], the mask has 1 columns");
   REQUIRE_THROWS_WITH(make_routing(Tensor<std::int32_t>({1, 1}, 7), 4),
                       "make_routing: expert 7, expected 0 to 3");
 }

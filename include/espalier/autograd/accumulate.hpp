@@ -33,7 +33,7 @@ void add_elements(const T* a, const T* b, T* to, std::int64_t n) {
 }
 
 /// sum += term, where an empty `sum` is zero. Does not write memory that has other handles.
-ESP_INLINE void accumulate(AnyTensor& sum, AnyTensor term) {
+ESP_ON_DEMAND ESP_INLINE void accumulate(AnyTensor& sum, AnyTensor term) {
   if (!sum) {
     sum = std::move(term);
     return;

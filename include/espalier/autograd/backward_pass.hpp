@@ -24,7 +24,7 @@ class BackwardPass {
   explicit BackwardPass(GradMode mode) : mode_(mode) {}
 
   /// @throws Error, before any gradient is touched, where an earlier pass used a part of the graph.
-  ESP_INLINE void run(const std::shared_ptr<Node>& root, AnyTensor seed) {
+  ESP_ON_DEMAND ESP_INLINE void run(const std::shared_ptr<Node>& root, AnyTensor seed) {
     discover(root.get());
     accept(root.get(), std::move(seed));
     if (root->is_leaf()) deliver(root.get());
@@ -56,7 +56,7 @@ class BackwardPass {
 
   /// Adds the nodes behind `root` that are not known yet. No recursion: a graph is as deep as a
   /// model.
-  ESP_INLINE void discover(Node* root) {
+  ESP_ON_DEMAND ESP_INLINE void discover(Node* root) {
     std::vector<Node*> found, stack = {root};
     while (!stack.empty()) {
       Node* node = stack.back();
@@ -90,12 +90,12 @@ class BackwardPass {
     }
   }
 
-  ESP_INLINE void accept(Node* node, AnyTensor grad) {
+  ESP_ON_DEMAND ESP_INLINE void accept(Node* node, AnyTensor grad) {
     State& state = states_[node];
     if (state.wanted && grad) accumulate(state.grad, std::move(grad));
   }
 
-  ESP_INLINE void differentiate(Node* node) {
+  ESP_ON_DEMAND ESP_INLINE void differentiate(Node* node) {
     const AnyTensor dy = std::exchange(states_[node].grad, AnyTensor());
     const auto backward = std::exchange(node->backward, nullptr);
     if (!dy) return;  // no gradient reached it, which means zero
@@ -115,8 +115,9 @@ class BackwardPass {
   }
 
   /// Checks number, shapes, types and devices of the gradients that an op's backward returned.
-  ESP_INLINE static void check_gradients(const Node& node, const std::vector<AnyTensor>& grads,
-                                         const std::vector<bool>& needs) {
+  ESP_ON_DEMAND ESP_INLINE static void check_gradients(const Node& node,
+                                                       const std::vector<AnyTensor>& grads,
+                                                       const std::vector<bool>& needs) {
     if (node.like.empty()) return;  // not made by an op
     ESP_REQUIRE(grads.size() == needs.size(), Error, node.op, " backward: returned ", grads.size(),
                 " gradients for ", needs.size(), " inputs");
@@ -135,7 +136,7 @@ class BackwardPass {
     }
   }
 
-  ESP_INLINE void expand(Node* node) {
+  ESP_ON_DEMAND ESP_INLINE void expand(Node* node) {
     const AnyTensor reached = std::exchange(states_[node].grad, AnyTensor());
     const auto recompute = std::exchange(node->recompute, nullptr);
     if (!reached) return;
@@ -146,7 +147,7 @@ class BackwardPass {
     }
   }
 
-  ESP_INLINE void deliver(Node* leaf) {
+  ESP_ON_DEMAND ESP_INLINE void deliver(Node* leaf) {
     AnyTensor grad = std::exchange(states_[leaf].grad, AnyTensor());
     switch (mode_of(leaf)) {
       case GradMode::ignore:

@@ -25,8 +25,8 @@ namespace detail {
 using CheckpointFunction = Function<std::vector<AnyVar>()>;
 
 /// The nodes up to time `last` that `outputs` depend on.
-ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<AnyVar>& outputs,
-                                                            std::uint64_t last) {
+ESP_ON_DEMAND ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(
+    const std::vector<AnyVar>& outputs, std::uint64_t last) {
   std::vector<std::shared_ptr<Node>> earlier, stack;
   NodeMap<bool> seen;
   for (const AnyVar& v : outputs) stack.push_back(v.node());
@@ -44,7 +44,8 @@ ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(const std::vector<An
 }
 
 /// Runs `f` again from time `first` of the clock, with everything recorded.
-inline std::vector<AnyVar> run_again(const CheckpointFunction& f, std::uint64_t first) {
+ESP_ON_DEMAND inline std::vector<AnyVar> run_again(const CheckpointFunction& f,
+                                                   std::uint64_t first) {
   struct Rewind {
     std::uint64_t before;
     explicit Rewind(std::uint64_t to) : before(std::exchange(graph.clock, to)) {}
@@ -62,9 +63,9 @@ struct CheckpointGradients {
   std::vector<Shape> shapes;
 };
 
-ESP_INLINE std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f,
-                                                    std::uint64_t first,
-                                                    CheckpointGradients& gradients) {
+ESP_ON_DEMAND ESP_INLINE std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f,
+                                                                  std::uint64_t first,
+                                                                  CheckpointGradients& gradients) {
   const std::vector<AnyVar> outputs = run_again(f, first);
   ESP_REQUIRE(outputs.size() == gradients.shapes.size(), Error, "checkpoint: the function gave ",
               gradients.shapes.size(), " values, and ", outputs.size(), " when run again");
@@ -80,7 +81,7 @@ ESP_INLINE std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f,
   return roots;
 }
 
-ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) {
+ESP_ON_DEMAND ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) {
   const std::uint64_t first = graph.clock;
   std::vector<AnyVar> outputs;
   {

@@ -10,9 +10,9 @@
 //                                              const Tensor<T, Cuda>& dy);
 //   };
 // `forward` takes one tensor per input and `backward` returns an array of one gradient per input.
-// An op of apply_list() takes a std::vector<AnyTensor> and returns one. Where the specialisation is
+// An op of apply_list() takes a AnyTensors and returns one. Where the specialisation is
 // not included, or one of the two is missing or has other types, the op does not compile for the
-// device: the message of the op's static_assert names the header. What has no gradient has a
+// device: the message of the op's ESP_CPU_ONLY names the header. What has no gradient has a
 // `forward` alone, with parameters of its own.
 #pragma once
 
@@ -22,11 +22,24 @@
 
 #include <espalier/tensor/tensor.hpp>
 
+/// In the `forward` of an op's members: what a program on a GPU is told where Launch is missing.
+#define ESP_CPU_ONLY(D, name, Op, header)                                             \
+  static_assert(!D::is_cuda, #name " on this device: include <espalier/cuda/" #header \
+                                   ">, which defines Launch<" #Op ">")
+
 namespace espalier {
+
+/// The inputs of an op of apply_list(), or a gradient for each.
+using AnyTensors = std::vector<AnyTensor>;
+
+/// Shape and type without the values: for a backward pass that needs no more.
+[[nodiscard]] inline AnyTensor only_shape(const AnyTensor& x) {
+  return AnyTensor(nullptr, x.shape(), x.dtype());
+}
 
 /// What an op's forward keeps for its backward.
 struct Saved {
-  std::vector<AnyTensor> tensors;
+  AnyTensors tensors;
   // Per input: whether its gradient is wanted. Set before forward and again before backward, which
   // may want fewer.
   std::vector<bool> needs;

@@ -10,6 +10,10 @@
 //
 // On a device other than the CPU, Launch<Op, T, D> runs in the place of the op's members
 // (autograd/launch.hpp).
+//
+// What an op saves is shared, not copied: a value that is written in place between forward and
+// backward gives a wrong gradient. Debug with a CheckSaved (autograd/saved_check.hpp), which finds
+// it.
 #pragma once
 
 #include <array>
@@ -20,6 +24,7 @@
 
 #include <espalier/autograd/backward_pass.hpp>
 #include <espalier/autograd/launch.hpp>
+#include <espalier/autograd/saved_check.hpp>
 #include <espalier/core/inline.hpp>
 
 namespace espalier {
@@ -74,14 +79,13 @@ template <Element T, Device D>
 
 namespace detail {
 
-inline double bytes_of(const std::vector<AnyTensor>& tensors) {
+ESP_ON_DEMAND inline double bytes_of(const AnyTensors& tensors) {
   double bytes = 0;
   for (const AnyTensor& t : tensors) bytes += t ? static_cast<double>(t.size_bytes()) : 0;
   return bytes;
 }
 /// Bytes read plus bytes written; 0 where all outputs are views of inputs.
-inline double moved_bytes(const std::vector<AnyTensor>& read,
-                          const std::vector<AnyTensor>& written) {
+ESP_ON_DEMAND inline double moved_bytes(const AnyTensors& read, const AnyTensors& written) {
   double bytes = 0;
   for (const AnyTensor& w : written) {
     bool view = false;
@@ -94,10 +98,10 @@ inline double moved_bytes(const std::vector<AnyTensor>& read,
 /// The place of an op's output in the graph: none when no input needs a gradient.
 struct Recorded {
   std::vector<std::shared_ptr<Node>> edges;
-  std::vector<AnyTensor> inputs_like;
+  AnyTensors inputs_like;
   bool graph = false;
 
-  Recorded(const char* op, const std::vector<AnyVar>& inputs) {
+  ESP_ON_DEMAND Recorded(const char* op, const std::vector<AnyVar>& inputs) {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       ESP_REQUIRE(inputs[i], Error, op, ": input ", i, " is empty");
     }
@@ -109,8 +113,8 @@ struct Recorded {
     if (graph && detail::graph.recording == Recording::full) inputs_like = like(inputs);
   }
   /// The inputs without their values, for the check of what backward returns.
-  static std::vector<AnyTensor> like(const std::vector<AnyVar>& inputs) {
-    std::vector<AnyTensor> like;
+  ESP_ON_DEMAND static AnyTensors like(const std::vector<AnyVar>& inputs) {
+    AnyTensors like;
     like.reserve(inputs.size());
     for (const AnyVar& v : inputs) {
       like.emplace_back(nullptr, v.shape(), v.any().dtype(), v.any().memory());
@@ -133,8 +137,9 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
   auto node = new_node(Op::kName, std::move(place.edges));
   node->like = std::move(place.inputs_like);
   if (saves) {
-    node->backward = [op, saved = std::move(saved)](const AnyTensor& dy,
-                                                    const std::vector<bool>& needs) mutable {
+    node->backward = [op, sums = checksums(saved.tensors), saved = std::move(saved)](
+                         const AnyTensor& dy, const std::vector<bool>& needs) mutable {
+      check_unchanged(Op::kName, saved.tensors, sums);
       saved.needs = needs;
       auto grads = [&] {
         if constexpr (launched) {
@@ -143,17 +148,16 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
           return op.backward(saved, Tensor<T, D>(dy));
         }
       }();
-      std::vector<AnyTensor> list(std::make_move_iterator(grads.begin()),
-                                  std::make_move_iterator(grads.end()));
+      AnyTensors list(std::make_move_iterator(grads.begin()), std::make_move_iterator(grads.end()));
       if (trace::enabled()) {
-        std::vector<AnyTensor> read = saved.tensors;
+        AnyTensors read = saved.tensors;
         read.push_back(dy);
         trace::estimate_bytes(moved_bytes(read, list));
       }
       return list;
     };
   } else {
-    node->backward = [](const AnyTensor&, const std::vector<bool>&) -> std::vector<AnyTensor> {
+    node->backward = [](const AnyTensor&, const std::vector<bool>&) -> AnyTensors {
       throw_error<Error>({"backward: '", Op::kName,
                           "' was computed inside checkpoint(); return its value from the function "
                           "to use it outside"});
@@ -165,11 +169,11 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
 }  // namespace detail
 
 /// Runs `op` on a list of inputs of any element types; forward and backward see the whole list:
-///   Tensor<T, D> forward(Saved&, const std::vector<AnyTensor>&) const;
-///   std::vector<AnyTensor> backward(const Saved&, const Tensor<T, D>& dy) const;
+///   Tensor<T, D> forward(Saved&, const AnyTensors&) const;
+///   AnyTensors backward(const Saved&, const Tensor<T, D>& dy) const;
 template <Element T, Device D, class Op>
 [[nodiscard]] Var<T, D> apply_list(const Op& op, const std::vector<AnyVar>& inputs) {
-  using List = std::vector<AnyTensor>;
+  using List = AnyTensors;
   constexpr bool launched = Launched<Op, T, D, List, List>;
   detail::Recorded place(Op::kName, inputs);
   Saved saved{{}, place.needs(inputs.size())};
@@ -211,8 +215,7 @@ template <class Op, Element T, Device D, std::same_as<Var<T, D>>... Rest>
     detail::require_launch<Op, T, D, Gradients, Tensor<T, D>, decltype(rest.value())...>();
   }
   if (trace::enabled()) {
-    trace::estimate_bytes(
-        detail::moved_bytes({first.any(), rest.any()...}, std::vector<AnyTensor>{y}));
+    trace::estimate_bytes(detail::moved_bytes({first.any(), rest.any()...}, AnyTensors{y}));
   }
   return detail::recorded<launched>(op, std::move(place), std::move(saved), std::move(y));
 }
@@ -224,7 +227,7 @@ struct BackwardOptions {
 
 /// Backward from `root` to the leaves. Saved tensors are freed on the way, so a graph can be used
 /// once.
-ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
+ESP_ON_DEMAND ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
   ESP_REQUIRE(root.node() != nullptr, Error,
               "backward: the value does not depend on any parameter");
   AnyTensor seed = options.seed;
@@ -240,7 +243,7 @@ ESP_INLINE void backward(const AnyVar& root, const BackwardOptions& options) {
   detail::BackwardPass(options.mode).run(root.node(), std::move(seed));
 }
 /// The same, adding to what the leaves hold.
-inline void backward(const AnyVar& root, AnyTensor seed = {}) {
+ESP_ON_DEMAND inline void backward(const AnyVar& root, AnyTensor seed = {}) {
   backward(root, BackwardOptions{GradMode::accumulate, std::move(seed)});
 }
 

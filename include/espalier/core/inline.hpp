@@ -6,6 +6,9 @@
 // In this repository the CMake target espalier_compiled does so, which halves the build time. A
 // heavy library that only such bodies need is included between #ifdef ESP_BODIES and #endif, with
 // them.
+// ESP_ON_DEMAND before a function, a member or a constructor makes it a template where all is
+// `inline`: a translation unit that does not call it pays for reading its body, not for what its
+// body instantiates. ESP_DEMANDED begins its definition where that stands apart.
 //   ESP_COMPILED_TEMPLATE(void f<float>(int));
 // after a non-inline template declares the explicit instantiation `extern` in the same way; a file
 // of the target defines it, `template void f<float>(int);`. ("class C<float>": every member defined
@@ -26,6 +29,14 @@ add -fno-finite-math-only, or define ESPALIER_ALLOW_FAST_MATH to go on without t
 
 #if defined(ESPALIER_COMPILED_HERE) || !defined(ESPALIER_COMPILED)
 #define ESP_BODIES
+#endif
+
+#if defined(ESPALIER_COMPILED) || defined(ESPALIER_COMPILED_HERE)
+#define ESP_ON_DEMAND
+#define ESP_DEMANDED ESP_INLINE
+#else
+#define ESP_ON_DEMAND template <int = 0>
+#define ESP_DEMANDED template <int>
 #endif
 
 #if defined(ESPALIER_COMPILED) || defined(ESPALIER_COMPILED_HERE)

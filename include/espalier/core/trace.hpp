@@ -155,7 +155,7 @@ inline void estimate_bytes(double bytes) {
 }
 
 /// Stops tracing; returns an empty report if it was off.
-[[nodiscard]] ESP_INLINE Report stop() {
+ESP_ON_DEMAND [[nodiscard]] ESP_INLINE Report stop() {
   Report report;
   const std::unique_ptr<detail::Recorder> recorder(std::exchange(detail::recorder, nullptr));
   if (!recorder) return report;
@@ -174,7 +174,7 @@ inline void estimate_bytes(double bytes) {
 }
 /// Starts tracing the calling thread, which must be the one that runs the ops. Drops earlier
 /// records.
-inline void start() {
+ESP_ON_DEMAND inline void start() {
   (void)stop();
   detail::recorder = new detail::Recorder;
 }

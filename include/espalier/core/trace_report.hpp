@@ -47,8 +47,8 @@ append(std::string& text, const char* format, ...) {
   text += line;
 }
 
-inline void append_row(std::string& text, const std::string& name, std::int64_t calls,
-                       const Work& work, double total, const Ceilings& ceilings) {
+ESP_ON_DEMAND inline void append_row(std::string& text, const std::string& name, std::int64_t calls,
+                                     const Work& work, double total, const Ceilings& ceilings) {
   append(text, "%-28s %7lld %10.3f %6.1f %%", name.c_str(), static_cast<long long>(calls),
          1e3 * work.seconds, 100 * work.seconds / total);
   append(text, " %10.2f %9.1f", 1e-6 * work.bytes, 1e-6 * work.flops);
@@ -58,7 +58,7 @@ inline void append_row(std::string& text, const std::string& name, std::int64_t 
   text += '\n';
 }
 
-inline std::string json_string(const char* name, const char* suffix) {
+ESP_ON_DEMAND inline std::string json_string(const char* name, const char* suffix) {
   std::string text = "\"";
   for (const char* part : {name, suffix}) {
     for (; *part != '\0'; ++part) {
@@ -72,7 +72,8 @@ inline std::string json_string(const char* name, const char* suffix) {
 }  // namespace detail
 
 /// One line per op, longest first, then the time outside of ops.
-[[nodiscard]] inline std::string table(const Report& report, const Ceilings& ceilings = {}) {
+ESP_ON_DEMAND [[nodiscard]] inline std::string table(const Report& report,
+                                                     const Ceilings& ceilings = {}) {
   std::string text;
   detail::append(text, "%-28s %7s %10s %8s %10s %9s %7s %8s", "op", "calls", "ms", "share", "MB",
                  "Mflop", "GB/s", "GFLOP/s");
@@ -104,7 +105,7 @@ inline std::string json_string(const char* name, const char* suffix) {
 }
 
 /// @throws IoError naming the path.
-inline void write_chrome(const Report& report, const std::string& path) {
+ESP_ON_DEMAND inline void write_chrome(const Report& report, const std::string& path) {
   struct Close {
     void operator()(std::FILE* file) const { std::fclose(file); }
   };

@@ -11,9 +11,7 @@
 #include <espalier/kernels/elementwise.hpp>
 #include <espalier/ops/attention.hpp>
 
-namespace espalier::cuda {
-
-namespace detail {
+namespace espalier::cuda::detail {
 
 /// The segments in device memory.
 template <FloatElement T>
@@ -71,8 +69,9 @@ AttentionGradients attention_gradients(const CausalAttention& op, const Saved& s
   const Tensor<T, Cuda> dq(q.shape()), dk(k.shape()), dv(v.shape());
   const Tensor<float, Cuda> dot(log_sum.shape());
   ESP_CUDA(kernels::attention_backward(
-      ptr(dq), ptr(dk), ptr(dv), ptr(dot), ptr(dy), ptr(y), ptr(log_sum), ptr(q), segments.upload(),
-      attention_sizes(q.shape(), k.shape(), segments.size(), op.window), stream()));
+      {ptr(dq), ptr(dk), ptr(dv), ptr(dot), ptr(dy), ptr(y), ptr(log_sum), ptr(q)},
+      segments.upload(), attention_sizes(q.shape(), k.shape(), segments.size(), op.window),
+      stream()));
   return {dq, dk, dv, dot};
 }
 
@@ -88,9 +87,7 @@ inline Tensor<float, Cuda> widened_sinks(const AnyTensor& sinks, std::int64_t he
   return wide;
 }
 
-}  // namespace detail
-
-}  // namespace espalier::cuda
+}  // namespace espalier::cuda::detail
 
 namespace espalier {
 
@@ -118,8 +115,7 @@ struct Launch<CausalAttention, T, Cuda> {
 
 template <CudaFloat T>
 struct Launch<AttentionWithSinks, T, Cuda> {
-  static Tensor<T, Cuda> forward(const AttentionWithSinks& op, Saved& saved,
-                                 const std::vector<AnyTensor>& in) {
+  static Tensor<T, Cuda> forward(const AttentionWithSinks& op, Saved& saved, const AnyTensors& in) {
     const Tensor<T, Cuda> q(in[0]), k(in[1]), v(in[2]);
     op.causal.check(q.shape(), k.shape(), v.shape());
     const auto sinks = cuda::detail::widened_sinks(in[3], q.shape(1));
@@ -129,10 +125,10 @@ struct Launch<AttentionWithSinks, T, Cuda> {
     saved.tensors.push_back(in[3]);
     return y;
   }
-  static std::vector<AnyTensor> backward(const AttentionWithSinks& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
+  static AnyTensors backward(const AttentionWithSinks& op, const Saved& saved,
+                             const Tensor<T, Cuda>& dy) {
     auto grads = cuda::detail::attention_gradients(op.causal, saved, dy);
-    std::vector<AnyTensor> all = {grads.dq, grads.dk, grads.dv, AnyTensor()};
+    AnyTensors all = {grads.dq, grads.dk, grads.dv, AnyTensor()};
     if (!saved.needs[3]) return all;
     const AnyTensor& stored = saved.tensors[5];
     const auto sinks = cuda::detail::widened_sinks(stored, grads.dot.shape(1));

@@ -5,8 +5,8 @@
 
 #include <vector>
 
+#include <espalier/cuda/device.hpp>
 #include <espalier/cuda/elementwise.hpp>
-#include <espalier/cuda/rms_norm.hpp>
 #include <espalier/kernels/bias.hpp>
 #include <espalier/ops/bias.hpp>
 
@@ -14,8 +14,7 @@ namespace espalier {
 
 template <CudaFloat T>
 struct Launch<AddBias, T, Cuda> {
-  static Tensor<T, Cuda> forward(const AddBias& op, Saved& saved,
-                                 const std::vector<AnyTensor>& in) {
+  static Tensor<T, Cuda> forward(const AddBias& op, Saved& saved, const AnyTensors& in) {
     op.check(in);
     const Tensor<T, Cuda> x(in[0]);
     const std::int64_t n = x.shape(0), h = x.shape(1);
@@ -40,9 +39,8 @@ struct Launch<AddBias, T, Cuda> {
     saved.tensors = AddBias::types(in);
     return y;
   }
-  static std::vector<AnyTensor> backward(const AddBias& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
-    std::vector<AnyTensor> grads(saved.needs.size());
+  static AnyTensors backward(const AddBias& op, const Saved& saved, const Tensor<T, Cuda>& dy) {
+    AnyTensors grads(saved.needs.size());
     grads[0] = dy;
     const auto groups = static_cast<std::int64_t>(op.groups());
     bool wanted = false;

@@ -7,9 +7,8 @@
 #include <espalier/ops/concat_heads.hpp>
 #include <espalier/ops/narrow.hpp>
 
-namespace espalier::cuda {
+namespace espalier::cuda::detail {
 
-namespace detail {
 /// Rows of zeros with columns [source, source + count) of x copied to column `at`.
 template <FloatElement T>
 Tensor<T, Cuda> placed(const Tensor<T, Cuda>& x, std::int64_t source, std::int64_t count,
@@ -19,19 +18,15 @@ Tensor<T, Cuda> placed(const Tensor<T, Cuda>& x, std::int64_t source, std::int64
                                   espalier::detail::rows_of(x.shape()), count, stream()));
   return y;
 }
-inline AnyTensor only_shape(const AnyTensor& x) {
-  return {nullptr, x.shape(), x.dtype()};
-}
-}  // namespace detail
 
-}  // namespace espalier::cuda
+}  // namespace espalier::cuda::detail
 
 namespace espalier {
 
 template <CudaFloat T>
 struct Launch<Narrow, T, Cuda> {
   static Tensor<T, Cuda> forward(const Narrow& op, Saved& saved, const Tensor<T, Cuda>& x) {
-    saved.tensors = {cuda::detail::only_shape(x)};
+    saved.tensors = {only_shape(x)};
     return cuda::detail::placed(x, op.begin, op.length, op.output(x.shape()));
   }
   static std::array<AnyTensor, 1> backward(const Narrow& op, const Saved& saved,
@@ -44,7 +39,7 @@ template <CudaFloat T>
 struct Launch<PadLast, T, Cuda> {
   static Tensor<T, Cuda> forward(const PadLast& op, Saved& saved, const Tensor<T, Cuda>& x) {
     const Shape shape = op.output(x.shape());
-    saved.tensors = {cuda::detail::only_shape(x)};
+    saved.tensors = {only_shape(x)};
     return cuda::detail::placed(x, 0, x.shape(-1), shape);
   }
   static std::array<AnyTensor, 1> backward(const PadLast&, const Saved& saved,
@@ -61,7 +56,7 @@ struct Launch<ConcatHeads, T, Cuda> {
     Tensor<T, Cuda> y(ConcatHeads::output(a.shape(), b.shape()));
     ESP_CUDA(kernels::concat_heads(ptr(y), ptr(a), ptr(b), a.shape(0), a.shape(1), b.shape(1),
                                    a.shape(2), b.shape(2), cuda::stream()));
-    saved.tensors = {cuda::detail::only_shape(a), cuda::detail::only_shape(b)};
+    saved.tensors = {only_shape(a), only_shape(b)};
     return y;
   }
   static std::array<AnyTensor, 2> backward(const ConcatHeads&, const Saved& saved,

@@ -117,5 +117,18 @@ template <Element T>
   return reinterpret_cast<kernel_t<T>*>(x.bytes());
 }
 
+namespace detail {
+/// Calls f with the type of the parameter `w` where a kernel on activations T exists for it: T,
+/// f32, and for T = f32 all.
+template <FloatElement T, class F>
+void visit_weight(const char* op, DType w, F&& f) {
+  if constexpr (std::same_as<T, float>) {
+    visit_dtype<float, bf16, f16>(op, w, f);
+  } else {
+    visit_dtype<T, float>(op, w, f);
+  }
+}
+}  // namespace detail
+
 }  // namespace cuda
 }  // namespace espalier

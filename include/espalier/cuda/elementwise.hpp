@@ -15,9 +15,8 @@
 #include <espalier/ops/mul.hpp>
 #include <espalier/ops/scale.hpp>
 
-namespace espalier::cuda {
+namespace espalier::cuda::detail {
 
-namespace detail {
 /// A gradient summed in f32 as elements of its parameter's type.
 inline AnyTensor in_type(const AnyTensor& sum, DType type) {
   if (type == DType::f32) return sum;
@@ -55,9 +54,8 @@ Tensor<T, Cuda> masked(const Tensor<T, Cuda>& x, const std::vector<bool>& keep, 
       kernels::mask_columns(ptr(y), ptr(x), ptr(mask), dropped, x.shape(0), x.shape(1), stream()));
   return y;
 }
-}  // namespace detail
 
-}  // namespace espalier::cuda
+}  // namespace espalier::cuda::detail
 
 namespace espalier {
 
@@ -124,11 +122,10 @@ struct Launch<Clamp, T, Cuda> {
 
 template <CudaFloat To, CudaFloat From>
 struct Launch<Cast<From>, To, Cuda> {
-  static Tensor<To, Cuda> forward(const Cast<From>&, Saved&, const std::vector<AnyTensor>& in) {
+  static Tensor<To, Cuda> forward(const Cast<From>&, Saved&, const AnyTensors& in) {
     return cuda::detail::converted<To>(Tensor<From, Cuda>(in[0]));
   }
-  static std::vector<AnyTensor> backward(const Cast<From>&, const Saved&,
-                                         const Tensor<To, Cuda>& dy) {
+  static AnyTensors backward(const Cast<From>&, const Saved&, const Tensor<To, Cuda>& dy) {
     return {cuda::detail::converted<From>(dy)};
   }
 };

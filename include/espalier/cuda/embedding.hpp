@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include <espalier/cuda/rms_norm.hpp>
+#include <espalier/cuda/device.hpp>
 #include <espalier/kernels/embedding.hpp>
 #include <espalier/ops/embedding.hpp>
 
@@ -12,8 +12,7 @@ namespace espalier {
 
 template <CudaFloat T>
 struct Launch<Embedding, T, Cuda> {
-  static Tensor<T, Cuda> forward(const Embedding& op, Saved& saved,
-                                 const std::vector<AnyTensor>& in) {
+  static Tensor<T, Cuda> forward(const Embedding& op, Saved& saved, const AnyTensors& in) {
     const AnyTensor& table = in[0];
     op.check(table.shape());
     const std::int64_t n = op.ids.numel(), v = table.shape(0), h = table.shape(1);
@@ -23,11 +22,10 @@ struct Launch<Embedding, T, Cuda> {
       const Tensor<W, Cuda> rows(table);
       ESP_CUDA(kernels::embedding_forward(ptr(y), ptr(rows), ptr(ids), n, v, h, cuda::stream()));
     });
-    saved.tensors = {AnyTensor(nullptr, table.shape(), table.dtype()), ids};
+    saved.tensors = {only_shape(table), ids};
     return y;
   }
-  static std::vector<AnyTensor> backward(const Embedding& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
+  static AnyTensors backward(const Embedding& op, const Saved& saved, const Tensor<T, Cuda>& dy) {
     ESP_REQUIRE(saved.tensors[0].dtype() == DType::f32, DTypeError, Embedding::kName,
                 ": on cuda only a table in f32 can be trained");
     const Tensor<float, Cuda> d(saved.tensors[0].shape());

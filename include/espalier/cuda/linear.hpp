@@ -42,8 +42,8 @@ class GroupedProducts {
 
   /// c = a b_gᵀ + beta · c, b_g [N, K]; or with `straight` a b_g + beta · c, b_g [K, N].
   template <Element T>
-  void rows(const Tensor<T, Cuda>& c, const Tensor<T, Cuda>& a, const std::vector<AnyTensor>& b,
-            bool straight, float beta) const {
+  void rows(const Tensor<T, Cuda>& c, const Tensor<T, Cuda>& a, const AnyTensors& b, bool straight,
+            float beta) const {
     const std::int64_t r = a.shape(0), k = a.shape(1), n = c.shape(1);
     if (by_cublas()) {
       each_group(r, [&](std::size_t g, std::int64_t first, std::int64_t count) {
@@ -58,11 +58,11 @@ class GroupedProducts {
       auto* const* of = reinterpret_cast<const kernel_t<B>* const*>(pointers.bytes());
       const int g = int(groups_);
       if (straight) {
-        ESP_CUDA(kernels::grouped_gemm_nn(ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, 1.0f, beta,
-                                          stream()));
+        ESP_CUDA(kernels::grouped_gemm_rows<kernels::GemmForm::nn>(
+            ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, 1.0f, beta, stream()));
       } else {
-        ESP_CUDA(kernels::grouped_gemm_nt(ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, 1.0f, beta,
-                                          stream()));
+        ESP_CUDA(kernels::grouped_gemm_rows<kernels::GemmForm::nt>(
+            ptr(c), ptr(a), of, ptr(offsets_), g, r, n, k, 1.0f, beta, stream()));
       }
     };
     if constexpr (std::same_as<T, float>) {
@@ -78,9 +78,9 @@ class GroupedProducts {
 
   /// c_g [M, N] = a_gᵀ b_g over the rows of each group, in f32.
   template <Element A>
-  std::vector<AnyTensor> weights(const Tensor<A, Cuda>& a, const Tensor<A, Cuda>& b) const {
+  AnyTensors weights(const Tensor<A, Cuda>& a, const Tensor<A, Cuda>& b) const {
     const std::int64_t m = a.shape(1), n = b.shape(1), r = a.shape(0);
-    std::vector<AnyTensor> c;
+    AnyTensors c;
     for (std::size_t g = 0; g < groups_; ++g) c.push_back(Tensor<float, Cuda>(Shape{m, n}));
     if (by_cublas()) {
       each_group(r, [&](std::size_t g, std::int64_t first, std::int64_t count) {
@@ -116,7 +116,7 @@ class GroupedProducts {
 
   /// The addresses of the tensors, in device memory.
   template <Element T>
-  static Tensor<std::int64_t, Cuda> addresses(const std::vector<AnyTensor>& of) {
+  static Tensor<std::int64_t, Cuda> addresses(const AnyTensors& of) {
     std::vector<std::int64_t> list;
     for (const AnyTensor& t : of) {
       list.push_back(reinterpret_cast<std::int64_t>(Tensor<T, Cuda>(t).bytes()));
@@ -128,7 +128,7 @@ class GroupedProducts {
   Tensor<std::int32_t, Cuda> offsets_;
 };
 
-inline void require_pairs(const LinearOp& op, const std::vector<AnyTensor>& in) {
+inline void require_pairs(const LinearOp& op, const AnyTensors& in) {
   if (!op.lora) return;
   const std::int64_t width = in[0].shape(1), out = in[op.first_weight()].shape(0);
   const std::int64_t rank = in[op.first_a()].shape(0);
@@ -149,8 +149,7 @@ namespace espalier {
 
 template <CudaFloat T>
 struct Launch<LinearOp, T, Cuda> {
-  static Tensor<T, Cuda> forward(const LinearOp& op, Saved& saved,
-                                 const std::vector<AnyTensor>& in) {
+  static Tensor<T, Cuda> forward(const LinearOp& op, Saved& saved, const AnyTensors& in) {
     const Tensor<T, Cuda> x(in[0]);
     const std::size_t groups = op.groups(), first = op.first_weight();
     for (std::size_t g = 0; g < groups; ++g) {
@@ -174,9 +173,8 @@ struct Launch<LinearOp, T, Cuda> {
                   op.lora ? 1.0f : 0.0f);
     return y;
   }
-  static std::vector<AnyTensor> backward(const LinearOp& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
-    const std::vector<AnyTensor>& in = saved.tensors;
+  static AnyTensors backward(const LinearOp& op, const Saved& saved, const Tensor<T, Cuda>& dy) {
+    const AnyTensors& in = saved.tensors;
     const std::size_t groups = op.groups(), first = op.first_weight();
     const cuda::detail::GroupedProducts products(op);
     const Tensor<T, Cuda> x(in[0]);
@@ -186,8 +184,8 @@ struct Launch<LinearOp, T, Cuda> {
       }
       return false;
     };
-    std::vector<AnyTensor> grads(saved.needs.size());
-    const auto put = [&](std::size_t begin, const std::vector<AnyTensor>& found) {
+    AnyTensors grads(saved.needs.size());
+    const auto put = [&](std::size_t begin, const AnyTensors& found) {
       for (std::size_t g = 0; g < groups; ++g) {
         if (saved.needs[begin + g]) grads[begin + g] = found[g];
       }

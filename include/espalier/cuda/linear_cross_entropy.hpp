@@ -11,9 +11,8 @@
 #include <espalier/kernels/cross_entropy.hpp>
 #include <espalier/ops/linear_cross_entropy.hpp>
 
-namespace espalier::cuda {
+namespace espalier::cuda::detail {
 
-namespace detail {
 inline Matrix matrix(const AnyTensor& m, bool transposed = false) {
   return {m.bytes(), m.dtype(), m.shape(1), transposed};
 }
@@ -22,16 +21,15 @@ inline Tensor<float, Cuda> zeros(Shape shape) {
   fill_zero(t.bytes(), t.size_bytes());
   return t;
 }
-}  // namespace detail
 
-}  // namespace espalier::cuda
+}  // namespace espalier::cuda::detail
 
 namespace espalier {
 
 template <CudaFloat X>
 struct Launch<LinearCrossEntropy<X>, float, Cuda> {
   static Tensor<float, Cuda> forward(const LinearCrossEntropy<X>& op, Saved& saved,
-                                     const std::vector<AnyTensor>& in) {
+                                     const AnyTensors& in) {
     const Tensor<X, Cuda> x(in[0]);
     const AnyTensor& w = in[1];
     detail::check_head(op.kName, x.shape(), w.shape(), op.targets);
@@ -77,10 +75,10 @@ struct Launch<LinearCrossEntropy<X>, float, Cuda> {
     saved.tensors = {dx, dw};
     return loss;
   }
-  static std::vector<AnyTensor> backward(const LinearCrossEntropy<X>&, const Saved& saved,
-                                         const Tensor<float, Cuda>& dy) {
+  static AnyTensors backward(const LinearCrossEntropy<X>&, const Saved& saved,
+                             const Tensor<float, Cuda>& dy) {
     const double factor = static_cast<double>(to<Cpu>(dy)[0]);
-    std::vector<AnyTensor> grads(2);
+    AnyTensors grads(2);
     if (saved.needs[0]) {
       const auto dx = cuda::detail::scaled(saved.get<float, Cuda>(0), factor);
       if constexpr (std::same_as<X, float>) {

@@ -14,14 +14,13 @@ namespace espalier {
 template <CudaFloat T>
 struct Launch<LoadBalancingLoss<T>, float, Cuda> {
   static Tensor<float, Cuda> forward(const LoadBalancingLoss<T>& op, Saved& saved,
-                                     const std::vector<AnyTensor>& in) {
+                                     const AnyTensors& in) {
     const std::int64_t e = in[0].shape(1);
     const Tensor<double, Cuda> sums(Shape{2 * e}, 0.0);
-    std::int64_t rows = 0;
+    const std::int64_t rows = detail::total_rows(in);
     for (const AnyTensor& layer : in) {
       const Tensor<T, Cuda> logits(layer);
       const std::int64_t n = logits.shape(0);
-      rows += n;
       const Tensor<float, Cuda> weights(Shape{n, op.top_k});
       const Tensor<std::int32_t, Cuda> chosen(Shape{n, op.top_k});
       ESP_CUDA(kernels::router_top_k_forward(
@@ -37,14 +36,14 @@ struct Launch<LoadBalancingLoss<T>, float, Cuda> {
     saved.tensors.push_back(sums);
     return loss;
   }
-  static std::vector<AnyTensor> backward(const LoadBalancingLoss<T>&, const Saved& saved,
-                                         const Tensor<float, Cuda>& dy) {
+  static AnyTensors backward(const LoadBalancingLoss<T>&, const Saved& saved,
+                             const Tensor<float, Cuda>& dy) {
     const Tensor<double, Cuda> sums(saved.tensors.back());
-    std::int64_t rows = 0;
-    for (std::size_t l = 0; l + 1 < saved.tensors.size(); ++l) rows += saved.tensors[l].shape(0);
-    std::vector<AnyTensor> grads;
-    for (std::size_t l = 0; l + 1 < saved.tensors.size(); ++l) {
-      const Tensor<T, Cuda> logits(saved.tensors[l]), d(logits.shape());
+    const std::span layers(saved.tensors.data(), saved.tensors.size() - 1);
+    const std::int64_t rows = detail::total_rows(layers);
+    AnyTensors grads;
+    for (const AnyTensor& layer : layers) {
+      const Tensor<T, Cuda> logits(layer), d(logits.shape());
       ESP_CUDA(kernels::load_balancing_backward(ptr(d), ptr(logits), ptr(sums), ptr(dy), rows,
                                                 logits.shape(0), int(logits.shape(1)),
                                                 cuda::stream()));

@@ -27,8 +27,7 @@ template <FloatElement T>
 class LoraBranch {
  public:
   /// Over `rows` rows; with_gradients allocates the gradients of the factors.
-  LoraBranch(const LinearOp& op, const std::vector<AnyTensor>& in, std::int64_t rows,
-             bool with_gradients)
+  LoraBranch(const LinearOp& op, const AnyTensors& in, std::int64_t rows, bool with_gradients)
       : groups_(static_cast<int>(op.groups())),
         rows_(rows),
         width_(in[op.first_a()].shape(1)),
@@ -117,7 +116,7 @@ class LoraBranch {
   std::int64_t rows_, width_, out_;
   int rank_;
   float scale_;
-  std::vector<AnyTensor> factors_, gradients_;  // of A, then of B
+  AnyTensors factors_, gradients_;  // of A, then of B
   Tensor<std::int64_t, Cuda> table_;
   const std::int32_t* offsets_;
 };

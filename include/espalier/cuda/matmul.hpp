@@ -11,11 +11,10 @@ namespace espalier {
 
 template <CudaFloat T>
 struct Launch<Matmul, T, Cuda> {
-  static Tensor<T, Cuda> forward(const Matmul& op, Saved& saved, const std::vector<AnyTensor>& in) {
+  static Tensor<T, Cuda> forward(const Matmul& op, Saved& saved, const AnyTensors& in) {
     return op.forward_by<T, Cuda>(multiply, saved, in);
   }
-  static std::vector<AnyTensor> backward(const Matmul& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
+  static AnyTensors backward(const Matmul& op, const Saved& saved, const Tensor<T, Cuda>& dy) {
     return op.backward_by(multiply, saved, dy);
   }
 

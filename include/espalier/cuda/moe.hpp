@@ -47,12 +47,12 @@ template <CudaFloat T>
 struct Launch<cuda::RoutedWeights<T>, float, Cuda> {
   using Op = cuda::RoutedWeights<T>;
 
-  static Tensor<float, Cuda> forward(const Op& op, Saved& saved, const std::vector<AnyTensor>& in) {
+  static Tensor<float, Cuda> forward(const Op& op, Saved& saved, const AnyTensors& in) {
     saved.tensors = in;
     return op.weights;
   }
-  static std::vector<AnyTensor> backward(const Op& op, const Saved& saved,
-                                         const Tensor<float, Cuda>& dweights) {
+  static AnyTensors backward(const Op& op, const Saved& saved,
+                             const Tensor<float, Cuda>& dweights) {
     const auto logits = saved.get<T, Cuda>(0);
     const Tensor<T, Cuda> d(logits.shape());
     ESP_CUDA(kernels::router_top_k_backward(ptr(d), ptr(dweights), ptr(op.weights), ptr(op.chosen),
@@ -120,8 +120,7 @@ struct Launch<Dispatch<Cuda>, T, Cuda> {
 
 template <CudaFloat T>
 struct Launch<Combine<Cuda>, T, Cuda> {
-  static Tensor<T, Cuda> forward(const Combine<Cuda>& op, Saved& saved,
-                                 const std::vector<AnyTensor>& in) {
+  static Tensor<T, Cuda> forward(const Combine<Cuda>& op, Saved& saved, const AnyTensors& in) {
     const auto& r = op.routing;
     const Tensor<T, Cuda> rows(in[0]);
     const Tensor<float, Cuda> weights(in[1]);
@@ -136,8 +135,8 @@ struct Launch<Combine<Cuda>, T, Cuda> {
     saved.tensors = {rows, weights};
     return y;
   }
-  static std::vector<AnyTensor> backward(const Combine<Cuda>& op, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
+  static AnyTensors backward(const Combine<Cuda>& op, const Saved& saved,
+                             const Tensor<T, Cuda>& dy) {
     const auto& r = op.routing;
     const auto rows = saved.get<T, Cuda>(0);
     const auto weights = saved.get<float, Cuda>(1);

@@ -8,28 +8,11 @@
 #include <espalier/kernels/rms_norm.hpp>
 #include <espalier/ops/rms_norm.hpp>
 
-namespace espalier::cuda {
-
-namespace detail {
-/// Calls f with the type of `w` where a kernel on T exists for it: T, f32, and for T = f32 all.
-template <FloatElement T, class F>
-void visit_weight(const char* op, DType w, F&& f) {
-  if constexpr (std::same_as<T, float>) {
-    visit_dtype<float, bf16, f16>(op, w, f);
-  } else {
-    visit_dtype<T, float>(op, w, f);
-  }
-}
-}  // namespace detail
-
-}  // namespace espalier::cuda
-
 namespace espalier {
 
 template <CudaFloat T>
 struct Launch<RmsNormOp, T, Cuda> {
-  static Tensor<T, Cuda> forward(const RmsNormOp& op, Saved& saved,
-                                 const std::vector<AnyTensor>& in) {
+  static Tensor<T, Cuda> forward(const RmsNormOp& op, Saved& saved, const AnyTensors& in) {
     const Tensor<T, Cuda> x(in[0]);
     ESP_REQUIRE(x.shape().rank() == 2 && in[1].shape() == Shape{x.shape(1)}, ShapeError,
                 RmsNormOp::kName, ": w is ", in[1].shape(), ", x is ", x.shape(),
@@ -45,12 +28,11 @@ struct Launch<RmsNormOp, T, Cuda> {
     saved.tensors = {x, in[1], r};
     return y;
   }
-  static std::vector<AnyTensor> backward(const RmsNormOp&, const Saved& saved,
-                                         const Tensor<T, Cuda>& dy) {
+  static AnyTensors backward(const RmsNormOp&, const Saved& saved, const Tensor<T, Cuda>& dy) {
     const auto x = saved.get<T, Cuda>(0);
     const auto r = saved.get<float, Cuda>(2);
     const std::int64_t n = x.shape(0), h = x.shape(1);
-    std::vector<AnyTensor> grads(2);
+    AnyTensors grads(2);
     if (saved.needs[0]) {
       const Tensor<T, Cuda> dx(x.shape());
       cuda::detail::visit_weight<T>(RmsNormOp::kName, saved.tensors[1].dtype(), [&]<class W>() {

@@ -7,23 +7,6 @@
 #include <espalier/kernels/rope.hpp>
 #include <espalier/ops/rope.hpp>
 
-namespace espalier::cuda {
-
-namespace detail {
-template <FloatElement T>
-Tensor<T, Cuda> rotated(const Rope& op, const Tensor<T, Cuda>& x, const Tensor<float, Cuda>& table,
-                        float direction) {
-  Tensor<T, Cuda> y(x.shape());
-  ESP_CUDA(
-      kernels::rope(ptr(y), ptr(x), ptr(table),
-                    {x.shape(0), x.shape(1), x.shape(2), table.shape(1), op.config.interleaved},
-                    direction, stream()));
-  return y;
-}
-}  // namespace detail
-
-}  // namespace espalier::cuda
-
 namespace espalier {
 
 template <CudaFloat T>
@@ -34,11 +17,22 @@ struct Launch<Rope, T, Cuda> {
         detail::RopeTables<float>::instance().get(op.positions, op.config, op.dims(x.shape()));
     const Tensor<float, Cuda> table = to<Cuda>(on_host);
     saved.tensors = {table};
-    return cuda::detail::rotated(op, x, table, 1.0f);
+    return rotated(op, x, table, 1.0f);
   }
   static std::array<AnyTensor, 1> backward(const Rope& op, const Saved& saved,
                                            const Tensor<T, Cuda>& dy) {
-    return {cuda::detail::rotated(op, dy, saved.get<float, Cuda>(0), -1.0f)};
+    return {rotated(op, dy, saved.get<float, Cuda>(0), -1.0f)};
+  }
+
+ private:
+  static Tensor<T, Cuda> rotated(const Rope& op, const Tensor<T, Cuda>& x,
+                                 const Tensor<float, Cuda>& table, float direction) {
+    Tensor<T, Cuda> y(x.shape());
+    ESP_CUDA(
+        kernels::rope(ptr(y), ptr(x), ptr(table),
+                      {x.shape(0), x.shape(1), x.shape(2), table.shape(1), op.config.interleaved},
+                      direction, cuda::stream()));
+    return y;
   }
 };
 

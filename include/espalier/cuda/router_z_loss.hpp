@@ -12,9 +12,8 @@ namespace espalier {
 
 template <CudaFloat T>
 struct Launch<RouterZLoss<T>, float, Cuda> {
-  static Tensor<float, Cuda> forward(const RouterZLoss<T>&, Saved& saved,
-                                     const std::vector<AnyTensor>& in) {
-    const std::int64_t rows = rows_of_all(in);
+  static Tensor<float, Cuda> forward(const RouterZLoss<T>&, Saved& saved, const AnyTensors& in) {
+    const std::int64_t rows = detail::total_rows(in);
     const Tensor<float, Cuda> log_sums(Shape{rows}), loss(Shape{1});
     std::int64_t first = 0;
     for (const AnyTensor& layer : in) {
@@ -29,10 +28,10 @@ struct Launch<RouterZLoss<T>, float, Cuda> {
     saved.tensors = in;
     return loss;
   }
-  static std::vector<AnyTensor> backward(const RouterZLoss<T>&, const Saved& saved,
-                                         const Tensor<float, Cuda>& dy) {
-    const std::int64_t rows = rows_of_all(saved.tensors);
-    std::vector<AnyTensor> grads;
+  static AnyTensors backward(const RouterZLoss<T>&, const Saved& saved,
+                             const Tensor<float, Cuda>& dy) {
+    const std::int64_t rows = detail::total_rows(saved.tensors);
+    AnyTensors grads;
     for (const AnyTensor& layer : saved.tensors) {
       const Tensor<T, Cuda> logits(layer), d(logits.shape());
       ESP_CUDA(kernels::router_z_loss_backward(ptr(d), ptr(logits), ptr(dy), rows, logits.shape(0),
@@ -40,13 +39,6 @@ struct Launch<RouterZLoss<T>, float, Cuda> {
       grads.push_back(d);
     }
     return grads;
-  }
-
- private:
-  static std::int64_t rows_of_all(const std::vector<AnyTensor>& layers) {
-    std::int64_t rows = 0;
-    for (const AnyTensor& layer : layers) rows += layer.shape(0);
-    return rows;
   }
 };
 

@@ -13,9 +13,9 @@ struct Launch<SigmoidGate, T, Cuda> {
   static Tensor<T, Cuda> forward(const SigmoidGate&, Saved& saved, const Tensor<T, Cuda>& x,
                                  const Tensor<T, Cuda>& gate) {
     SigmoidGate::check(x.shape(), gate.shape());
+    const std::int64_t n = x.shape(0), h = x.shape(1);
     Tensor<T, Cuda> y(x.shape());
-    ESP_CUDA(kernels::sigmoid_gate_forward(ptr(y), ptr(x), ptr(gate), x.shape(0), x.shape(1),
-                                           cuda::stream()));
+    ESP_CUDA(kernels::sigmoid_gate_forward(ptr(y), ptr(x), ptr(gate), n, h, cuda::stream()));
     saved.tensors = {saved.needs[1] ? x : Tensor<T, Cuda>(), gate};
     return y;
   }

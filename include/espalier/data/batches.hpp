@@ -38,14 +38,14 @@ struct Batch {
 /// A row is the list of its examples: one without packing, several with (packing.hpp).
 using Row = std::vector<std::int64_t>;
 
-[[nodiscard]] inline std::vector<Row> one_example_per_row(std::size_t examples) {
+ESP_ON_DEMAND [[nodiscard]] inline std::vector<Row> one_example_per_row(std::size_t examples) {
   std::vector<Row> rows(examples);
   for (std::size_t i = 0; i < examples; ++i) rows[i] = {static_cast<std::int64_t>(i)};
   return rows;
 }
 
-[[nodiscard]] inline Batch make_batch(const std::vector<Example>& examples,
-                                      const std::vector<Row>& rows) {
+ESP_ON_DEMAND [[nodiscard]] inline Batch make_batch(const std::vector<Example>& examples,
+                                                    const std::vector<Row>& rows) {
   Batch batch;
   batch.tokens.segments = {0};
   std::vector<std::int32_t> targets;
@@ -88,7 +88,7 @@ class Sampler {
   }
 
   /// The row numbers of each micro-batch of optimizer step `step` (from 0).
-  std::vector<std::vector<std::int64_t>> micro_batches(std::int64_t step) {
+  ESP_ON_DEMAND std::vector<std::vector<std::int64_t>> micro_batches(std::int64_t step) {
     const std::vector<std::int64_t>& order = order_of(step / steps_per_epoch());
     const std::int64_t per_step =
         std::min(config_.batch_size, rows_) * std::min(config_.grad_accum, rows_);
@@ -105,7 +105,7 @@ class Sampler {
   static std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a - 1) / b + 1; }
 
   /// Fisher-Yates shuffle with a separate random stream per epoch.
-  const std::vector<std::int64_t>& order_of(std::int64_t epoch) {
+  ESP_ON_DEMAND const std::vector<std::int64_t>& order_of(std::int64_t epoch) {
     if (epoch == epoch_) return order_;
     order_.resize(static_cast<std::size_t>(rows_));
     algo::count_up(order_);

@@ -34,11 +34,11 @@ struct LinearModule {
 };
 
 /// All tensors, in the order of a state dict.
-[[nodiscard]] std::vector<TensorPlace> stored_tensors(const DecoderConfig& c);
+ESP_ON_DEMAND [[nodiscard]] std::vector<TensorPlace> stored_tensors(const DecoderConfig& c);
 
 /// Every linear layer except the head, in the order of the layers. Experts' matrices are listed one
 /// by one, even if stored fused.
-[[nodiscard]] std::vector<LinearModule> linear_modules(const DecoderConfig& c);
+ESP_ON_DEMAND [[nodiscard]] std::vector<LinearModule> linear_modules(const DecoderConfig& c);
 
 /// The LoRA target of a part: q, k, v, o, q_a, q_b, kv_a, kv_b, router, gate, up, down,
 /// shared_router; empty for a part that is no linear layer. Dense, shared and routed feed-forward
@@ -47,13 +47,13 @@ struct LinearModule {
 
 /// Translates a user's targets (also `all`, `all+router`, and the family's own names, such as
 /// Mixtral's w1) to those names. @throws UsageError naming the target and the valid ones
-[[nodiscard]] std::vector<std::string> resolve_targets(const DecoderConfig& c,
-                                                       const std::vector<std::string>& targets);
+ESP_ON_DEMAND [[nodiscard]] std::vector<std::string> resolve_targets(
+    const DecoderConfig& c, const std::vector<std::string>& targets);
 
 /// Finds the tensors of a model by role.
 class Layout {
  public:
-  explicit Layout(const DecoderConfig& c);
+  ESP_ON_DEMAND explicit Layout(const DecoderConfig& c);
   const std::vector<TensorPlace>& places() const { return places_; }
   /// nullptr if the model has no such tensor.
   const TensorPlace* find(Part part, int layer = -1, int expert = -1, bool bias = false) const;
@@ -112,7 +112,7 @@ class LayoutBuilder {
  public:
   explicit LayoutBuilder(const DecoderConfig& c) : c_(c) {}
 
-  std::vector<TensorPlace> build() {
+  ESP_ON_DEMAND std::vector<TensorPlace> build() {
     const std::int64_t h = c_.hidden_size;
     add(Part::embedding, {c_.vocab_size, h});
     for (std::int64_t l = 0; l < c_.num_hidden_layers; ++l) layer(static_cast<int>(l));
@@ -122,14 +122,16 @@ class LayoutBuilder {
   }
 
  private:
-  void add(Part part, const Shape& shape, int layer = -1, int expert = -1, int axis = -1) {
+  ESP_ON_DEMAND void add(Part part, const Shape& shape, int layer = -1, int expert = -1,
+                         int axis = -1) {
     places_.push_back({c_.names.of(part, layer, expert), shape, part, false, layer, expert, axis});
   }
-  void add_bias(Part part, const Shape& shape, int layer, int expert = -1, int axis = -1) {
+  ESP_ON_DEMAND void add_bias(Part part, const Shape& shape, int layer, int expert = -1,
+                              int axis = -1) {
     places_.push_back({c_.names.bias(part, layer, expert), shape, part, true, layer, expert, axis});
   }
 
-  void layer(int l) {
+  ESP_ON_DEMAND void layer(int l) {
     attention(l);
     if (c_.has_mixture(l)) {
       mixture(l);
@@ -140,7 +142,7 @@ class LayoutBuilder {
     add(Part::post_norm, {c_.hidden_size}, l);
   }
 
-  void attention(int l) {
+  ESP_ON_DEMAND void attention(int l) {
     const AttentionConfig& a = c_.attention;
     if (a.sinks) add(Part::sinks, {a.heads}, l);
     for_each_attention_matrix(c_, [&](Part part, const Extents& x, bool bias) {
@@ -155,7 +157,8 @@ class LayoutBuilder {
     }
   }
 
-  void feed_forward(int l, std::initializer_list<Part> parts, std::int64_t width, bool bias) {
+  ESP_ON_DEMAND void feed_forward(int l, std::initializer_list<Part> parts, std::int64_t width,
+                                  bool bias) {
     for (const Part part : parts) {
       const Extents x = feed_forward_extents(c_, part, width);
       add(part, {x.out, x.in}, l);
@@ -163,7 +166,7 @@ class LayoutBuilder {
     }
   }
 
-  void mixture(int l) {
+  ESP_ON_DEMAND void mixture(int l) {
     const MixtureConfig& m = c_.mixture;
     add(Part::router, {m.experts, c_.hidden_size}, l, -1, 0);
     if (m.router_bias) add_bias(Part::router, {m.experts}, l, -1, 0);
@@ -185,7 +188,7 @@ class LayoutBuilder {
     if (m.shared_router) add(Part::shared_router, {1, c_.hidden_size}, l);
   }
 
-  void fused_experts(int l) {
+  ESP_ON_DEMAND void fused_experts(int l) {
     const MixtureConfig& m = c_.mixture;
     const std::int64_t e = m.experts, f = m.width, h = c_.hidden_size;
     const bool transposed = m.storage == ExpertStorage::interleaved;
@@ -201,11 +204,11 @@ class LayoutBuilder {
 
 }  // namespace detail
 
-ESP_INLINE std::vector<TensorPlace> stored_tensors(const DecoderConfig& c) {
+ESP_DEMANDED std::vector<TensorPlace> stored_tensors(const DecoderConfig& c) {
   return detail::LayoutBuilder(c).build();
 }
 
-ESP_INLINE Layout::Layout(const DecoderConfig& c) : places_(stored_tensors(c)) {
+ESP_DEMANDED Layout::Layout(const DecoderConfig& c) : places_(stored_tensors(c)) {
   int layer = -1;
   for (std::size_t i = 0; i < places_.size(); ++i) {
     if (places_[i].layer == layer && i > 0) continue;
@@ -227,7 +230,7 @@ ESP_INLINE const TensorPlace* Layout::find(Part part, int layer, int expert, boo
   return nullptr;
 }
 
-ESP_INLINE std::vector<LinearModule> linear_modules(const DecoderConfig& c) {
+ESP_DEMANDED std::vector<LinearModule> linear_modules(const DecoderConfig& c) {
   std::vector<LinearModule> list;
   const MixtureConfig& m = c.mixture;
   for (std::int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
@@ -300,20 +303,20 @@ namespace detail {
 /// Removes duplicate names.
 struct Targets {
   std::vector<std::string> list;
-  bool has(std::string_view name) const {
+  ESP_ON_DEMAND bool has(std::string_view name) const {
     for (const std::string& t : list) {
       if (t == name) return true;
     }
     return false;
   }
-  void add(std::string_view name) {
+  ESP_ON_DEMAND void add(std::string_view name) {
     if (!has(name)) list.emplace_back(name);
   }
 };
 }  // namespace detail
 
-ESP_INLINE std::vector<std::string> resolve_targets(const DecoderConfig& c,
-                                                    const std::vector<std::string>& targets) {
+ESP_DEMANDED std::vector<std::string> resolve_targets(const DecoderConfig& c,
+                                                      const std::vector<std::string>& targets) {
   detail::Targets known, out;
   for (const LinearModule& m : linear_modules(c)) known.add(target_of(m.part));
   for (const std::string& target : targets) {

@@ -73,27 +73,29 @@ struct TensorNames {
   std::span<const TargetAlias> target_aliases = {};
 
   /// Empty where the family has no such part.
-  ESP_INLINE std::string_view pattern(Part part) const {
+  ESP_ON_DEMAND ESP_INLINE std::string_view pattern(Part part) const {
     for (const NamePattern& p : patterns) {
       if (p.part == part) return p.text;
     }
     return {};
   }
   /// @throws Error where the family has no such part
-  ESP_INLINE std::string of(Part part, std::int64_t layer = -1, std::int64_t expert = -1) const;
+  ESP_ON_DEMAND std::string of(Part part, std::int64_t layer = -1, std::int64_t expert = -1) const;
   /// The name without ".weight": that of the module.
-  ESP_INLINE std::string module(Part part, std::int64_t layer, std::int64_t expert = -1) const {
+  ESP_ON_DEMAND ESP_INLINE std::string module(Part part, std::int64_t layer,
+                                              std::int64_t expert = -1) const {
     std::string name = of(part, layer, expert);
     if (name.ends_with(".weight")) name.resize(name.size() - 7);
     return name;
   }
   /// The name of the bias beside a weight.
-  ESP_INLINE std::string bias(Part part, std::int64_t layer, std::int64_t expert = -1) const {
+  ESP_ON_DEMAND ESP_INLINE std::string bias(Part part, std::int64_t layer,
+                                            std::int64_t expert = -1) const {
     const std::string name = of(part, layer, expert);
     return name.ends_with(".weight") ? name.substr(0, name.size() - 6) + "bias" : name + "_bias";
   }
   /// A copy in which `other` replaces the patterns of the same parts.
-  ESP_INLINE TensorNames with(const std::vector<NamePattern>& other) const {
+  ESP_ON_DEMAND ESP_INLINE TensorNames with(const std::vector<NamePattern>& other) const {
     TensorNames names = *this;
     for (const NamePattern& o : other) {
       bool known = false;
@@ -107,7 +109,7 @@ struct TensorNames {
 };
 
 /// The names common to Llama and its descendants: embedding, attention, feed-forward, norms.
-[[nodiscard]] ESP_INLINE TensorNames dense_names() {
+ESP_ON_DEMAND [[nodiscard]] ESP_INLINE TensorNames dense_names() {
   return {{{Part::embedding, "model.embed_tokens.weight"},
            {Part::input_norm, "model.layers.{l}.input_layernorm.weight"},
            {Part::q, "model.layers.{l}.self_attn.q_proj.weight"},
@@ -131,7 +133,7 @@ struct TensorNames {
 }
 
 /// dense_names and the mixture of Qwen, OLMoE, DeepSeek and GLM.
-[[nodiscard]] ESP_INLINE TensorNames qwen_moe_names() {
+ESP_ON_DEMAND [[nodiscard]] ESP_INLINE TensorNames qwen_moe_names() {
   return dense_names().with(
       {{Part::router, "model.layers.{l}.mlp.gate.weight"},
        {Part::expert_gate, "model.layers.{l}.mlp.experts.{e}.gate_proj.weight"},
@@ -140,7 +142,7 @@ struct TensorNames {
 }
 
 /// qwen_moe_names and the shared experts of DeepSeek and GLM.
-[[nodiscard]] ESP_INLINE TensorNames deepseek_names() {
+ESP_ON_DEMAND [[nodiscard]] ESP_INLINE TensorNames deepseek_names() {
   return qwen_moe_names().with(
       {{Part::selection_bias, "model.layers.{l}.mlp.gate.e_score_correction_bias"},
        {Part::shared_gate, "model.layers.{l}.mlp.shared_experts.gate_proj.weight"},
@@ -148,7 +150,7 @@ struct TensorNames {
        {Part::shared_down, "model.layers.{l}.mlp.shared_experts.down_proj.weight"}});
 }
 
-[[nodiscard]] ESP_INLINE TensorNames mixtral_names() {
+ESP_ON_DEMAND [[nodiscard]] ESP_INLINE TensorNames mixtral_names() {
   TensorNames names = dense_names().with(
       {{Part::router, "model.layers.{l}.block_sparse_moe.gate.weight"},
        {Part::expert_gate, "model.layers.{l}.block_sparse_moe.experts.{e}.w1.weight"},
@@ -160,7 +162,7 @@ struct TensorNames {
   return names;
 }
 
-ESP_INLINE std::string TensorNames::of(Part part, std::int64_t layer, std::int64_t expert) const {
+ESP_DEMANDED std::string TensorNames::of(Part part, std::int64_t layer, std::int64_t expert) const {
   const std::string_view text = pattern(part);
   ESP_REQUIRE(!text.empty(), Error, "tensor_names: this family has no name for part ",
               static_cast<int>(part));

@@ -20,7 +20,7 @@ using WeightSource = Function<AnyTensor(const std::string& name)>;
 
 class Weights {
  public:
-  Weights(const DecoderConfig& config, WeightSource source)
+  ESP_ON_DEMAND Weights(const DecoderConfig& config, WeightSource source)
       : config_(config), layout_(config), source_(std::move(source)) {}
 
   const DecoderConfig& config() const { return config_; }

@@ -12,9 +12,7 @@ struct Add {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& a, const Tensor<T, D>& b) const {
-    static_assert(
-        !D::is_cuda,
-        "add on this device: include <espalier/cuda/elementwise.hpp>, which defines Launch<Add>");
+    ESP_CPU_ONLY(D, add, Add, elementwise.hpp);
     ESP_REQUIRE(a.shape() == b.shape(), ShapeError, kName, ": a is ", a.shape(), ", b is ",
                 b.shape());
     Tensor<T, D> y(a.shape());

@@ -22,9 +22,7 @@ struct CausalAttention {
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& q, const Tensor<T, D>& k,
                        const Tensor<T, D>& v) const {
-    static_assert(!D::is_cuda,
-                  "attention on this device: include <espalier/cuda/attention.hpp>, which defines "
-                  "Launch<CausalAttention>");
+    ESP_CPU_ONLY(D, attention, CausalAttention, attention.hpp);
     check(q.shape(), k.shape(), v.shape());
     const cpu::AttentionHeads h = heads(q.shape(), k.shape());
     Tensor<T, D> y(q.shape());
@@ -89,10 +87,8 @@ struct AttentionWithSinks {
   CausalAttention causal;
 
   template <FloatElement T, Device D>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda,
-                  "attention on this device: include <espalier/cuda/attention.hpp>, which defines "
-                  "Launch<AttentionWithSinks>");
+  Tensor<T, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, attention, AttentionWithSinks, attention.hpp);
     const Tensor<T, D> q(in[0]), k(in[1]), v(in[2]);
     const Tensor<T, D> y = causal.forward(saved, q, k, v);
     cpu::apply_sinks(y.data(), saved.get<acc_t<T>, D>(4).data(), q.shape(0),
@@ -102,9 +98,9 @@ struct AttentionWithSinks {
   }
 
   template <FloatElement T, Device D>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  AnyTensors backward(const Saved& saved, const Tensor<T, D>& dy) const {
     const auto grads = causal.backward(saved, dy);
-    std::vector<AnyTensor> all(grads.begin(), grads.end());
+    AnyTensors all(grads.begin(), grads.end());
     all.emplace_back();
     if (!saved.needs[3]) return all;
     const auto q = saved.get<T, D>(0), y = saved.get<T, D>(3);

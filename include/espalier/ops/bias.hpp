@@ -28,10 +28,8 @@ struct AddBias {
   std::size_t groups() const { return offsets.empty() ? device_groups : offsets.size() - 1; }
 
   template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(
-        !D::is_cuda,
-        "add_bias on this device: include <espalier/cuda/bias.hpp>, which defines Launch<AddBias>");
+  Tensor<T, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, add_bias, AddBias, bias.hpp);
     using A = acc_t<T>;
     check(in);
     check_offsets(in[0].shape(0));
@@ -60,10 +58,10 @@ struct AddBias {
   }
 
   template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  AnyTensors backward(const Saved& saved, const Tensor<T, D>& dy) const {
     using A = acc_t<T>;
     const std::int64_t out = dy.shape(1), blocks = (out + kColumns - 1) / kColumns;
-    std::vector<AnyTensor> grads(saved.needs.size());
+    AnyTensors grads(saved.needs.size());
     grads[0] = dy;
     std::vector<std::size_t> wanted;
     std::vector<Tensor<A, D>> sums;
@@ -87,7 +85,7 @@ struct AddBias {
   }
 
   /// @throws ShapeError when a bias does not fit x.
-  void check(const std::vector<AnyTensor>& in) const {
+  void check(const AnyTensors& in) const {
     const Shape& x = in[0].shape();
     ESP_REQUIRE(x.rank() == 2, ShapeError, kName, ": x is ", x, ", expected [rows, out]");
     for (std::size_t g = 0; g < groups(); ++g) {
@@ -96,10 +94,10 @@ struct AddBias {
     }
   }
   /// Shapes and types of the biases, for backward; no memory.
-  static std::vector<AnyTensor> types(const std::vector<AnyTensor>& in) {
-    std::vector<AnyTensor> list;
+  static AnyTensors types(const AnyTensors& in) {
+    AnyTensors list;
     for (std::size_t i = 1; i < in.size(); ++i) {
-      list.push_back(AnyTensor(nullptr, in[i].shape(), in[i].dtype()));
+      list.push_back(only_shape(in[i]));
     }
     return list;
   }

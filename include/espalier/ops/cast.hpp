@@ -12,20 +12,18 @@ struct Cast {
   static constexpr const char* kName = "cast";
 
   template <FloatElement To, Device D = Cpu>
-  Tensor<To, D> forward(Saved&, const std::vector<AnyTensor>& in) const {
+  Tensor<To, D> forward(Saved&, const AnyTensors& in) const {
     return converted<To>(Tensor<From, D>(in[0]));
   }
   template <FloatElement To, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved&, const Tensor<To, D>& dy) const {
+  AnyTensors backward(const Saved&, const Tensor<To, D>& dy) const {
     return {converted<From>(dy)};
   }
 
  private:
   template <FloatElement B, FloatElement A, Device D>
   static Tensor<B, D> converted(const Tensor<A, D>& x) {
-    static_assert(
-        !D::is_cuda,
-        "cast on this device: include <espalier/cuda/elementwise.hpp>, which defines Launch<Cast>");
+    ESP_CPU_ONLY(D, cast, Cast, elementwise.hpp);
     Tensor<B, D> y(x.shape());
     cpu::map(x.numel(), cpu::Identity{}, y.data(), x.data());
     return y;

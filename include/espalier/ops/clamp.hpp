@@ -17,9 +17,7 @@ struct Clamp {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda,
-                  "clamp on this device: include <espalier/cuda/elementwise.hpp>, which defines "
-                  "Launch<Clamp>");
+    ESP_CPU_ONLY(D, clamp, Clamp, elementwise.hpp);
     Tensor<T, D> y(x.shape());
     const auto from = cpu::bound_of<T>(low), to = cpu::bound_of<T>(high);
     cpu::map(

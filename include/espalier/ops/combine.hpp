@@ -5,9 +5,27 @@
 // gradient.
 #pragma once
 
+#include <espalier/ops/dispatch.hpp>
 #include <espalier/ops/router_top_k.hpp>
 
 namespace espalier {
+
+namespace detail {
+/// For sum_slots(): weights [N, K], one per slot.
+template <std::floating_point A>
+struct WeightedSum {
+  const A* weights;
+
+  template <class V>
+  ESP_SIMD_INLINE V first(std::int64_t slot, const V& row) const {
+    return V(weights[slot]) * row;
+  }
+  template <class V>
+  ESP_SIMD_INLINE V next(std::int64_t slot, const V& row, const V& sum) const {
+    return fma(V(weights[slot]), row, sum);
+  }
+};
+}  // namespace detail
 
 template <Device On = Cpu>
 struct Combine {
@@ -15,10 +33,8 @@ struct Combine {
   BasicRouting<On> routing;
 
   template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(
-        !D::is_cuda,
-        "combine on this device: include <espalier/cuda/moe.hpp>, which defines Launch<Combine>");
+  Tensor<T, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, combine, Combine, moe.hpp);
     const Tensor<T, D> rows(in[0]);
     const Tensor<acc_t<T>, D> weights(in[1]);
     ESP_REQUIRE(rows.shape().rank() == 2 && rows.shape(0) == routing.rows(), ShapeError, kName,
@@ -26,43 +42,25 @@ struct Combine {
     const Shape expected{routing.tokens, routing.top_k};
     ESP_REQUIRE(weights.shape() == expected, ShapeError, kName, ": weights are ", weights.shape(),
                 ", expected ", expected);
-    const std::int64_t h = rows.shape(1), k = routing.top_k;
-    Tensor<T, D> y(Shape{routing.tokens, h});
-    const T* from = rows.data();
-    const acc_t<T>* w = weights.data();
-    T* to = y.data();
-    const std::int32_t* row = routing.row_of_slot.data();
-    parallel_for(routing.tokens, rows_per_task(k * h), [=](std::int64_t begin, std::int64_t end) {
-      simd::dispatch([=]<int W>() {
-        using V = simd::Native<T, W>;
-        for (std::int64_t n = begin; n < end; ++n) {
-          simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
-            V sum = V(w[n * k]) * V::load(from + row[n * k] * h + c, lanes);
-            for (std::int64_t j = n * k + 1; j < (n + 1) * k; ++j) {
-              sum = fma(V(w[j]), V::load(from + row[j] * h + c, lanes), sum);
-            }
-            sum.store(to + n * h + c, lanes);
-          });
-        }
-      });
-    });
-    saved.tensors = {AnyTensor(nullptr, rows.shape(), rows.dtype()), weights};
+    Tensor<T, D> y(Shape{routing.tokens, rows.shape(1)});
+    detail::sum_slots(routing, rows.shape(1), rows.data(), y.data(),
+                      detail::WeightedSum<acc_t<T>>{weights.data()});
+    saved.tensors = {only_shape(rows), weights};
     if (saved.needs[1]) saved.tensors[0] = rows;
     return y;
   }
 
   // drows = w dy of its token;  dweights = <rows, dy of its token>
   template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
-    using A = acc_t<T>;
+  AnyTensors backward(const Saved& saved, const Tensor<T, D>& dy) const {
     const auto rows = saved.get<T, D>(0);
-    const auto weights = saved.get<A, D>(1);
+    const auto weights = saved.get<acc_t<T>, D>(1);
     const std::int64_t h = dy.shape(1), k = routing.top_k;
-    std::vector<AnyTensor> grads(2);
+    AnyTensors grads(2);
     Tensor<T, D> drows;
-    Tensor<A, D> dweights;
+    Tensor<acc_t<T>, D> dweights;
     if (saved.needs[0]) grads[0] = drows = Tensor<T, D>(rows.shape());
-    if (saved.needs[1]) grads[1] = dweights = Tensor<A, D>(weights.shape());
+    if (saved.needs[1]) grads[1] = dweights = Tensor<acc_t<T>, D>(weights.shape());
     parallel_for(routing.rows(), rows_per_task(h), [&](std::int64_t begin, std::int64_t end) {
       simd::dispatch([&]<int W>() {
         using V = simd::Native<T, W>;

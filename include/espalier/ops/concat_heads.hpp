@@ -26,9 +26,7 @@ struct ConcatHeads {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& a, const Tensor<T, D>& b) const {
-    static_assert(!D::is_cuda,
-                  "concat_heads on this device: include <espalier/cuda/column_blocks.hpp>, which "
-                  "defines Launch<ConcatHeads>");
+    ESP_CPU_ONLY(D, concat_heads, ConcatHeads, column_blocks.hpp);
     Tensor<T, D> y(output(a.shape(), b.shape()));
     const std::int64_t p1 = a.shape(2), p2 = b.shape(2);
     const std::int64_t rows = a.shape(0) * a.shape(1);
@@ -40,8 +38,7 @@ struct ConcatHeads {
         algo::copy_n(b.data() + r / shared_by * p2, p2, row + p1);
       }
     });
-    saved.tensors = {AnyTensor(nullptr, a.shape(), a.dtype()),
-                     AnyTensor(nullptr, b.shape(), b.dtype())};
+    saved.tensors = {only_shape(a), only_shape(b)};
     return y;
   }
 

@@ -8,6 +8,44 @@
 
 namespace espalier {
 
+namespace detail {
+
+/// y[n] = first(slot, row) for the best slot of token n, then sum = next(slot, row, sum) for each
+/// other in order; `row` is that of the slot in `rows` [R, H].
+template <FloatElement T, Device D, class Term>
+void sum_slots(const BasicRouting<D>& routing, std::int64_t h, const T* rows, T* y,
+               const Term& term) {
+  const std::int64_t k = routing.top_k;
+  const std::int32_t* row = routing.row_of_slot.data();
+  parallel_for(routing.tokens, rows_per_task(k * h), [=](std::int64_t begin, std::int64_t end) {
+    simd::dispatch([=]<int W>() {
+      using V = simd::Native<T, W>;
+      for (std::int64_t n = begin; n < end; ++n) {
+        simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
+          V sum = term.first(n * k, V::load(rows + row[n * k] * h + c, lanes));
+          for (std::int64_t j = n * k + 1; j < (n + 1) * k; ++j) {
+            sum = term.next(j, V::load(rows + row[j] * h + c, lanes), sum);
+          }
+          sum.store(y + n * h + c, lanes);
+        });
+      }
+    });
+  });
+}
+
+struct PlainSum {
+  template <class V>
+  ESP_SIMD_INLINE V first(std::int64_t, const V& row) const {
+    return row;
+  }
+  template <class V>
+  ESP_SIMD_INLINE V next(std::int64_t, const V& row, const V& sum) const {
+    return sum + row;
+  }
+};
+
+}  // namespace detail
+
 template <Device On = Cpu>
 struct Dispatch {
   static constexpr const char* kName = "dispatch";
@@ -15,9 +53,7 @@ struct Dispatch {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(
-        !D::is_cuda,
-        "dispatch on this device: include <espalier/cuda/moe.hpp>, which defines Launch<Dispatch>");
+    ESP_CPU_ONLY(D, dispatch, Dispatch, moe.hpp);
     ESP_REQUIRE(x.shape().rank() == 2 && x.shape(0) == routing.tokens, ShapeError, kName, ": x is ",
                 x.shape(), ", the routing has ", routing.tokens, " tokens");
     const std::int64_t h = x.shape(1);
@@ -33,25 +69,8 @@ struct Dispatch {
 
   template <FloatElement T, Device D>
   std::array<AnyTensor, 1> backward(const Saved&, const Tensor<T, D>& dy) const {
-    const std::int64_t h = dy.shape(1), k = routing.top_k;
-    const Tensor<T, D> dx(Shape{routing.tokens, h});
-    const T* from = dy.data();
-    T* to = dx.data();
-    const std::int32_t* row = routing.row_of_slot.data();
-    parallel_for(routing.tokens, rows_per_task(k * h), [=](std::int64_t begin, std::int64_t end) {
-      simd::dispatch([=]<int W>() {
-        using V = simd::Native<T, W>;
-        for (std::int64_t n = begin; n < end; ++n) {
-          simd::for_each_vector<V>(0, h, [=](std::int64_t c, auto lanes) ESP_SIMD_LAMBDA {
-            V sum = V::load(from + row[n * k] * h + c, lanes);
-            for (std::int64_t j = n * k + 1; j < (n + 1) * k; ++j) {
-              sum += V::load(from + row[j] * h + c, lanes);
-            }
-            sum.store(to + n * h + c, lanes);
-          });
-        }
-      });
-    });
+    const Tensor<T, D> dx(Shape{routing.tokens, dy.shape(1)});
+    detail::sum_slots(routing, dy.shape(1), dy.data(), dx.data(), detail::PlainSum{});
     return {dx};
   }
 };

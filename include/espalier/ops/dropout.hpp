@@ -21,9 +21,7 @@ struct Dropout {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda,
-                  "dropout on this device: include <espalier/cuda/dropout.hpp>, which defines "
-                  "Launch<Dropout>");
+    ESP_CPU_ONLY(D, dropout, Dropout, dropout.hpp);
     ESP_REQUIRE(p >= 0 && p < 1, Error, kName, ": p is ", p, ", expected 0 <= p < 1");
     return masked(x);
   }

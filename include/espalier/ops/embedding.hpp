@@ -17,10 +17,8 @@ struct Embedding {
   Tensor<std::int32_t> ids;
 
   template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda,
-                  "embedding on this device: include <espalier/cuda/embedding.hpp>, which defines "
-                  "Launch<Embedding>");
+  Tensor<T, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, embedding, Embedding, embedding.hpp);
     const AnyTensor& table = in[0];
     check(table.shape());
     const bool trainable =
@@ -42,12 +40,12 @@ struct Embedding {
       });
     });
     // Only the shape and the type are needed.
-    saved.tensors = {AnyTensor(nullptr, table.shape(), table.dtype())};
+    saved.tensors = {only_shape(table)};
     return y;
   }
 
   template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  AnyTensors backward(const Saved& saved, const Tensor<T, D>& dy) const {
     AnyTensor d(saved.tensors[0].shape(), saved.tensors[0].dtype());
     parallel_for(static_cast<std::int64_t>(d.size_bytes()), 1 << 18,
                  [&](std::int64_t begin, std::int64_t end) {

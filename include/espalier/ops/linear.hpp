@@ -48,10 +48,8 @@ struct LinearOp {
   std::int64_t rows(std::size_t g) const { return offsets[g + 1] - offsets[g]; }
 
   template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda,
-                  "linear on this device: include <espalier/cuda/linear.hpp>, which defines "
-                  "Launch<LinearOp>");
+  Tensor<T, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, linear, LinearOp, linear.hpp);
     check(in);
     const Tensor<T, D> x(in[0]);
     const std::int64_t width = x.shape(1), out = in[first_weight()].shape(0);
@@ -89,8 +87,8 @@ struct LinearOp {
   }
 
   template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
-    std::vector<AnyTensor> grads(saved.needs.size());
+  AnyTensors backward(const Saved& saved, const Tensor<T, D>& dy) const {
+    AnyTensors grads(saved.needs.size());
     const auto& in = saved.tensors;
     const std::int64_t out = dy.shape(1), width = in[first_weight()].shape(1);
     Tensor<T, D> dx, dlora_x;
@@ -124,7 +122,7 @@ struct LinearOp {
   };
   /// A and B in the type of the products.
   template <FloatElement T>
-  std::vector<Factors> lora_factors(const std::vector<AnyTensor>& in) const {
+  std::vector<Factors> lora_factors(const AnyTensors& in) const {
     std::vector<Factors> factors(groups());
     for (std::size_t g = 0; g < groups(); ++g) factors[g] = {in[first_a() + g], in[first_b() + g]};
     if constexpr (std::same_as<T, bf16>) {
@@ -155,7 +153,7 @@ struct LinearOp {
   // dt = scale · dy B;  dB = scale · dyᵀ t;  dA = dtᵀ x';  dx' = dt A (added to dx where x' is x).
   template <FloatElement T, Device D>
   void lora_backward(const Saved& saved, const Tensor<T, D>& dy, const Tensor<T, D>& dx,
-                     std::vector<AnyTensor>& grads) const {
+                     AnyTensors& grads) const {
     const auto& in = saved.tensors;
     const std::size_t input = lora_input ? 1 : 0;
     const Tensor<T, D> t(in.back());
@@ -191,7 +189,7 @@ struct LinearOp {
     cpu::gemm_batch<T>(for_dx);
   }
 
-  ESP_INLINE void check(const std::vector<AnyTensor>& in) const {
+  ESP_INLINE void check(const AnyTensors& in) const {
     const Shape& x = in[0].shape();
     ESP_REQUIRE(x.rank() == 2, ShapeError, kName, ": x is ", x, ", expected [rows, in]");
     ESP_REQUIRE(offsets.front() == 0 && offsets.back() == x[0], ShapeError, kName,

@@ -88,11 +88,8 @@ struct LinearCrossEntropy {
   Tensor<std::int32_t> targets;
 
   template <std::floating_point A, Device D = Cpu>
-  Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(
-        !D::is_cuda,
-        "linear_cross_entropy on this device: include <espalier/cuda/linear_cross_entropy.hpp>, "
-        "which defines Launch<LinearCrossEntropy>");
+  Tensor<A, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, linear_cross_entropy, LinearCrossEntropy, linear_cross_entropy.hpp);
     const Tensor<X, D> x(in[0]);
     const AnyTensor& w = in[1];
     detail::check_head(kName, x.shape(), w.shape(), targets);
@@ -134,8 +131,8 @@ struct LinearCrossEntropy {
   }
 
   template <std::floating_point A, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<A, D>& dy) const {
-    std::vector<AnyTensor> grads(2);
+  AnyTensors backward(const Saved& saved, const Tensor<A, D>& dy) const {
+    AnyTensors grads(2);
     if (saved.needs[0]) grads[0] = detail::scaled<X>(saved.get<A, D>(0), dy[0]);
     if (saved.needs[1]) {
       visit_dtype<A, bf16, f16>(kName, saved.tensors[2].dtype(), [&]<class M>() {

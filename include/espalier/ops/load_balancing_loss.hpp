@@ -14,16 +14,12 @@ namespace espalier {
 template <FloatElement T>
 struct LoadBalancingLoss {
   static constexpr const char* kName = "load_balancing_loss";
-  static constexpr std::int64_t kBlock = 256;
   std::int64_t top_k;
 
   template <std::floating_point A, Device D = Cpu>
-  Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(
-        !D::is_cuda,
-        "load_balancing_loss on this device: include <espalier/cuda/load_balancing_loss.hpp>, "
-        "which defines Launch<LoadBalancingLoss>");
-    const std::int64_t e = in[0].shape(1), rows = total_rows(in);
+  Tensor<A, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, load_balancing_loss, LoadBalancingLoss, load_balancing_loss.hpp);
+    const std::int64_t e = in[0].shape(1), rows = detail::total_rows(in);
     Tensor<double> share(Shape{e}, 0.0);  // sum over k of f[k, e]
     std::vector<double> mean(e, 0.0);
     for (const AnyTensor& layer : in) {
@@ -44,34 +40,28 @@ struct LoadBalancingLoss {
   // dz_e = dloss · E / rows · p_e (s_e - <p, s>) with s the shares. Subtracting their mean first
   // changes nothing but the rounding: near balance the shares are almost equal.
   template <std::floating_point A, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<A, D>& dy) const {
-    const std::vector<AnyTensor> layers(saved.tensors.begin(), saved.tensors.end() - 1);
+  AnyTensors backward(const Saved& saved, const Tensor<A, D>& dy) const {
+    const AnyTensors layers(saved.tensors.begin(), saved.tensors.end() - 1);
     const Tensor<double> share(saved.tensors.back());
     const std::int64_t e = share.numel();
     const A factor = static_cast<A>(static_cast<double>(dy[0]) * static_cast<double>(e) /
-                                    static_cast<double>(total_rows(layers)));
+                                    static_cast<double>(detail::total_rows(layers)));
     double mean = 0;
     for (const double s : share.span()) mean += s / static_cast<double>(e);
     Tensor<A> centred(share.shape());
     for (std::int64_t c = 0; c < e; ++c) centred[c] = static_cast<A>(share[c] - mean);
-    std::vector<AnyTensor> grads;
+    AnyTensors grads;
     for (const AnyTensor& layer : layers) {
       const Tensor<T, D> logits(layer), d(logits.shape());
       const A* s = centred.data();
-      parallel_for(logits.shape(0), kBlock, [&](std::int64_t begin, std::int64_t end) {
-        const Tensor<A> scratch(Shape{e});
-        A* p = scratch.data();
-        simd::dispatch([&]<int W>() {
-          using V = simd::Native<T, W>;
-          for (std::int64_t n = begin; n < end; ++n) {
-            cpu::softmax_row<W>(logits.data() + n * e, e, p);
-            const V dot(cpu::dot_row<W>(p, s, e)), scale(factor);
-            cpu::map_row<W>(
-                e,
-                [=](const V& pv, const V& sv) ESP_SIMD_LAMBDA { return scale * pv * (sv - dot); },
-                d.data() + n * e, p, s);
-          }
-        });
+      detail::each_router_row(logits, [=]<int W>(std::int64_t n, const T* z, std::int64_t,
+                                                 A* p) ESP_SIMD_LAMBDA {
+        using V = simd::Native<T, W>;
+        cpu::softmax_row<W>(z, e, p);
+        const V dot(cpu::dot_row<W>(p, s, e)), scale(factor);
+        cpu::map_row<W>(
+            e, [=](const V& pv, const V& sv) ESP_SIMD_LAMBDA { return scale * pv * (sv - dot); },
+            d.data() + n * e, p, s);
       });
       grads.push_back(d);
     }
@@ -79,29 +69,18 @@ struct LoadBalancingLoss {
   }
 
  private:
-  static std::int64_t total_rows(const std::vector<AnyTensor>& layers) {
-    std::int64_t rows = 0;
-    for (const AnyTensor& layer : layers) rows += layer.shape(0);
-    return rows;
-  }
-
   /// sum[e] += sum over rows of softmax(logits)[e].
   template <Device D>
   static void add_probabilities(const Tensor<T, D>& logits, std::vector<double>& sum) {
-    const std::int64_t rows = logits.shape(0), e = logits.shape(1);
-    const std::int64_t blocks = (rows + kBlock - 1) / kBlock;
+    constexpr std::int64_t kBlock = detail::kRouterLossBlock;
+    const std::int64_t e = logits.shape(1), blocks = (logits.shape(0) + kBlock - 1) / kBlock;
     const Tensor<double> parts(Shape{blocks, e}, 0.0);
-    parallel_for(rows, kBlock, [&](std::int64_t begin, std::int64_t end) {
-      const Tensor<acc_t<T>> scratch(Shape{e});
-      acc_t<T>* p = scratch.data();
-      double* part = parts.data() + begin / kBlock * e;
-      simd::dispatch([&]<int W>() {
-        for (std::int64_t n = begin; n < end; ++n) {
-          cpu::softmax_row<W>(logits.data() + n * e, e, p);
+    detail::each_router_row(
+        logits, [=]<int W>(std::int64_t n, const T* z, std::int64_t, acc_t<T>* p) ESP_SIMD_LAMBDA {
+          cpu::softmax_row<W>(z, e, p);
+          double* part = parts.data() + n / kBlock * e;
           for (std::int64_t c = 0; c < e; ++c) part[c] += static_cast<double>(p[c]);
-        }
-      });
-    });
+        });
     for (std::int64_t b = 0; b < blocks; ++b) {
       for (std::int64_t c = 0; c < e; ++c) sum[c] += parts.data()[b * e + c];
     }

@@ -16,9 +16,7 @@ struct MaskColumns {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda,
-                  "mask_columns on this device: include <espalier/cuda/elementwise.hpp>, which "
-                  "defines Launch<MaskColumns>");
+    ESP_CPU_ONLY(D, mask_columns, MaskColumns, elementwise.hpp);
     ESP_REQUIRE(x.shape().rank() == 2 && x.shape(1) == static_cast<std::int64_t>(keep.size()),
                 ShapeError, kName, ": x is ", x.shape(), ", the mask has ", keep.size(),
                 " columns");

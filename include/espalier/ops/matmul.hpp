@@ -29,21 +29,19 @@ struct Matmul {
 
   // Inputs: a, b, [c].
   template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda,
-                  "matmul on this device: include <espalier/cuda/matmul.hpp>, which defines "
-                  "Launch<Matmul>");
+  Tensor<T, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, matmul, Matmul, matmul.hpp);
     return forward_by<T, D>(multiply<T>, saved, in);
   }
   template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  AnyTensors backward(const Saved& saved, const Tensor<T, D>& dy) const {
     return backward_by(multiply<T>, saved, dy);
   }
 
   /// Forward on any device: `product(a, b, c, beta)` writes c = a b + beta c for every matrix of
   /// the batch.
   template <FloatElement T, Device D, class Product>
-  Tensor<T, D> forward_by(Product product, Saved& saved, const std::vector<AnyTensor>& in) const {
+  Tensor<T, D> forward_by(Product product, Saved& saved, const AnyTensors& in) const {
     const Tensor<T, D> a(in[0]), b(in[1]);
     check(a.shape(), b.shape());
     const Shape shape = with_matrix(a.shape(), a.shape(options.transpose_a ? -1 : -2),
@@ -66,9 +64,8 @@ struct Matmul {
   // With A and B the factors as they are multiplied: dA = dy Bᵀ, dB = Aᵀ dy, and where the memory
   // holds the transpose, that of both sides.
   template <FloatElement T, Device D, class Product>
-  std::vector<AnyTensor> backward_by(Product product, const Saved& saved,
-                                     const Tensor<T, D>& dy) const {
-    std::vector<AnyTensor> grads(saved.needs.size());
+  AnyTensors backward_by(Product product, const Saved& saved, const Tensor<T, D>& dy) const {
+    AnyTensors grads(saved.needs.size());
     const bool ta = options.transpose_a, tb = options.transpose_b;
     const auto a = saved.get<T, D>(0), b = saved.get<T, D>(1);
     const std::int64_t m = dy.shape(-2), n = dy.shape(-1);

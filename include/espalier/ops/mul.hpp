@@ -12,9 +12,7 @@ struct Mul {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& a, const Tensor<T, D>& b) const {
-    static_assert(
-        !D::is_cuda,
-        "mul on this device: include <espalier/cuda/elementwise.hpp>, which defines Launch<Mul>");
+    ESP_CPU_ONLY(D, mul, Mul, elementwise.hpp);
     ESP_REQUIRE(a.shape() == b.shape(), ShapeError, kName, ": a is ", a.shape(), ", b is ",
                 b.shape());
     saved.tensors.resize(2);

@@ -10,6 +10,25 @@
 
 namespace espalier {
 
+namespace detail {
+/// Rows of zeros with columns [source, source + count) of x copied to column `at`.
+template <FloatElement T, Device D>
+Tensor<T, D> placed(const Tensor<T, D>& x, std::int64_t source, std::int64_t count,
+                    const Shape& shape, std::int64_t at = 0) {
+  Tensor<T, D> y(shape);
+  cpu::place_columns(rows_of(x.shape()), count, y.data(), {shape[-1], at}, x.data(),
+                     {x.shape(-1), source});
+  return y;
+}
+/// Forward: saves the shape of x for the way back.
+template <FloatElement T, Device D>
+Tensor<T, D> placed_from(Saved& saved, const Tensor<T, D>& x, std::int64_t source,
+                         std::int64_t count, const Shape& shape) {
+  saved.tensors = {only_shape(x)};
+  return placed(x, source, count, shape);
+}
+}  // namespace detail
+
 struct Narrow {
   static constexpr const char* kName = "narrow";
   std::int64_t begin, length;
@@ -24,21 +43,12 @@ struct Narrow {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda,
-                  "narrow on this device: include <espalier/cuda/column_blocks.hpp>, which defines "
-                  "Launch<Narrow>");
-    Tensor<T, D> y(output(x.shape()));
-    cpu::place_columns(detail::rows_of(x.shape()), length, y.data(), {length, 0}, x.data(),
-                       {x.shape(-1), begin});
-    saved.tensors = {AnyTensor(nullptr, x.shape(), x.dtype())};
-    return y;
+    ESP_CPU_ONLY(D, narrow, Narrow, column_blocks.hpp);
+    return detail::placed_from(saved, x, begin, length, output(x.shape()));
   }
   template <FloatElement T, Device D>
   std::array<AnyTensor, 1> backward(const Saved& saved, const Tensor<T, D>& dy) const {
-    const Tensor<T, D> dx(saved.tensors[0].shape());
-    cpu::place_columns(detail::rows_of(dx.shape()), length, dx.data(), {dx.shape(-1), begin},
-                       dy.data(), {length, 0});
-    return {dx};
+    return {detail::placed(dy, 0, length, saved.tensors[0].shape(), begin)};
   }
 };
 
@@ -55,21 +65,13 @@ struct PadLast {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda,
-                  "pad_last on this device: include <espalier/cuda/column_blocks.hpp>, which "
-                  "defines Launch<PadLast>");
-    Tensor<T, D> y(output(x.shape()));
-    cpu::place_columns(detail::rows_of(x.shape()), x.shape(-1), y.data(), {width, 0}, x.data(),
-                       {x.shape(-1), 0});
-    saved.tensors = {AnyTensor(nullptr, x.shape(), x.dtype())};
-    return y;
+    ESP_CPU_ONLY(D, pad_last, PadLast, column_blocks.hpp);
+    return detail::placed_from(saved, x, 0, x.shape(-1), output(x.shape()));
   }
   template <FloatElement T, Device D>
   std::array<AnyTensor, 1> backward(const Saved& saved, const Tensor<T, D>& dy) const {
-    const Tensor<T, D> dx(saved.tensors[0].shape());
-    cpu::place_columns(detail::rows_of(dx.shape()), dx.shape(-1), dx.data(), {dx.shape(-1), 0},
-                       dy.data(), {width, 0});
-    return {dx};
+    const Shape& shape = saved.tensors[0].shape();
+    return {detail::placed(dy, 0, shape[-1], shape)};
   }
 };
 

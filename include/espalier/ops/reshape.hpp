@@ -14,7 +14,7 @@ struct Reshape {
   template <Element T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
     // Only the shape is needed; a tensor of no elements carries it without holding the memory.
-    saved.tensors = {AnyTensor(nullptr, x.shape(), x.dtype())};
+    saved.tensors = {only_shape(x)};
     return x.reshaped(shape);
   }
   template <Element T, Device D>

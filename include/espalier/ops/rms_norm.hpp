@@ -18,10 +18,8 @@ struct RmsNormOp {
   float eps = 1e-5f;
 
   template <FloatElement T, Device D = Cpu>
-  Tensor<T, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda,
-                  "rms_norm on this device: include <espalier/cuda/rms_norm.hpp>, which defines "
-                  "Launch<RmsNormOp>");
+  Tensor<T, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, rms_norm, RmsNormOp, rms_norm.hpp);
     using A = acc_t<T>;
     const Tensor<T, D> x(in[0]);
     check(x.shape(), in[1], saved.needs[1], dtype_of<A>::value);
@@ -47,13 +45,13 @@ struct RmsNormOp {
   // dx = r (w dy - x r² / H · <w dy, x>);  dw = sum over rows of dy x r. A row is read twice, the
   // second time from the cache.
   template <FloatElement T, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<T, D>& dy) const {
+  AnyTensors backward(const Saved& saved, const Tensor<T, D>& dy) const {
     using A = acc_t<T>;
     const auto x = saved.get<T, D>(0);
     const auto w = saved.get<A, D>(1);
     const auto factor = saved.get<double, D>(2);
     const std::int64_t rows = x.shape(0), h = x.shape(1), blocks = (rows + kBlock - 1) / kBlock;
-    std::vector<AnyTensor> grads(2);
+    AnyTensors grads(2);
     Tensor<T, D> dx;
     Tensor<A, D> partial;
     if (saved.needs[0]) grads[0] = dx = Tensor<T, D>(x.shape());

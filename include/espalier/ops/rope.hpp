@@ -185,9 +185,7 @@ struct Rope {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(
-        !D::is_cuda,
-        "rope on this device: include <espalier/cuda/rope.hpp>, which defines Launch<Rope>");
+    ESP_CPU_ONLY(D, rope, Rope, rope.hpp);
     check(x.shape());
     const auto table =
         detail::RopeTables<acc_t<T>>::instance().get(positions, config, dims(x.shape()));

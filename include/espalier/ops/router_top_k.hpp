@@ -216,7 +216,7 @@ struct RouterWeights {
   RouterRule rule;
 
   template <std::floating_point A, Device D = Cpu>
-  Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
+  Tensor<A, D> forward(Saved& saved, const AnyTensors& in) const {
     const Tensor<T, D> logits(in[0]);
     const std::int64_t e = logits.shape(1), k = rule.top_k;
     const Tensor<A, D> weights(chosen.shape());
@@ -254,7 +254,7 @@ struct RouterWeights {
   // Through a softmax, dz_e = s_e (ds_e - <s, ds>), where <s, ds> = dot, or dot epsilon / D if
   // renormalized: nothing where epsilon is 0, and all but the kept have no gradient.
   template <std::floating_point A, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<A, D>& dweights) const {
+  AnyTensors backward(const Saved& saved, const Tensor<A, D>& dweights) const {
     const auto weights = saved.get<A, D>(0);
     const auto logits = saved.get<T, D>(1);
     const std::int64_t e = logits.shape(1), k = rule.top_k;
@@ -360,6 +360,30 @@ void check_router_logits(const char* op, const std::vector<Var<T, D>>& layers) {
   ESP_REQUIRE(rows > 0, ShapeError, op, ": router logits are ", layers[0].shape(),
               ", expected a token");
 }
+
+[[nodiscard]] inline std::int64_t total_rows(std::span<const AnyTensor> layers) {
+  std::int64_t rows = 0;
+  for (const AnyTensor& layer : layers) rows += layer.shape(0);
+  return rows;
+}
+
+/// Tokens of a task of the losses, and of a partial sum of theirs.
+inline constexpr std::int64_t kRouterLossBlock = 256;
+
+/// body.operator()<W>(token, its logits, E, scratch [E]) for every token.
+template <FloatElement T, Device D, class Body>
+void each_router_row(const Tensor<T, D>& logits, const Body& body) {
+  const std::int64_t e = logits.shape(1);
+  parallel_for(logits.shape(0), kRouterLossBlock, [&](std::int64_t begin, std::int64_t end) {
+    const Tensor<acc_t<T>, D> scratch(Shape{e});
+    simd::dispatch([&]<int W>() {
+      for (std::int64_t n = begin; n < end; ++n) {
+        body.template operator()<W>(n, logits.data() + n * e, e, scratch.data());
+      }
+    });
+  });
+}
+
 }  // namespace detail
 
 }  // namespace espalier

@@ -12,46 +12,41 @@ namespace espalier {
 template <FloatElement T>
 struct RouterZLoss {
   static constexpr const char* kName = "router_z_loss";
-  static constexpr std::int64_t kBlock = 256;
 
   template <std::floating_point A, Device D = Cpu>
-  Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda,
-                  "router_z_loss on this device: include <espalier/cuda/router_z_loss.hpp>, which "
-                  "defines Launch<RouterZLoss>");
+  Tensor<A, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, router_z_loss, RouterZLoss, router_z_loss.hpp);
     double total = 0;
-    std::int64_t rows = 0;
     saved.tensors = in;
     for (const AnyTensor& layer : in) {
       const Tensor<T, D> logits(layer);
       const Tensor<double> log_sums = log_sum_exp(logits);
       total += sum_of_squares(log_sums);
-      rows += logits.shape(0);
       saved.tensors.push_back(log_sums);
     }
-    return Tensor<A, D>(Shape{1}, static_cast<A>(total / static_cast<double>(rows)));
+    return Tensor<A, D>(Shape{1},
+                        static_cast<A>(total / static_cast<double>(detail::total_rows(in))));
   }
 
   // dz_e = dloss · 2 / rows · log-sum · p_e
   template <std::floating_point A, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<A, D>& dy) const {
+  AnyTensors backward(const Saved& saved, const Tensor<A, D>& dy) const {
     const std::size_t layers = saved.tensors.size() / 2;
-    std::int64_t rows = 0;
-    for (std::size_t l = 0; l < layers; ++l) rows += saved.tensors[l].shape(0);
+    const std::int64_t rows = detail::total_rows({saved.tensors.data(), layers});
     const double factor = static_cast<double>(dy[0]) * 2 / static_cast<double>(rows);
-    std::vector<AnyTensor> grads;
+    AnyTensors grads;
     for (std::size_t l = 0; l < layers; ++l) {
       const auto logits = saved.get<T, D>(l);
       const auto log_sums = saved.get<double>(layers + l);
       const Tensor<T, D> d(logits.shape());
-      each_row(logits,
-               [=]<int W>(std::int64_t n, const T* z, std::int64_t e, A* p) ESP_SIMD_LAMBDA {
-                 using V = simd::Native<T, W>;
-                 cpu::softmax_row<W>(z, e, p);
-                 const V scale(static_cast<A>(factor * log_sums.data()[n]));
-                 cpu::map_row<W>(
-                     e, [=](const V& v) ESP_SIMD_LAMBDA { return v * scale; }, d.data() + n * e, p);
-               });
+      detail::each_router_row(
+          logits, [=]<int W>(std::int64_t n, const T* z, std::int64_t e, A* p) ESP_SIMD_LAMBDA {
+            using V = simd::Native<T, W>;
+            cpu::softmax_row<W>(z, e, p);
+            const V scale(static_cast<A>(factor * log_sums.data()[n]));
+            cpu::map_row<W>(
+                e, [=](const V& v) ESP_SIMD_LAMBDA { return v * scale; }, d.data() + n * e, p);
+          });
       grads.push_back(d);
     }
     return grads;
@@ -61,27 +56,15 @@ struct RouterZLoss {
   template <Device D>
   static Tensor<double> log_sum_exp(const Tensor<T, D>& logits) {
     const Tensor<double> y(Shape{logits.shape(0)});
-    each_row(logits, [=]<int W>(std::int64_t n, const T* z, std::int64_t e, acc_t<T>* p)
-                         ESP_SIMD_LAMBDA { y.data()[n] = cpu::softmax_row<W>(z, e, p).log(); });
+    detail::each_router_row(
+        logits, [=]<int W>(std::int64_t n, const T* z, std::int64_t e, acc_t<T>* p)
+                    ESP_SIMD_LAMBDA { y.data()[n] = cpu::softmax_row<W>(z, e, p).log(); });
     return y;
   }
   static double sum_of_squares(const Tensor<double>& x) {
     double total = 0;
     for (const double v : x.span()) total += v * v;
     return total;
-  }
-  /// body(token, its logits, E, scratch [E]) for every token.
-  template <Device D, class Body>
-  static void each_row(const Tensor<T, D>& logits, const Body& body) {
-    const std::int64_t e = logits.shape(1);
-    parallel_for(logits.shape(0), kBlock, [&](std::int64_t begin, std::int64_t end) {
-      const Tensor<acc_t<T>, D> scratch(Shape{e});
-      simd::dispatch([&]<int W>() {
-        for (std::int64_t n = begin; n < end; ++n) {
-          body.template operator()<W>(n, logits.data() + n * e, e, scratch.data());
-        }
-      });
-    });
   }
 };
 

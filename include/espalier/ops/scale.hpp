@@ -13,9 +13,7 @@ struct Scale {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved&, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda,
-                  "scale on this device: include <espalier/cuda/elementwise.hpp>, which defines "
-                  "Launch<Scale>");
+    ESP_CPU_ONLY(D, scale, Scale, elementwise.hpp);
     Tensor<T, D> y(x.shape());
     const auto f = static_cast<acc_t<T>>(factor);
     cpu::map(

@@ -22,9 +22,7 @@ struct SigmoidGate {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x, const Tensor<T, D>& gate) const {
-    static_assert(!D::is_cuda,
-                  "sigmoid_gate on this device: include <espalier/cuda/sigmoid_gate.hpp>, which "
-                  "defines Launch<SigmoidGate>");
+    ESP_CPU_ONLY(D, sigmoid_gate, SigmoidGate, sigmoid_gate.hpp);
     check(x.shape(), gate.shape());
     const std::int64_t h = x.shape(1);
     Tensor<T, D> y(x.shape());

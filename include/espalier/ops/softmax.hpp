@@ -14,9 +14,7 @@ struct Softmax {
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& x) const {
-    static_assert(!D::is_cuda,
-                  "softmax on this device: include <espalier/cuda/softmax.hpp>, which defines "
-                  "Launch<Softmax>");
+    ESP_CPU_ONLY(D, softmax, Softmax, softmax.hpp);
     check(x.shape());
     Tensor<T, D> y(x.shape());
     const T* from = x.data();

@@ -16,9 +16,8 @@ struct Sum {
   static constexpr std::int64_t kBlock = 1 << 15;
 
   template <std::floating_point A, Device D = Cpu>
-  Tensor<A, D> forward(Saved& saved, const std::vector<AnyTensor>& in) const {
-    static_assert(!D::is_cuda,
-                  "sum on this device: include <espalier/cuda/sum.hpp>, which defines Launch<Sum>");
+  Tensor<A, D> forward(Saved& saved, const AnyTensors& in) const {
+    ESP_CPU_ONLY(D, sum, Sum, sum.hpp);
     const Tensor<T, D> x(in[0]);
     const std::int64_t n = x.numel();
     std::vector<double> parts((n + kBlock - 1) / kBlock);
@@ -34,11 +33,11 @@ struct Sum {
     double total = 0;
     for (const double part : parts) total += part;
     // Only the shape is needed; a tensor of no elements carries it without holding the memory.
-    saved.tensors = {AnyTensor(nullptr, x.shape(), x.dtype())};
+    saved.tensors = {only_shape(x)};
     return Tensor<A, D>(Shape{1}, static_cast<A>(total));
   }
   template <std::floating_point A, Device D = Cpu>
-  std::vector<AnyTensor> backward(const Saved& saved, const Tensor<A, D>& dy) const {
+  AnyTensors backward(const Saved& saved, const Tensor<A, D>& dy) const {
     return {Tensor<T, D>(saved.tensors[0].shape(), static_cast<T>(dy[0]))};
   }
 };

@@ -5,71 +5,59 @@
 #pragma once
 
 #include <espalier/autograd/var.hpp>
-#include <espalier/core/threads.hpp>
-#include <espalier/ops/cpu/map.hpp>
+#include <espalier/ops/cpu/map_to_two.hpp>
 
 namespace espalier {
 
+namespace detail {
+
+inline void check_gated(const char* op, const Shape& gate, const Shape& up) {
+  ESP_REQUIRE(gate == up, ShapeError, op, ": gate is ", gate, ", up is ", up,
+              "; expected equal shapes");
+}
+
+/// Forward of an activation y = f(gate, up), with f as cpu::map takes it. Saves gate and up.
+template <FloatElement T, Device D, class F>
+Tensor<T, D> gated(const char* op, Saved& saved, const Tensor<T, D>& gate, const Tensor<T, D>& up,
+                   const F& f) {
+  check_gated(op, gate.shape(), up.shape());
+  Tensor<T, D> y(gate.shape());
+  cpu::map(y.numel(), f, y.data(), gate.data(), up.data());
+  saved.tensors = {gate, up};
+  return y;
+}
+/// Its backward: f(dy, gate, up, dgate&, dup&), as cpu::map_to_two takes it.
+template <FloatElement T, Device D, class F>
+std::array<AnyTensor, 2> gated_gradients(const Saved& saved, const Tensor<T, D>& dy, const F& f) {
+  const auto gate = saved.get<T, D>(0), up = saved.get<T, D>(1);
+  const Tensor<T, D> dgate(dy.shape()), dup(dy.shape());
+  cpu::map_to_two(dy.numel(), f, dgate.data(), dup.data(), dy.data(), gate.data(), up.data());
+  return {dgate, dup};
+}
+
+}  // namespace detail
+
 struct SwiGlu {
   static constexpr const char* kName = "swiglu";
-  static constexpr std::int64_t kGrain = 1 << 14;  // elements a task of backward
 
   template <FloatElement T, Device D>
   Tensor<T, D> forward(Saved& saved, const Tensor<T, D>& gate, const Tensor<T, D>& up) const {
-    static_assert(
-        !D::is_cuda,
-        "swiglu on this device: include <espalier/cuda/swiglu.hpp>, which defines Launch<SwiGlu>");
-    ESP_REQUIRE(gate.shape() == up.shape(), ShapeError, kName, ": gate is ", gate.shape(),
-                ", up is ", up.shape(), "; expected equal shapes");
-    Tensor<T, D> y(gate.shape());
-    cpu::map(
-        y.numel(), [](const auto& g, const auto& u) ESP_SIMD_LAMBDA { return g * sigmoid(g) * u; },
-        y.data(), gate.data(), up.data());
-    saved.tensors = {gate, up};
-    return y;
+    ESP_CPU_ONLY(D, swiglu, SwiGlu, swiglu.hpp);
+    return detail::gated(kName, saved, gate, up, [](const auto& g, const auto& u) ESP_SIMD_LAMBDA {
+      return g * sigmoid(g) * u;
+    });
   }
 
+  // silu' = s (1 + g (1 - s)) with s = sigmoid(g).
   template <FloatElement T, Device D>
   std::array<AnyTensor, 2> backward(const Saved& saved, const Tensor<T, D>& dy) const {
-    const auto gate = saved.get<T, D>(0), up = saved.get<T, D>(1);
-    const Tensor<T, D> dgate(dy.shape()), dup(dy.shape());
-    const T *pg = gate.data(), *pu = up.data(), *pd = dy.data();
-    T *pdg = dgate.data(), *pdu = dup.data();
-    parallel_for(dy.numel(), kGrain, [=](std::int64_t begin, std::int64_t end) {
-      simd::dispatch([=]<int W>() {
-        using V = simd::Native<T, W>;
-        std::int64_t done = begin;
-        if constexpr (std::same_as<T, bf16>) {
-          using Pair = simd::Pair<W>;
-          for (; done + 2 * W <= end; done += 2 * W) {
-            const Pair g = Pair::load_ahead(pg + done), u = Pair::load_ahead(pu + done),
-                       d = Pair::load_ahead(pd + done);
-            Pair dg, du;
-            gradients(g.even, u.even, d.even, dg.even, du.even);
-            gradients(g.odd, u.odd, d.odd, dg.odd, du.odd);
-            dg.store(pdg + done);
-            du.store(pdu + done);
-          }
-        }
-        simd::for_each_vector<V>(done, end, [=](std::int64_t i, auto lanes) ESP_SIMD_LAMBDA {
-          V dg, du;
-          gradients(V::load_ahead(pg + i, lanes), V::load_ahead(pu + i, lanes),
-                    V::load_ahead(pd + i, lanes), dg, du);
-          dg.store(pdg + i, lanes);
-          du.store(pdu + i, lanes);
+    return detail::gated_gradients(
+        saved, dy,
+        [](const auto& d, const auto& g, const auto& u, auto& dg, auto& du) ESP_SIMD_LAMBDA {
+          const auto s = sigmoid_and_rest(g);
+          dg = d * u * s.value * fma(g, s.rest, std::remove_cvref_t<decltype(g)>(1));
+          du = d * (g * s.value);
         });
-      });
-    });
-    return {dgate, dup};
-  }
-
- private:
-  // silu' = s (1 + g (1 - s)) with s = sigmoid(g).
-  template <class V>
-  static ESP_SIMD_INLINE void gradients(const V& g, const V& up, const V& dy, V& dgate, V& dup) {
-    const auto s = sigmoid_and_rest(g);
-    dgate = dy * up * s.value * fma(g, s.rest, V(1));
-    dup = dy * (g * s.value);
   }
 };
 

@@ -26,7 +26,7 @@ struct AdamWConfig {
 class AdamW {
  public:
   /// @throws DTypeError when a parameter is not f32.
-  AdamW(std::vector<NamedParameter> parameters, AdamWConfig config)
+  ESP_ON_DEMAND AdamW(std::vector<NamedParameter> parameters, AdamWConfig config)
       : parameters_(std::move(parameters)), config_(config) {
     for (const NamedParameter& p : parameters_) {
       ESP_REQUIRE(p.var.any().dtype() == DType::f32, DTypeError, "adamw: parameter ", p.name,
@@ -38,7 +38,7 @@ class AdamW {
   }
 
   /// One update. Multiplies every gradient by `grad_scale` (the clipping coefficient) first.
-  void step(double lr, double grad_scale = 1.0) {
+  ESP_ON_DEMAND void step(double lr, double grad_scale = 1.0) {
     ++steps_;
     const double t = static_cast<double>(steps_);
     const AdamWStep c = {
@@ -66,7 +66,7 @@ class AdamW {
   const std::vector<NamedParameter>& parameters() const { return parameters_; }
 
   /// The moments by name: "<parameter>.exp_avg" and "<parameter>.exp_avg_sq", in parameter order.
-  [[nodiscard]] std::vector<std::pair<std::string, AnyTensor>> state() const {
+  ESP_ON_DEMAND [[nodiscard]] std::vector<std::pair<std::string, AnyTensor>> state() const {
     std::vector<std::pair<std::string, AnyTensor>> out;
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
       out.emplace_back(parameters_[i].name + ".exp_avg", moments_[i].m.on_host());
@@ -96,7 +96,8 @@ class AdamW {
 
   static float* floats(const AnyTensor& t) { return reinterpret_cast<float*>(t.bytes()); }
 
-  static void update(const NamedParameter& parameter, const Moments& moments, const AdamWStep& c) {
+  ESP_ON_DEMAND static void update(const NamedParameter& parameter, const Moments& moments,
+                                   const AdamWStep& c) {
     const AnyTensor value = parameter.var.any();
     float *p = floats(value), *m = floats(moments.m), *v = floats(moments.v);
     const AnyTensor grad = parameter.var.grad();

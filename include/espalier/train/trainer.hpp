@@ -46,8 +46,8 @@ struct StepResult {
 class Trainer {
  public:
   /// `objective` is a function of `parameters`.
-  Trainer(const std::vector<NamedParameter>& parameters, ObjectiveFunction objective,
-          const TrainerConfig& config)
+  ESP_ON_DEMAND Trainer(const std::vector<NamedParameter>& parameters, ObjectiveFunction objective,
+                        const TrainerConfig& config)
       : objective_(std::move(objective)), config_(config), optimizer_(parameters, config.adamw) {
     ESP_REQUIRE(!optimizer_.parameters().empty(), Error,
                 "trainer: the model has no trainable parameters; add LoRA targets");
@@ -59,7 +59,7 @@ class Trainer {
       : Trainer(model.parameters(), objective_of(model), config) {}
 
   /// One update. @throws DivergedError naming the step.
-  StepResult step(const std::vector<data::Batch>& micro_batches) {
+  ESP_ON_DEMAND StepResult step(const std::vector<data::Batch>& micro_batches) {
     StepResult r;
     r.step = optimizer_.steps() + 1;
     for (const data::Batch& b : micro_batches) {
@@ -85,7 +85,7 @@ class Trainer {
   }
 
   /// Mean loss over all targets of held-out batches; no dropout, no gradients.
-  double evaluate(const std::vector<data::Batch>& batches) const {
+  ESP_ON_DEMAND double evaluate(const std::vector<data::Batch>& batches) const {
     const NoGrad no_grad;
     double sum = 0;
     std::int64_t targets = 0;
@@ -100,8 +100,8 @@ class Trainer {
   const optim::AdamW& optimizer() const { return optimizer_; }
 
  private:
-  void accumulate(const std::vector<data::Batch>& micro_batches, std::size_t m,
-                  std::int64_t targets, double& loss_sum, double& aux_sum) const {
+  ESP_ON_DEMAND void accumulate(const std::vector<data::Batch>& micro_batches, std::size_t m,
+                                std::int64_t targets, double& loss_sum, double& aux_sum) const {
     constexpr std::uint64_t kMaxMicroBatches = 1 << 20;
     const std::uint64_t index =
         static_cast<std::uint64_t>(optimizer_.steps()) * kMaxMicroBatches + m;

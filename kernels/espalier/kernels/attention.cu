@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/attention.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -7,10 +8,9 @@ namespace espalier::kernels {
 #define ESP_FORWARD(PREFIX, NAME, T)                                                 \
   PREFIX template cudaError_t NAME(T*, float*, const T*, const AttentionSegment<T>*, \
                                    const AttentionSizes&, cudaStream_t);
-#define ESP_BACKWARD(PREFIX, NAME, T)                                                              \
-  PREFIX template cudaError_t NAME(T*, T*, T*, float*, const T*, const T*, const float*, const T*, \
-                                   const AttentionSegment<T>*, const AttentionSizes&,              \
-                                   cudaStream_t);
+#define ESP_BACKWARD(PREFIX, NAME, T)                                                        \
+  PREFIX template cudaError_t NAME(const AttentionGradients<T>&, const AttentionSegment<T>*, \
+                                   const AttentionSizes&, cudaStream_t);
 #define ESP_INSTANTIATE(T)                          \
   ESP_FORWARD(extern, attention_plain_forward, T)   \
   ESP_BACKWARD(extern, attention_plain_backward, T) \
@@ -19,10 +19,7 @@ namespace espalier::kernels {
 #define ESP_MMA(T)                              \
   ESP_FORWARD(extern, attention_mma_forward, T) \
   ESP_BACKWARD(extern, attention_mma_backward, T)
-ESP_MMA(__nv_bfloat16)
-ESP_MMA(__half)
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_NARROW_ELEMENTS(ESP_MMA)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

@@ -20,16 +20,14 @@ cudaError_t attention_forward(T* y, float* log_sum, const T* q, const AttentionS
 }
 
 template <class T>
-cudaError_t attention_backward(T* dq, T* dk, T* dv, float* dot, const T* dy, const T* y,
-                               const float* log_sum, const T* q,
-                               const AttentionSegment<T>* segments, const AttentionSizes& sizes,
-                               cudaStream_t stream) {
+cudaError_t attention_backward(const AttentionGradients<T>& g, const AttentionSegment<T>* segments,
+                               const AttentionSizes& sizes, cudaStream_t stream) {
   if constexpr (!std::is_same_v<T, float>) {
-    if (attention_mma_fits(sizes, dq, dk, dv, dy, y, q)) {
-      return attention_mma_backward(dq, dk, dv, dot, dy, y, log_sum, q, segments, sizes, stream);
+    if (attention_mma_fits(sizes, g.dq, g.dk, g.dv, g.dy, g.y, g.q)) {
+      return attention_mma_backward(g, segments, sizes, stream);
     }
   }
-  return attention_plain_backward(dq, dk, dv, dot, dy, y, log_sum, q, segments, sizes, stream);
+  return attention_plain_backward(g, segments, sizes, stream);
 }
 
 }  // namespace espalier::kernels

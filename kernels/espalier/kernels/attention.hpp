@@ -21,12 +21,9 @@ template <class T>
 cudaError_t attention_forward(T* y, float* log_sum, const T* q, const AttentionSegment<T>* segments,
                               const AttentionSizes& sizes, cudaStream_t stream);
 
-/// Of segments that hold their own keys (kv_rows = q_rows), packed like q: k, v, dk, dv [N, G, P].
-/// `dot` [N, A] is a workspace: <dy, y> of each row and head.
+/// Of segments that hold their own keys (kv_rows = q_rows), packed like q: k, v [N, G, P].
 template <class T>
-cudaError_t attention_backward(T* dq, T* dk, T* dv, float* dot, const T* dy, const T* y,
-                               const float* log_sum, const T* q,
-                               const AttentionSegment<T>* segments, const AttentionSizes& sizes,
-                               cudaStream_t stream);
+cudaError_t attention_backward(const AttentionGradients<T>& g, const AttentionSegment<T>* segments,
+                               const AttentionSizes& sizes, cudaStream_t stream);
 
 }  // namespace espalier::kernels

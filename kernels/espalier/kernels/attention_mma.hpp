@@ -29,8 +29,7 @@ cudaError_t attention_mma_forward(T* y, float* log_sum, const T* q,
                                   const AttentionSegment<T>* segments, const AttentionSizes& sizes,
                                   cudaStream_t stream);
 template <class T>
-cudaError_t attention_mma_backward(T* dq, T* dk, T* dv, float* dot, const T* dy, const T* y,
-                                   const float* log_sum, const T* q,
+cudaError_t attention_mma_backward(const AttentionGradients<T>& g,
                                    const AttentionSegment<T>* segments, const AttentionSizes& sizes,
                                    cudaStream_t stream);
 

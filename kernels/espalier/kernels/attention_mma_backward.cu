@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/attention_mma_backward.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
-#define ESP_INSTANTIATE(T)                                                                        \
-  template cudaError_t attention_mma_backward(T*, T*, T*, float*, const T*, const T*,             \
-                                              const float*, const T*, const AttentionSegment<T>*, \
-                                              const AttentionSizes&, cudaStream_t);
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+#define ESP_INSTANTIATE(T)                                                                       \
+  template cudaError_t attention_mma_backward(const AttentionGradients<T>&,                      \
+                                              const AttentionSegment<T>*, const AttentionSizes&, \
+                                              cudaStream_t);
+ESP_FOR_NARROW_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

@@ -44,16 +44,15 @@ struct QueryGradTiles {
 
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kAttentionThreads, 2)
-    attention_mma_dq_kernel(T* dq, const float* dot, const T* dy, const float* log_sum, const T* q,
-                            const AttentionSegment<T>* segments, AttentionSizes z) {
-  constexpr int kTiles = kAttentionKeys / 8;
+    attention_mma_dq_kernel(AttentionGradients<T> g, const AttentionSegment<T>* segments,
+                            AttentionSizes z) {
   using Tiles = QueryGradTiles<T, kWidth>;
   ESP_DYN_SHARED(Tiles, tiles);
-  const int kv_head = kv_head_of_block(z), p = z.head_dim;
-  const auto rows = find_query_rows(segments, z, tile_of_block_reversed(z), kBackwardRows, kv_head);
+  const auto rows = query_rows_of_block(segments, z, kBackwardRows);
   if (rows.count == 0) return;
-  const KeyRows<T> keys(rows.segment, z, kv_head);
+  const KeyRows<T> keys(rows.segment, z);
   const LaneRows<1> mine(rows, static_cast<int>(threadIdx.x / kWarp) * 16);
+  const int p = z.head_dim;
   const unsigned span = attention_span(z);
   const float scale = attention_scale(z);
   const int begin = first_seen(rows.position(0), span) / kAttentionKeys * kAttentionKeys;
@@ -66,16 +65,16 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
     }
     cp_async_commit();
   };
-  tiles->q.start_copy(rows.count, p, [&](int r) { return q + rows.head_row(r) * p; });
-  tiles->dy.start_copy(rows.count, p, [&](int r) { return dy + rows.head_row(r) * p; });
+  tiles->q.start_copy(rows.count, p, [&](int r) { return g.q + rows.head_row(r) * p; });
+  tiles->dy.start_copy(rows.count, p, [&](int r) { return g.dy + rows.head_row(r) * p; });
   start(begin);
   float lse[2], own[2];  // in units of log 2; <dy, y>
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const bool exists = mine.at(0, half) < rows.count;
     const std::int64_t at = rows.head_row(exists ? mine.at(0, half) : 0);
-    lse[half] = log_sum[at] * kLog2E;
-    own[half] = dot[at];
+    lse[half] = g.log_sum[at] * kLog2E;
+    own[half] = g.dot[at];
   }
   WarpTile<1, kWidth / 8> sum;
   for (int key = begin; key < end; key += kAttentionKeys) {
@@ -85,11 +84,11 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
     const Visibility seen = visibility(mine.low, mine.high, key, key + kAttentionKeys, span);
     if (!seen.any) continue;
     auto& stage = tiles->stages[key / kAttentionKeys % 2];
-    WarpTile<1, kTiles> s, ds;
+    WarpTile<1, kAttentionKeys / 8> s, ds;
     multiply_transposed(s, tiles->q, mine.row, stage.k, 0);
     multiply_transposed(ds, tiles->dy, mine.row, stage.v, 0);
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
+    for (int j = 0; j < kAttentionKeys / 8; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float weight = exp2_approximate(fmaf(s.v[0][j][e], scale * kLog2E, -lse[e / 2]));
@@ -102,7 +101,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   round_into(tiles->q, mine.row, sum, [&](int, int) { return scale; });
   __syncwarp();
   write_rows(tiles->q, mine.row, 16, rows.count, p,
-             [&](int r) { return dq + rows.head_row(r) * p; });
+             [&](int r) { return g.dq + rows.head_row(r) * p; });
 }
 
 template <class T, int kWidth>
@@ -127,9 +126,9 @@ struct KeyGradTiles {
     const bool exists = r < rows.count;
     const std::int64_t at = rows.head_row(exists ? r : 0);
     if (threadIdx.x < kBackwardStep) {
-      cp_async_4(to.log_sum + r, from_lse + at, exists ? 4 : 0);
+      cp_async<4>(to.log_sum + r, from_lse + at, exists ? 4 : 0);
     } else if (threadIdx.x < 2 * kBackwardStep) {
-      cp_async_4(to.dot + r, from_dot + at, exists ? 4 : 0);
+      cp_async<4>(to.dot + r, from_dot + at, exists ? 4 : 0);
     }
   }
 };
@@ -156,8 +155,8 @@ __device__ __forceinline__ void mask_transposed(WarpTile<1, kN>& weight, WarpTil
 
 template <class T, int kWidth>
 __global__ void __launch_bounds__(kAttentionThreads, 2)
-    attention_mma_dkv_kernel(T* dk, T* dv, const float* dot, const T* dy, const float* log_sum,
-                             const T* q, const AttentionSegment<T>* segments, AttentionSizes z) {
+    attention_mma_dkv_kernel(AttentionGradients<T> g, const AttentionSegment<T>* segments,
+                             AttentionSizes z) {
   constexpr int kTiles = kBackwardStep / 8;
   using Tiles = KeyGradTiles<T, kWidth>;
   ESP_DYN_SHARED(Tiles, tiles);
@@ -166,7 +165,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
                                           [&](int s) { return segments[s].q_rows; });
   if (found.group < 0) return;
   const AttentionSegment<T> segment = segments[found.group];
-  const KeyRows<T> keys(segment, z, kv_head);
+  const KeyRows<T> keys(segment, z);
   const int first = static_cast<int>(found.first), lane = threadIdx.x % kWarp;
   const int row = static_cast<int>(threadIdx.x / kWarp) * 16;  // of the tile, this warp's first key
   const int count = min(keys.count - first, kAttentionKeys);
@@ -182,7 +181,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
     return QueryRows<T>{segment, m, min(end - m, kBackwardStep), group, z.heads, kv_head * group};
   };
   const auto start = [&](int m) {
-    if (m < end) tiles->start(m / kBackwardStep % 2, rows_at(m), p, q, dy, log_sum, dot);
+    if (m < end) tiles->start(m / kBackwardStep % 2, rows_at(m), p, g.q, g.dy, g.log_sum, g.dot);
     cp_async_commit();
   };
   keys.start_keys(tiles->k, first, p);
@@ -222,33 +221,30 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   round_into(tiles->v, row, sum_v, [&](int, int) { return 1.0f; });
   __syncwarp();
   const std::int64_t to = (segment.q_begin + first) * keys.stride + std::int64_t{kv_head} * p;
-  write_rows(tiles->k, row, 16, count, p, [&](int r) { return dk + to + r * keys.stride; });
-  write_rows(tiles->v, row, 16, count, p, [&](int r) { return dv + to + r * keys.stride; });
+  write_rows(tiles->k, row, 16, count, p, [&](int r) { return g.dk + to + r * keys.stride; });
+  write_rows(tiles->v, row, 16, count, p, [&](int r) { return g.dv + to + r * keys.stride; });
 }
 
 template <class T>
-cudaError_t attention_mma_backward(T* dq, T* dk, T* dv, float* dot, const T* dy, const T* y,
-                                   const float* log_sum, const T* q,
+cudaError_t attention_mma_backward(const AttentionGradients<T>& g,
                                    const AttentionSegment<T>* segments, const AttentionSizes& z,
                                    cudaStream_t stream) {
-  if (!attention_mma_fits(z, dq, dk, dv, dy, y, q)) return cudaErrorInvalidValue;
+  if (!attention_mma_fits(z, g.dq, g.dk, g.dv, g.dy, g.y, g.q)) return cudaErrorInvalidValue;
   if (z.rows == 0 || z.heads == 0) return cudaSuccess;
   const std::int64_t head_rows = z.rows * z.heads, packed = head_rows / z.kv_heads;
   cudaError_t error = ESP_LAUNCH(
       attention_mma_dot_kernel<T>,
       static_cast<unsigned>(ceil_div<std::int64_t>(head_rows, kAttentionThreads / kDotLanes)),
-      kAttentionThreads, 0, stream, dot, dy, y, head_rows, z.head_dim);
+      kAttentionThreads, 0, stream, g.dot, g.dy, g.y, head_rows, z.head_dim);
   if (error != cudaSuccess) return error;
   return for_head_width(z.head_dim, [&]<int kWidth>() {
     error = launch_attention<QueryGradTiles<T, kWidth>>(
         attention_mma_dq_kernel<T, kWidth>,
-        z.kv_heads * most_row_tiles(packed, z.segments, kBackwardRows), stream, dq, dot, dy,
-        log_sum, q, segments, z);
+        z.kv_heads * most_row_tiles(packed, z.segments, kBackwardRows), stream, g, segments, z);
     if (error != cudaSuccess) return error;
     return launch_attention<KeyGradTiles<T, kWidth>>(
         attention_mma_dkv_kernel<T, kWidth>,
-        z.kv_heads * most_row_tiles(z.rows, z.segments, kAttentionKeys), stream, dk, dv, dot, dy,
-        log_sum, q, segments, z);
+        z.kv_heads * most_row_tiles(z.rows, z.segments, kAttentionKeys), stream, g, segments, z);
   });
 }
 

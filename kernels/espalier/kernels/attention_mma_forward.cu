@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/attention_mma_forward.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -10,7 +11,6 @@ namespace espalier::kernels {
   ESP_FORWARD(attention_mma_forward_tiles<kForwardRows>, T) \
   ESP_FORWARD(attention_mma_forward_tiles<kFewRows>, T)     \
   ESP_FORWARD(attention_mma_forward, T)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_NARROW_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

@@ -103,11 +103,11 @@ __global__ void __launch_bounds__(kAttentionThreads, 2)
   constexpr int kM = kForwardRows * kWarp / kAttentionThreads / 16;  // of a warp
   using Tiles = ForwardTiles<T, kWidth>;
   ESP_DYN_SHARED(Tiles, tiles);
-  const int kv_head = kv_head_of_block(z), p = z.head_dim;
-  const auto rows = find_query_rows(segments, z, tile_of_block_reversed(z), kForwardRows, kv_head);
+  const auto rows = query_rows_of_block(segments, z, kForwardRows);
   if (rows.count == 0) return;
-  const KeyRows<T> keys(rows.segment, z, kv_head);
+  const KeyRows<T> keys(rows.segment, z);
   const LaneRows<kM> mine(rows, static_cast<int>(threadIdx.x / kWarp) * 16 * kM);
+  const int p = z.head_dim;
   const unsigned span = attention_span(z);
   const float scale_log2 = attention_scale(z) * kLog2E;
   const int begin = first_seen(rows.position(0), span) / kAttentionKeys * kAttentionKeys;
@@ -161,12 +161,12 @@ __global__ void __launch_bounds__(kAttentionThreads)
   constexpr int kColumns = kWidth / 8 / kWarps;  // times 8, of a warp
   using Tiles = FewRowsTiles<T, kWidth>;
   ESP_DYN_SHARED(Tiles, tiles);
-  const int kv_head = kv_head_of_block(z), p = z.head_dim;
-  const auto rows = find_query_rows(segments, z, tile_of_block_reversed(z), kFewRows, kv_head);
+  const auto rows = query_rows_of_block(segments, z, kFewRows);
   if (rows.count == 0) return;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const KeyRows<T> keys(rows.segment, z, kv_head);
+  const KeyRows<T> keys(rows.segment, z);
   const LaneRows<1> mine(rows, 0);
+  const int p = z.head_dim;
   const unsigned span = attention_span(z);
   const float scale_log2 = attention_scale(z) * kLog2E;
   const int begin = first_seen(mine.low, span) / kAttentionKeys * kAttentionKeys;

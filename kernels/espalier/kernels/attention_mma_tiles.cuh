@@ -45,7 +45,7 @@ struct HeadTile {
     for (int i = 0; i < kRows * kChunks / kAttentionThreads; ++i) {
       const int row = threadIdx.x / kChunks + i * (kAttentionThreads / kChunks);
       const bool exists = row < count && 8 * c < head_dim;
-      cp_async_16(chunk(row, c), at(exists ? row : 0) + (exists ? 8 * c : 0), exists ? 16 : 0);
+      cp_async<16>(chunk(row, c), at(exists ? row : 0) + (exists ? 8 * c : 0), exists ? 16 : 0);
     }
   }
 
@@ -189,13 +189,25 @@ struct QueryRows {
   }
 };
 
+/// The blocks of a grid: kv heads beside each other, `tile` from 0.
+__device__ __forceinline__ int kv_head_of_block(const AttentionSizes& z) {
+  return static_cast<int>(blockIdx.x) % z.kv_heads;
+}
+__device__ __forceinline__ std::int64_t tile_of_block(const AttentionSizes& z) {
+  return static_cast<int>(blockIdx.x) / z.kv_heads;
+}
+/// From the last: the rows that see most keys first, so that the short work fills the end.
+__device__ __forceinline__ std::int64_t tile_of_block_reversed(const AttentionSizes& z) {
+  return static_cast<int>(gridDim.x - 1 - blockIdx.x) / z.kv_heads;
+}
+
+/// The `height` rows of the block's tile, of its kv head; none where there is no such tile.
 template <class T>
-__device__ __forceinline__ QueryRows<T> find_query_rows(const AttentionSegment<T>* segments,
-                                                        const AttentionSizes& z, std::int64_t tile,
-                                                        int height, int kv_head) {
+__device__ __forceinline__ QueryRows<T> query_rows_of_block(const AttentionSegment<T>* segments,
+                                                            const AttentionSizes& z, int height) {
   const int group = z.heads / z.kv_heads;
-  const GroupTile found =
-      find_group_tile(z.segments, tile, height, [&](int s) { return segments[s].q_rows * group; });
+  const GroupTile found = find_group_tile(z.segments, tile_of_block_reversed(z), height,
+                                          [&](int s) { return segments[s].q_rows * group; });
   if (found.group < 0) return {};
   const AttentionSegment<T> s = segments[found.group];
   const std::int64_t left = s.q_rows * group - found.first;
@@ -204,7 +216,7 @@ __device__ __forceinline__ QueryRows<T> find_query_rows(const AttentionSegment<T
           static_cast<int>(left < height ? left : height),
           group,
           z.heads,
-          kv_head * group};
+          kv_head_of_block(z) * group};
 }
 
 /// How far back a row sees: its own position and the span - 1 before it.
@@ -268,7 +280,7 @@ struct LaneRows {
   }
 };
 
-/// Keys and values of one kv head of a segment.
+/// Keys and values of a segment, of the block's kv head.
 template <class T>
 struct KeyRows {
   const T* k;
@@ -276,10 +288,9 @@ struct KeyRows {
   std::int64_t stride;
   int count;
 
-  __device__ __forceinline__ KeyRows(const AttentionSegment<T>& s, const AttentionSizes& z,
-                                     int kv_head)
-      : k(s.k + std::int64_t{kv_head} * z.head_dim),
-        v(s.v + std::int64_t{kv_head} * z.head_dim),
+  __device__ __forceinline__ KeyRows(const AttentionSegment<T>& s, const AttentionSizes& z)
+      : k(s.k + std::int64_t{kv_head_of_block(z)} * z.head_dim),
+        v(s.v + std::int64_t{kv_head_of_block(z)} * z.head_dim),
         stride(std::int64_t{z.kv_heads} * z.head_dim),
         count(static_cast<int>(s.kv_rows)) {}
 
@@ -292,18 +303,6 @@ struct KeyRows {
     to.start_copy(count - first, head_dim, [&](int r) { return v + (first + r) * stride; });
   }
 };
-
-/// The blocks of a grid: kv heads beside each other, `tile` from 0.
-__device__ __forceinline__ int kv_head_of_block(const AttentionSizes& z) {
-  return static_cast<int>(blockIdx.x) % z.kv_heads;
-}
-__device__ __forceinline__ std::int64_t tile_of_block(const AttentionSizes& z) {
-  return static_cast<int>(blockIdx.x) / z.kv_heads;
-}
-/// From the last: the rows that see most keys first, so that the short work fills the end.
-__device__ __forceinline__ std::int64_t tile_of_block_reversed(const AttentionSizes& z) {
-  return static_cast<int>(gridDim.x - 1 - blockIdx.x) / z.kv_heads;
-}
 
 /// 2^x on the special function unit: relative error 2^-22, 0 below 2^-126.
 __device__ __forceinline__ float exp2_approximate(float x) {

@@ -65,6 +65,14 @@ __device__ __forceinline__ AttentionSegment<T> segment_of(const AttentionSegment
   return segments[low];
 }
 
+/// body(row, its segment) for the row of q, or of keys, that the warp has, if there is one.
+template <class T, class Body>
+__device__ __forceinline__ void for_row_of_warp(const AttentionSegment<T>* segments,
+                                                const AttentionSizes& z, const Body& body) {
+  const std::int64_t row = std::int64_t{blockIdx.x} * kAttentionRows + threadIdx.x / kWarp;
+  if (row < z.rows) body(row, segment_of(segments, z.segments, row));
+}
+
 /// First key that the row at `position` sees.
 __device__ __forceinline__ std::int64_t first_key(std::int64_t position, std::int64_t window) {
   return window > 0 && position >= window ? position - window + 1 : 0;
@@ -74,86 +82,83 @@ template <int kPer, class T>
 __global__ void __launch_bounds__(kAttentionRows* kWarp)
     attention_plain_forward_kernel(T* y, float* log_sum, const T* q,
                                    const AttentionSegment<T>* segments, AttentionSizes z) {
-  const std::int64_t row = std::int64_t{blockIdx.x} * kAttentionRows + threadIdx.x / kWarp;
-  if (row >= z.rows) return;
-  const int head = blockIdx.y, kv_head = head / (z.heads / z.kv_heads), p = z.head_dim;
-  const AttentionSegment<T> s = segment_of(segments, z.segments, row);
-  const std::int64_t position = s.kv_rows - s.q_rows + row - s.q_begin;
-  const std::int64_t at = (row * z.heads + head) * p;
-  const float scale = 1.0f / sqrtf(static_cast<float>(p));
-  const auto query = load_head<kPer>(q + at, p);
-  HeadSlice<kPer> sum = {};
-  float top = -INFINITY, total = 0;
-  for (std::int64_t j = first_key(position, z.window); j <= position; ++j) {
-    const std::int64_t key_at = (j * z.kv_heads + kv_head) * p;
-    const float score = scale * dot(query, load_head<kPer>(s.k + key_at, p));
-    const float above = score > top || score != score ? score : top;  // NaN goes through
-    const float keep = top == above ? 1.0f : expf(top - above), weight = expf(score - above);
+  for_row_of_warp(segments, z, [&](std::int64_t row, const AttentionSegment<T>& s) {
+    const int head = blockIdx.y, kv_head = head / (z.heads / z.kv_heads), p = z.head_dim;
+    const std::int64_t position = s.kv_rows - s.q_rows + row - s.q_begin;
+    const std::int64_t at = (row * z.heads + head) * p;
+    const float scale = 1.0f / sqrtf(static_cast<float>(p));
+    const auto query = load_head<kPer>(q + at, p);
+    HeadSlice<kPer> sum = {};
+    float top = -INFINITY, total = 0;
+    for (std::int64_t j = first_key(position, z.window); j <= position; ++j) {
+      const std::int64_t key_at = (j * z.kv_heads + kv_head) * p;
+      const float score = scale * dot(query, load_head<kPer>(s.k + key_at, p));
+      const float above = score > top || score != score ? score : top;  // NaN goes through
+      const float keep = top == above ? 1.0f : expf(top - above), weight = expf(score - above);
 #pragma unroll
-    for (int i = 0; i < kPer; ++i) sum.v[i] *= keep;
-    add_scaled(sum, weight, load_head<kPer>(s.v + key_at, p));
-    total = total * keep + weight;
-    top = above;
-  }
-  store_head(y + at, sum, 1.0f / total, p);
-  if (log_sum != nullptr && threadIdx.x % kWarp == 0) {
-    log_sum[row * z.heads + head] = top + logf(total);
-  }
+      for (int i = 0; i < kPer; ++i) sum.v[i] *= keep;
+      add_scaled(sum, weight, load_head<kPer>(s.v + key_at, p));
+      total = total * keep + weight;
+      top = above;
+    }
+    store_head(y + at, sum, 1.0f / total, p);
+    if (log_sum != nullptr && threadIdx.x % kWarp == 0) {
+      log_sum[row * z.heads + head] = top + logf(total);
+    }
+  });
 }
 
 // dq, and the dot products that the gradients of the scores need.
 template <int kPer, class T>
 __global__ void __launch_bounds__(kAttentionRows* kWarp)
-    attention_plain_dq_kernel(T* dq, float* dots, const T* dy, const T* y, const float* log_sum,
-                              const T* q, const AttentionSegment<T>* segments, AttentionSizes z) {
-  const std::int64_t row = std::int64_t{blockIdx.x} * kAttentionRows + threadIdx.x / kWarp;
-  if (row >= z.rows) return;
-  const int head = blockIdx.y, kv_head = head / (z.heads / z.kv_heads), p = z.head_dim;
-  const AttentionSegment<T> s = segment_of(segments, z.segments, row);
-  const std::int64_t position = row - s.q_begin, at = (row * z.heads + head) * p;
-  const float scale = 1.0f / sqrtf(static_cast<float>(p));
-  const auto query = load_head<kPer>(q + at, p), up = load_head<kPer>(dy + at, p);
-  const float own = dot(up, load_head<kPer>(y + at, p)), lse = log_sum[row * z.heads + head];
-  HeadSlice<kPer> sum = {};
-  for (std::int64_t j = first_key(position, z.window); j <= position; ++j) {
-    const std::int64_t key_at = (j * z.kv_heads + kv_head) * p;
-    const auto key = load_head<kPer>(s.k + key_at, p);
-    const float weight = expf(scale * dot(query, key) - lse);
-    const float ds = weight * (dot(up, load_head<kPer>(s.v + key_at, p)) - own);
-    add_scaled(sum, ds, key);
-  }
-  store_head(dq + at, sum, scale, p);
-  if (threadIdx.x % kWarp == 0) dots[row * z.heads + head] = own;
+    attention_plain_dq_kernel(AttentionGradients<T> g, const AttentionSegment<T>* segments,
+                              AttentionSizes z) {
+  for_row_of_warp(segments, z, [&](std::int64_t row, const AttentionSegment<T>& s) {
+    const int head = blockIdx.y, kv_head = head / (z.heads / z.kv_heads), p = z.head_dim;
+    const std::int64_t position = row - s.q_begin, at = (row * z.heads + head) * p;
+    const float scale = 1.0f / sqrtf(static_cast<float>(p));
+    const auto query = load_head<kPer>(g.q + at, p), up = load_head<kPer>(g.dy + at, p);
+    const float own = dot(up, load_head<kPer>(g.y + at, p)), lse = g.log_sum[row * z.heads + head];
+    HeadSlice<kPer> sum = {};
+    for (std::int64_t j = first_key(position, z.window); j <= position; ++j) {
+      const std::int64_t key_at = (j * z.kv_heads + kv_head) * p;
+      const auto key = load_head<kPer>(s.k + key_at, p);
+      const float weight = expf(scale * dot(query, key) - lse);
+      const float ds = weight * (dot(up, load_head<kPer>(s.v + key_at, p)) - own);
+      add_scaled(sum, ds, key);
+    }
+    store_head(g.dq + at, sum, scale, p);
+    if (threadIdx.x % kWarp == 0) g.dot[row * z.heads + head] = own;
+  });
 }
 
 // A warp per key and kv head: the query heads of the group and the rows that see the key, in order.
 template <int kPer, class T>
 __global__ void __launch_bounds__(kAttentionRows* kWarp)
-    attention_plain_dkv_kernel(T* dk, T* dv, const float* dots, const T* dy, const float* log_sum,
-                               const T* q, const AttentionSegment<T>* segments, AttentionSizes z) {
-  const std::int64_t row = std::int64_t{blockIdx.x} * kAttentionRows + threadIdx.x / kWarp;
-  if (row >= z.rows) return;
-  const int kv_head = blockIdx.y, group = z.heads / z.kv_heads, p = z.head_dim;
-  const AttentionSegment<T> s = segment_of(segments, z.segments, row);
-  const std::int64_t position = row - s.q_begin;
-  const std::int64_t key_at = (position * z.kv_heads + kv_head) * p;
-  const float scale = 1.0f / sqrtf(static_cast<float>(p));
-  const auto key = load_head<kPer>(s.k + key_at, p), value = load_head<kPer>(s.v + key_at, p);
-  HeadSlice<kPer> dkey = {}, dvalue = {};
-  const std::int64_t last =
-      z.window > 0 && position + z.window < s.q_rows ? position + z.window : s.q_rows;
-  for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    for (std::int64_t i = position; i < last; ++i) {
-      const std::int64_t of = (s.q_begin + i) * z.heads + head;
-      const auto query = load_head<kPer>(q + of * p, p), up = load_head<kPer>(dy + of * p, p);
-      const float weight = expf(scale * dot(query, key) - log_sum[of]);
-      add_scaled(dvalue, weight, up);
-      add_scaled(dkey, weight * (dot(up, value) - dots[of]), query);
+    attention_plain_dkv_kernel(AttentionGradients<T> g, const AttentionSegment<T>* segments,
+                               AttentionSizes z) {
+  for_row_of_warp(segments, z, [&](std::int64_t row, const AttentionSegment<T>& s) {
+    const int kv_head = blockIdx.y, group = z.heads / z.kv_heads, p = z.head_dim;
+    const std::int64_t position = row - s.q_begin;
+    const std::int64_t key_at = (position * z.kv_heads + kv_head) * p;
+    const float scale = 1.0f / sqrtf(static_cast<float>(p));
+    const auto key = load_head<kPer>(s.k + key_at, p), value = load_head<kPer>(s.v + key_at, p);
+    HeadSlice<kPer> dkey = {}, dvalue = {};
+    const std::int64_t last =
+        z.window > 0 && position + z.window < s.q_rows ? position + z.window : s.q_rows;
+    for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+      for (std::int64_t i = position; i < last; ++i) {
+        const std::int64_t of = (s.q_begin + i) * z.heads + head;
+        const auto query = load_head<kPer>(g.q + of * p, p), up = load_head<kPer>(g.dy + of * p, p);
+        const float weight = expf(scale * dot(query, key) - g.log_sum[of]);
+        add_scaled(dvalue, weight, up);
+        add_scaled(dkey, weight * (dot(up, value) - g.dot[of]), query);
+      }
     }
-  }
-  const std::int64_t to = (row * z.kv_heads + kv_head) * p;
-  store_head(dk + to, dkey, scale, p);
-  store_head(dv + to, dvalue, 1.0f, p);
+    const std::int64_t to = (row * z.kv_heads + kv_head) * p;
+    store_head(g.dk + to, dkey, scale, p);
+    store_head(g.dv + to, dvalue, 1.0f, p);
+  });
 }
 
 /// Calls launch.template operator()<elements a lane holds>().
@@ -180,20 +185,19 @@ cudaError_t attention_plain_forward(T* y, float* log_sum, const T* q,
 }
 
 template <class T>
-cudaError_t attention_plain_backward(T* dq, T* dk, T* dv, float* dot, const T* dy, const T* y,
-                                     const float* log_sum, const T* q,
+cudaError_t attention_plain_backward(const AttentionGradients<T>& g,
                                      const AttentionSegment<T>* segments,
                                      const AttentionSizes& sizes, cudaStream_t stream) {
   if (sizes.rows == 0 || sizes.heads == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(sizes.rows, kAttentionRows));
   return for_head_dim(sizes.head_dim, [&]<int kPer>() {
-    const cudaError_t error = ESP_LAUNCH(
-        (attention_plain_dq_kernel<kPer, T>), dim3(blocks, static_cast<unsigned>(sizes.heads)),
-        kAttentionRows * kWarp, 0, stream, dq, dot, dy, y, log_sum, q, segments, sizes);
+    const cudaError_t error = ESP_LAUNCH((attention_plain_dq_kernel<kPer, T>),
+                                         dim3(blocks, static_cast<unsigned>(sizes.heads)),
+                                         kAttentionRows * kWarp, 0, stream, g, segments, sizes);
     if (error != cudaSuccess) return error;
     return ESP_LAUNCH((attention_plain_dkv_kernel<kPer, T>),
                       dim3(blocks, static_cast<unsigned>(sizes.kv_heads)), kAttentionRows * kWarp,
-                      0, stream, dk, dv, dot, dy, log_sum, q, segments, sizes);
+                      0, stream, g, segments, sizes);
   });
 }
 

@@ -14,6 +14,17 @@ struct AttentionSegment {
   std::int64_t q_rows, kv_rows;
 };
 
+/// What the backward pass computes of q, k, v, and from what beside them: the gradient of y, y and
+/// the log_sum of the forward pass. `dot` is a workspace: <dy, y> of each row and head.
+template <class T>
+struct AttentionGradients {
+  T *dq, *dk, *dv;       // [N, A, P], [N, G, P] twice
+  float* dot;            // [N, A]
+  const T *dy, *y;       // [N, A, P]
+  const float* log_sum;  // [N, A]
+  const T* q;            // [N, A, P]
+};
+
 struct AttentionSizes {
   std::int64_t rows;  // N
   int segments, heads, kv_heads, head_dim;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/attention_sinks.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -8,8 +9,6 @@ namespace espalier::kernels {
                                        cudaStream_t);                                         \
   template cudaError_t attention_sinks_backward(T*, const float*, const float*, const float*, \
                                                 std::int64_t, std::int64_t, cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/clamped_swiglu.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -8,8 +9,6 @@ namespace espalier::kernels {
                                               cudaStream_t);                                       \
   template cudaError_t clamped_swiglu_backward(T*, T*, const T*, const T*, const T*, float, float, \
                                                std::int64_t, cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

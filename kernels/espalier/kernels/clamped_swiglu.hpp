@@ -9,13 +9,6 @@
 
 namespace espalier::kernels {
 
-constexpr double clamped_swiglu_bytes(std::int64_t n, int element_bytes) {
-  return 3.0 * double(n) * element_bytes;
-}
-constexpr double clamped_swiglu_backward_bytes(std::int64_t n, int element_bytes) {
-  return 5.0 * double(n) * element_bytes;
-}
-
 template <class T>
 cudaError_t clamped_swiglu_forward(T* y, const T* gate, const T* up, float alpha, float limit,
                                    std::int64_t n, cudaStream_t stream);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/column_blocks.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -10,8 +11,6 @@ namespace espalier::kernels {
                                     std::int64_t, std::int64_t, std::int64_t, cudaStream_t);      \
   template cudaError_t sum_heads(T*, const T*, Columns, std::int64_t, std::int64_t, std::int64_t, \
                                  cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

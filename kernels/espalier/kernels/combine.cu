@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/combine.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -9,8 +10,6 @@ namespace espalier::kernels {
   template cudaError_t combine_backward(T*, float*, const T*, const T*, const float*,         \
                                         const std::int32_t*, std::int64_t, int, std::int64_t, \
                                         cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

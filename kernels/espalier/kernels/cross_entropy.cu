@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/cross_entropy.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -12,8 +13,6 @@ template cudaError_t add_sum(float*, const float*, float, std::int64_t, cudaStre
   template cudaError_t cross_entropy_backward(T*, const float*, const float*, const std::int32_t*, \
                                               const float*, std::int64_t, std::int64_t,            \
                                               cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every kernel here builds on: element types computed in float, 16-byte vectors, sums over
-// warps and blocks in a fixed order, and three macros that are plain CUDA under nvcc (the tests
-// define them otherwise, and run the same sources on the CPU).
+// warps and blocks in a fixed order, and macros that are plain CUDA under nvcc (the tests define
+// them otherwise, and run the same sources on the CPU). ESP_PTX(call, text : results : inputs :
+// clobbers) is one instruction, or the call of the simulator that stands for it.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,8 +16,11 @@
   extern __shared__ __align__(128) unsigned char esp_dyn_shared[]; \
   type* name = reinterpret_cast<type*>(esp_dyn_shared)
 #define ESP_LAUNCH(kernel, ...) ::espalier::kernels::launch(kernel, __VA_ARGS__)
+#define ESP_PTX(simulated, ...) asm volatile(__VA_ARGS__)
 #elif !defined(ESP_LAUNCH)
 #error "kernels are compiled by nvcc; the CPU runs them through the simulator of tests/support"
+#else
+#define ESP_PTX(simulated, ...) ::espalier::simulator::simulated
 #endif
 
 namespace espalier::kernels {
@@ -76,50 +80,66 @@ inline bool rows_are_aligned(std::int64_t h, const Pointers*... p) {
   return h % kPerVector<T> == 0 && ((reinterpret_cast<std::uintptr_t>(p) % 16 == 0) && ...);
 }
 
-/// Sum over the `kLanes` neighbours a lane has, the same bits in each; all 32 lanes must come.
-template <int kLanes = kWarp, class T>
-__device__ __forceinline__ T warp_sum(T v) {
-#pragma unroll
-  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) v += __shfl_xor_sync(kAllLanes, v, lanes);
-  return v;
-}
+struct Plus {
+  template <class T>
+  __device__ __forceinline__ T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+/// NaN only where both are.
+struct Larger {
+  __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
+};
 
-template <int kLanes = kWarp>
-__device__ __forceinline__ float warp_max(float v) {
+/// Combines the values of the `kLanes` neighbours a lane has, the same bits in each; all 32 lanes
+/// must come.
+template <int kLanes, class Combine, class T>
+__device__ __forceinline__ T combine_lanes(T v) {
 #pragma unroll
   for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) {
-    v = fmaxf(v, __shfl_xor_sync(kAllLanes, v, lanes));
+    v = Combine()(v, __shfl_xor_sync(kAllLanes, v, lanes));
   }
   return v;
 }
-
-/// Sum over a one-dimensional block of whole warps, the same bits in each thread.
-template <class T>
-__device__ __forceinline__ T block_sum(T v) {
-  ESP_SHARED(T[kWarp], of_warp);
-  const int warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  v = warp_sum(v);
-  if (warps == 1) return v;
-  __syncthreads();  // a sum before this one may still be read
-  if (threadIdx.x % kWarp == 0) of_warp[warp] = v;
-  __syncthreads();
-  v = T(0);
-  for (int w = 0; w < warps; ++w) v += of_warp[w];
-  return v;
+template <int kLanes = kWarp, class T>
+__device__ __forceinline__ T warp_sum(T v) {
+  return combine_lanes<kLanes, Plus>(v);
+}
+template <int kLanes = kWarp>
+__device__ __forceinline__ float warp_max(float v) {
+  return combine_lanes<kLanes, Larger>(v);
 }
 
-/// The largest over such a block; NaN only where all are NaN.
-__device__ __forceinline__ float block_max(float v) {
-  ESP_SHARED(float[kWarp], of_warp);
+/// Combines `first` and, warp by warp, the values of a one-dimensional block of whole warps, the
+/// same bits in each thread; `v` is a warp's. A block of one warp has `v`.
+template <class Combine, class T>
+__device__ __forceinline__ T combine_warps(T v, T first) {
+  ESP_SHARED(T[kWarp], of_warp);
   const int warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
-  v = warp_max(v);
   if (warps == 1) return v;
   __syncthreads();  // a result before this one may still be read
   if (threadIdx.x % kWarp == 0) of_warp[warp] = v;
   __syncthreads();
-  for (int w = 0; w < warps; ++w) v = fmaxf(v, of_warp[w]);
-  return v;
+  for (int w = 0; w < warps; ++w) first = Combine()(first, of_warp[w]);
+  return first;
 }
+template <class T>
+__device__ __forceinline__ T block_sum(T v) {
+  return combine_warps<Plus>(warp_sum(v), T(0));
+}
+__device__ __forceinline__ float block_max(float v) {
+  v = warp_max(v);
+  return combine_warps<Larger>(v, v);
+}
+
+#ifdef __CUDACC__
+/// Of what lies in shared memory, as instructions take it.
+__device__ __forceinline__ unsigned shared_address(const void* p) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(p));
+}
+#else
+using simulator::shared_address;
+#endif
 
 template <class I>
 __host__ __device__ constexpr I ceil_div(I a, I b) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/kernels/elementwise.cuh>
+#include <espalier/kernels/instances.hpp>
 
 namespace espalier::kernels {
 
@@ -15,8 +16,6 @@ namespace espalier::kernels {
   template cudaError_t cast(__half*, const T*, std::int64_t, cudaStream_t);                 \
   template cudaError_t mask_columns(T*, const T*, const std::uint8_t*, float, std::int64_t, \
                                     std::int64_t, cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

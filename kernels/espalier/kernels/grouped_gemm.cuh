@@ -9,39 +9,23 @@
 
 namespace espalier::kernels {
 
-template <class C, class A, class B>
-cudaError_t grouped_gemm_nt(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                            int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                            float alpha, float beta, cudaStream_t stream,
-                            [[maybe_unused]] void* workspace) {
+template <GemmForm kForm, class C, class A, class B>
+cudaError_t grouped_gemm_rows(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
+                              int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
+                              float alpha, float beta, cudaStream_t stream,
+                              [[maybe_unused]] void* workspace) {
   if constexpr (kMmaMultiplies<C, A, B>) {
     if (grouped_gemm_mma_fits(n, k, c, a)) {
       if (workspace != nullptr) {
-        const cudaError_t error = grouped_gemm_wgmma_nt(c, a, b, offsets, groups, rows, n, k, alpha,
-                                                        beta, stream, workspace);
+        const cudaError_t error = grouped_gemm_wgmma_rows<kForm>(c, a, b, offsets, groups, rows, n,
+                                                                 k, alpha, beta, stream, workspace);
         if (error != cudaErrorNotSupported) return error;
       }
-      return grouped_gemm_mma_nt(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+      return grouped_gemm_mma_rows<kForm>(c, a, b, offsets, groups, rows, n, k, alpha, beta,
+                                          stream);
     }
   }
-  return grouped_gemm_plain_nt(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
-}
-template <class C, class A, class B>
-cudaError_t grouped_gemm_nn(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                            int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                            float alpha, float beta, cudaStream_t stream,
-                            [[maybe_unused]] void* workspace) {
-  if constexpr (kMmaMultiplies<C, A, B>) {
-    if (grouped_gemm_mma_fits(n, k, c, a)) {
-      if (workspace != nullptr) {
-        const cudaError_t error = grouped_gemm_wgmma_nn(c, a, b, offsets, groups, rows, n, k, alpha,
-                                                        beta, stream, workspace);
-        if (error != cudaErrorNotSupported) return error;
-      }
-      return grouped_gemm_mma_nn(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
-    }
-  }
-  return grouped_gemm_plain_nn(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+  return grouped_gemm_plain_rows<kForm>(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
 }
 
 template <class C, class A, class B>

@@ -18,6 +18,8 @@
 
 namespace espalier::kernels {
 
+enum class GemmForm { nt, nn, tn };
+
 constexpr double grouped_gemm_flops(std::int64_t rows, std::int64_t n, std::int64_t k) {
   return 2.0 * double(rows) * double(n) * double(k);
 }
@@ -34,18 +36,14 @@ constexpr std::size_t grouped_gemm_workspace(int groups) {
   return std::size_t{256} * static_cast<std::size_t>(groups);
 }
 
-/// `rows` is R, the most that offsets[G] can be. Where n and k are multiples of 8 and a, b 2-byte
-/// types, each b_g must be aligned to 16 bytes (what the CUDA allocator returns is).
-template <class C, class A, class B>
-cudaError_t grouped_gemm_nt(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                            int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                            float alpha, float beta, cudaStream_t stream,
-                            void* workspace = nullptr);
-template <class C, class A, class B>
-cudaError_t grouped_gemm_nn(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                            int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                            float alpha, float beta, cudaStream_t stream,
-                            void* workspace = nullptr);
+/// In the form nt or nn. `rows` is R, the most that offsets[G] can be. Where n and k are multiples
+/// of 8 and a, b 2-byte types, each b_g must be aligned to 16 bytes (what the CUDA allocator
+/// returns is).
+template <GemmForm kForm, class C, class A, class B>
+cudaError_t grouped_gemm_rows(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
+                              int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
+                              float alpha, float beta, cudaStream_t stream,
+                              void* workspace = nullptr);
 /// The same for each c_g.
 template <class C, class A, class B>
 cudaError_t grouped_gemm_tn(C* const* c, const A* a, const B* b, const std::int32_t* offsets,

@@ -1,21 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/grouped_gemm_instances.hpp>
 #include <espalier/kernels/grouped_gemm_mma.cuh>
 
 namespace espalier::kernels {
 
-#define ESP_INSTANTIATE(C, T)                                                                    \
-  template cudaError_t grouped_gemm_mma_nt(C*, const T*, const T* const*, const std::int32_t*,   \
-                                           int, std::int64_t, std::int64_t, std::int64_t, float, \
-                                           float, cudaStream_t);                                 \
-  template cudaError_t grouped_gemm_mma_nn(C*, const T*, const T* const*, const std::int32_t*,   \
-                                           int, std::int64_t, std::int64_t, std::int64_t, float, \
-                                           float, cudaStream_t);                                 \
-  template cudaError_t grouped_gemm_mma_tn(C* const*, const T*, const T*, const std::int32_t*,   \
-                                           int, std::int64_t, std::int64_t, float, float,        \
-                                           cudaStream_t);
-ESP_INSTANTIATE(__nv_bfloat16, __nv_bfloat16)
-ESP_INSTANTIATE(float, __nv_bfloat16)
-ESP_INSTANTIATE(__half, __half)
-ESP_INSTANTIATE(float, __half)
+#define ESP_INSTANTIATE(C, T)                     \
+  ESP_GEMM_ROWS(, grouped_gemm_mma_rows, C, T, T) \
+  ESP_GEMM_TN(, grouped_gemm_mma_tn, C, T, T)
+ESP_FOR_GEMM_MMA(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

@@ -68,7 +68,7 @@ struct OperandSource {
       const bool exists = at_side < side && at_depth < depth;
       const std::int64_t at =
           kDepthInner ? at_side * stride + at_depth : at_depth * stride + at_side;
-      cp_async_16(to.chunk(row, c), exists ? p + at : p, exists ? 16 : 0);
+      cp_async<16>(to.chunk(row, c), exists ? p + at : p, exists ? 16 : 0);
     }
   }
 };
@@ -154,11 +154,12 @@ __device__ __forceinline__ void mma_tile(C* c, std::int64_t c_stride,
   }
 }
 
-template <bool kTransposed, class C, class T>
+template <GemmForm kForm, class C, class T>
 __global__ void __launch_bounds__(kMmaThreads, 2)
     grouped_gemm_mma_kernel(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
                             int groups, std::int64_t row_tiles, std::int64_t n, std::int64_t k,
                             float alpha, float beta) {
+  constexpr bool kTransposed = kForm == GemmForm::nt;
   const auto index = tile_of_block(blockIdx.x, row_tiles, ceil_div<std::int64_t>(n, kMmaTile));
   const RowTile tile = find_row_tile(offsets, groups, index.row, kMmaTile);
   if (tile.group < 0) return;
@@ -192,7 +193,7 @@ cudaError_t launch_mma(void (*kernel)(P...), dim3 grid, cudaStream_t stream, A..
   return ESP_LAUNCH(kernel, grid, kMmaThreads, kBytes, stream, arguments...);
 }
 
-template <bool kTransposed, class C, class T>
+template <GemmForm kForm, class C, class T>
 cudaError_t grouped_gemm_mma_rows(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
                                   int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
                                   float alpha, float beta, cudaStream_t stream) {
@@ -200,21 +201,8 @@ cudaError_t grouped_gemm_mma_rows(C* c, const T* a, const T* const* b, const std
   if (rows == 0 || n == 0 || groups == 0) return cudaSuccess;
   const std::int64_t row_tiles = most_row_tiles(rows, groups, kMmaTile);
   const auto blocks = static_cast<unsigned>(row_tiles * ceil_div<std::int64_t>(n, kMmaTile));
-  return launch_mma(grouped_gemm_mma_kernel<kTransposed, C, T>, blocks, stream, c, a, b, offsets,
-                    groups, row_tiles, n, k, alpha, beta);
-}
-
-template <class C, class T>
-cudaError_t grouped_gemm_mma_nt(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                float alpha, float beta, cudaStream_t stream) {
-  return grouped_gemm_mma_rows<true>(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
-}
-template <class C, class T>
-cudaError_t grouped_gemm_mma_nn(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                float alpha, float beta, cudaStream_t stream) {
-  return grouped_gemm_mma_rows<false>(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+  return launch_mma(grouped_gemm_mma_kernel<kForm, C, T>, blocks, stream, c, a, b, offsets, groups,
+                    row_tiles, n, k, alpha, beta);
 }
 
 template <class C, class T>

@@ -6,18 +6,14 @@
 // misaligned pointer in device memory ends the kernel with cudaErrorMisalignedAddress.
 #pragma once
 
-#include <espalier/kernels/runtime.hpp>
+#include <espalier/kernels/grouped_gemm.hpp>
 
 namespace espalier::kernels {
 
-template <class C, class T>
-cudaError_t grouped_gemm_mma_nt(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                float alpha, float beta, cudaStream_t stream);
-template <class C, class T>
-cudaError_t grouped_gemm_mma_nn(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                float alpha, float beta, cudaStream_t stream);
+template <GemmForm kForm, class C, class T>
+cudaError_t grouped_gemm_mma_rows(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
+                                  int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
+                                  float alpha, float beta, cudaStream_t stream);
 template <class C, class T>
 cudaError_t grouped_gemm_mma_tn(C* const* c, const T* a, const T* b, const std::int32_t* offsets,
                                 int groups, std::int64_t m, std::int64_t n, float alpha, float beta,

@@ -62,7 +62,7 @@ __device__ __forceinline__ void write_tile(C* c, std::int64_t stride, std::int64
   }
 }
 
-template <bool kTransposed, class C, class A, class B>
+template <GemmForm kForm, class C, class A, class B>
 __global__ void __launch_bounds__(kGemmThreads)
     grouped_gemm_plain_kernel(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
                               int groups, std::int64_t n, std::int64_t k, float alpha, float beta) {
@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(kGemmThreads)
       [&](int i, std::int64_t l) { return i < rows && l < k ? to_float(a[i * k + l]) : 0.0f; },
       [&](std::int64_t l, int j) {
         if (l >= k || col + j >= n) return 0.0f;
-        return to_float(kTransposed ? weight[(col + j) * k + l] : weight[l * n + col + j]);
+        return to_float(kForm == GemmForm::nt ? weight[(col + j) * k + l]
+                                              : weight[l * n + col + j]);
       });
   write_tile(c + tile.begin * n + col, n, rows, n - col, sum, alpha, beta);
 }
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(kGemmThreads)
   write_tile(c[blockIdx.z] + row * n + col, n, m - row, n - col, sum, alpha, beta);
 }
 
-template <bool kTransposed, class C, class A, class B>
+template <GemmForm kForm, class C, class A, class B>
 cudaError_t grouped_gemm_plain_rows(C* c, const A* a, const B* const* b,
                                     const std::int32_t* offsets, int groups, std::int64_t rows,
                                     std::int64_t n, std::int64_t k, float alpha, float beta,
@@ -111,21 +112,8 @@ cudaError_t grouped_gemm_plain_rows(C* c, const A* a, const B* const* b,
   if (rows == 0 || n == 0 || groups == 0) return cudaSuccess;
   const dim3 grid(static_cast<unsigned>(most_row_tiles(rows, groups, kGemmTile)),
                   static_cast<unsigned>(ceil_div<std::int64_t>(n, kGemmTile)));
-  return ESP_LAUNCH((grouped_gemm_plain_kernel<kTransposed, C, A, B>), grid, kGemmThreads, 0,
-                    stream, c, a, b, offsets, groups, n, k, alpha, beta);
-}
-
-template <class C, class A, class B>
-cudaError_t grouped_gemm_plain_nt(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                                  int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                  float alpha, float beta, cudaStream_t stream) {
-  return grouped_gemm_plain_rows<true>(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
-}
-template <class C, class A, class B>
-cudaError_t grouped_gemm_plain_nn(C* c, const A* a, const B* const* b, const std::int32_t* offsets,
-                                  int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                  float alpha, float beta, cudaStream_t stream) {
-  return grouped_gemm_plain_rows<false>(c, a, b, offsets, groups, rows, n, k, alpha, beta, stream);
+  return ESP_LAUNCH((grouped_gemm_plain_kernel<kForm, C, A, B>), grid, kGemmThreads, 0, stream, c,
+                    a, b, offsets, groups, n, k, alpha, beta);
 }
 
 template <class C, class A, class B>

@@ -21,7 +21,6 @@ namespace espalier::kernels {
 inline constexpr int kWgmmaTileM = 128, kWgmmaTileN = kWgmmaColumns, kWgmmaTileK = kTmaColumns;
 inline constexpr int kWgmmaStages = 4, kWgmmaThreads = 3 * kWarpgroup;
 
-enum class GemmForm { nt, nn, tn };
 template <GemmForm kForm>
 inline constexpr bool kKMajorA = kForm != GemmForm::tn;
 template <GemmForm kForm>
@@ -331,21 +330,6 @@ cudaError_t grouped_gemm_wgmma_rows(C* c, const T* a, const T* const* b,
   return grouped_gemm_wgmma<kForm, T>(
       GroupedProduct<kForm, C>{c, nullptr, offsets, groups, k, n, alpha, beta}, a, b, tiles,
       workspace, stream);
-}
-
-template <class C, class T>
-cudaError_t grouped_gemm_wgmma_nt(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                  int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                  float alpha, float beta, cudaStream_t stream, void* workspace) {
-  return grouped_gemm_wgmma_rows<GemmForm::nt>(c, a, b, offsets, groups, rows, n, k, alpha, beta,
-                                               stream, workspace);
-}
-template <class C, class T>
-cudaError_t grouped_gemm_wgmma_nn(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                  int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                  float alpha, float beta, cudaStream_t stream, void* workspace) {
-  return grouped_gemm_wgmma_rows<GemmForm::nn>(c, a, b, offsets, groups, rows, n, k, alpha, beta,
-                                               stream, workspace);
 }
 
 template <class C, class T>

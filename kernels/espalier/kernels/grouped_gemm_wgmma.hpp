@@ -12,14 +12,11 @@
 
 namespace espalier::kernels {
 
-template <class C, class T>
-cudaError_t grouped_gemm_wgmma_nt(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                  int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                  float alpha, float beta, cudaStream_t stream, void* workspace);
-template <class C, class T>
-cudaError_t grouped_gemm_wgmma_nn(C* c, const T* a, const T* const* b, const std::int32_t* offsets,
-                                  int groups, std::int64_t rows, std::int64_t n, std::int64_t k,
-                                  float alpha, float beta, cudaStream_t stream, void* workspace);
+template <GemmForm kForm, class C, class T>
+cudaError_t grouped_gemm_wgmma_rows(C* c, const T* a, const T* const* b,
+                                    const std::int32_t* offsets, int groups, std::int64_t rows,
+                                    std::int64_t n, std::int64_t k, float alpha, float beta,
+                                    cudaStream_t stream, void* workspace);
 template <class C, class T>
 cudaError_t grouped_gemm_wgmma_tn(C* const* c, const T* a, const T* b, const std::int32_t* offsets,
                                   int groups, std::int64_t m, std::int64_t n, float alpha,

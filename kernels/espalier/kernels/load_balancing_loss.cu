@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/instances.hpp>
 #include <espalier/kernels/load_balancing_loss.cuh>
 
 namespace espalier::kernels {
@@ -10,8 +11,6 @@ template cudaError_t load_balancing_loss(float*, const double*, std::int64_t, in
                                           std::int64_t, int, int, cudaStream_t);          \
   template cudaError_t load_balancing_backward(T*, const T*, const double*, const float*, \
                                                std::int64_t, std::int64_t, int, cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

@@ -49,20 +49,10 @@ template <class T>
 cudaError_t lora_down(T* s, const T* x, const float* const* a, const std::int32_t* offsets,
                       int groups, std::int64_t rows, std::int64_t k, int rank, void* workspace,
                       cudaStream_t stream) {
-  const LoraPassArguments<T> p{x,
-                               nullptr,
-                               a,
-                               s,
-                               nullptr,
-                               static_cast<float*>(workspace),
-                               nullptr,
-                               offsets,
-                               groups,
-                               rows,
-                               k,
-                               rank,
-                               lora_chunk_rows(k),
-                               1.0f};
+  LoraPassArguments<T> p{{offsets, groups, rows, k, rank}, x};
+  p.factor = a;
+  p.out = s;
+  p.tile_sums = static_cast<float*>(workspace);
   return lora_pass<LoraPass::down>(p, stream);
 }
 
@@ -70,8 +60,7 @@ template <class T>
 cudaError_t lora_up(T* y, const T* s, const float* const* b, const std::int32_t* offsets,
                     int groups, std::int64_t rows, std::int64_t n, int rank, float scale, bool add,
                     cudaStream_t stream) {
-  const LoraUpArguments<T> p{y,     s,  b, offsets, groups, rows, n, rank, lora_chunk_rows(n),
-                             scale, add};
+  const LoraUpArguments<T> p{{offsets, groups, rows, n, rank}, y, s, b, scale, add};
   return lora_update<true>(p, stream);
 }
 
@@ -80,10 +69,13 @@ cudaError_t lora_backward_up(T* ds, float* const* db, const T* dy, const T* s,
                              const float* const* b, const std::int32_t* offsets, int groups,
                              std::int64_t rows, std::int64_t n, int rank, float scale,
                              void* workspace, cudaStream_t stream) {
-  auto* tile_sums = static_cast<float*>(workspace);
-  float* chunk_sums = tile_sums + lora_row_sums_bytes(rows, n, rank) / sizeof(float);
-  const LoraPassArguments<T> p{dy,      s,      b,    ds, db,   tile_sums,          chunk_sums,
-                               offsets, groups, rows, n,  rank, lora_chunk_rows(n), scale};
+  LoraPassArguments<T> p{{offsets, groups, rows, n, rank}, dy, s};
+  p.factor = b;
+  p.out = ds;
+  p.gradient = db;
+  p.tile_sums = static_cast<float*>(workspace);
+  p.chunk_sums = p.tile_sums + lora_row_sums_bytes(rows, n, rank) / sizeof(float);
+  p.scale = scale;
   return lora_pass<LoraPass::backward_up>(p, stream);
 }
 
@@ -91,20 +83,9 @@ template <class T>
 cudaError_t lora_backward_down(float* const* da, const T* ds, const T* x,
                                const std::int32_t* offsets, int groups, std::int64_t rows,
                                std::int64_t k, int rank, void* workspace, cudaStream_t stream) {
-  const LoraPassArguments<T> p{x,
-                               ds,
-                               nullptr,
-                               nullptr,
-                               da,
-                               nullptr,
-                               static_cast<float*>(workspace),
-                               offsets,
-                               groups,
-                               rows,
-                               k,
-                               rank,
-                               lora_chunk_rows(k),
-                               1.0f};
+  LoraPassArguments<T> p{{offsets, groups, rows, k, rank}, x, ds};
+  p.gradient = da;
+  p.chunk_sums = static_cast<float*>(workspace);
   return lora_pass<LoraPass::backward_down>(p, stream);
 }
 
@@ -112,8 +93,7 @@ template <class T>
 cudaError_t lora_backward_input(T* dx, const T* ds, const float* const* a,
                                 const std::int32_t* offsets, int groups, std::int64_t rows,
                                 std::int64_t k, int rank, bool add, cudaStream_t stream) {
-  const LoraUpArguments<T> p{dx,   ds, a, offsets, groups, rows, k, rank, lora_chunk_rows(k),
-                             1.0f, add};
+  const LoraUpArguments<T> p{{offsets, groups, rows, k, rank}, dx, ds, a, 1.0f, add};
   return lora_update<false>(p, stream);
 }
 

@@ -65,8 +65,8 @@ struct LoraSource {
       if (kItems % kLoraThreads != 0 && item >= kItems) break;
       const int r = item / Tile::kChunks, c = item % Tile::kChunks;
       const bool exists = row + r < rows && column + 8 * c < columns;
-      cp_async_16(to.chunk(r, c), exists ? p + (row + r) * stride + column + 8 * c : p,
-                  exists ? 16 : 0);
+      cp_async<16>(to.chunk(r, c), exists ? p + (row + r) * stride + column + 8 * c : p,
+                   exists ? 16 : 0);
     }
   }
 };
@@ -229,6 +229,21 @@ __device__ __forceinline__ void store_lora_gradient(const LoraGradient& gradient
   }
 }
 
+/// A block's rows of one group, its columns, and how many stages lie beside each other in these.
+struct LoraBlock {
+  RowTile tile;
+  std::int64_t rows, column, columns;
+  int steps;
+
+  __device__ __forceinline__ explicit LoraBlock(const LoraSizes& p)
+      : tile(find_row_tile(p.offsets, p.groups, blockIdx.x, p.chunk)),
+        rows(tile.end - tile.begin),
+        column(std::int64_t{blockIdx.y} * kLoraColumns),
+        columns(p.width - column),
+        steps(columns < kLoraColumns ? ceil_div(static_cast<int>(columns), kLoraStageColumns)
+                                     : kLoraSteps) {}
+};
+
 template <class T, int kRank, LoraPass kPass>
 using LoraPassShared =
     LoraShared<T, kRank, kLoraRankInner<kPass>, kLoraSumsColumns<kPass>, kLoraSumsRows<kPass>>;
@@ -239,31 +254,27 @@ __global__ void __launch_bounds__(kLoraThreads, kRank < 64 ? 2 : 1)
   constexpr bool kColumns = kLoraSumsColumns<kPass>, kRows = kLoraSumsRows<kPass>;
   constexpr bool kRankInner = kLoraRankInner<kPass>;
   using Shared = LoraPassShared<T, kRank, kPass>;
-  const RowTile tile = find_row_tile(p.offsets, p.groups, blockIdx.x, p.chunk);
-  if (tile.group < 0) return;
   ESP_DYN_SHARED(Shared, shared);
-  const std::int64_t column = std::int64_t{blockIdx.y} * kLoraColumns;
-  const std::int64_t columns = p.width - column, rows = tile.end - tile.begin;
-  const int steps =
-      columns < kLoraColumns ? ceil_div(static_cast<int>(columns), kLoraStageColumns) : kLoraSteps;
+  const LoraBlock block(p);
+  if (block.tile.group < 0) return;
   LoraProducer<T, Shared, kRows> producer{
       *shared,
-      {p.matrix + tile.begin * p.width + column, p.width, rows, columns},
-      {kRows ? p.small + tile.begin * p.rank : nullptr, p.rank, rows, p.rank},
-      steps};
+      {p.matrix + block.tile.begin * p.width + block.column, p.width, block.rows, block.columns},
+      {kRows ? p.small + block.tile.begin * p.rank : nullptr, p.rank, block.rows, p.rank},
+      block.steps};
 #pragma unroll
   for (int i = 0; i < kLoraStages - 1; ++i) producer.start();
   if constexpr (kColumns) {
-    load_lora_factor<T, kRank, kRankInner>(shared->factor, p.factor[tile.group], column, p.width,
-                                           p.rank);
+    load_lora_factor<T, kRank, kRankInner>(shared->factor, p.factor[block.tile.group], block.column,
+                                           p.width, p.rank);
   }
   float of_column[kLoraSteps][kRank / 8][4] = {};
   int stage = 0;
-  for (int block = 0; std::int64_t{block} * kLoraStageRows < rows; ++block) {
+  for (int down = 0; std::int64_t{down} * kLoraStageRows < block.rows; ++down) {
     float of_row[kRank / 16][4] = {};
 #pragma unroll
     for (int step = 0; step < kLoraSteps; ++step) {
-      if (step >= steps) break;
+      if (step >= block.steps) break;
       producer.wait();
       producer.start();
       auto& now = shared->stage[stage++ % kLoraStages];
@@ -272,21 +283,21 @@ __global__ void __launch_bounds__(kLoraThreads, kRank < 64 ? 2 : 1)
                                                step * kLoraStageColumns);
       }
       if constexpr (kRows) {
-        sum_lora_rows<T, kRank>(of_column[step], now, shared->small[block % kLoraStages]);
+        sum_lora_rows<T, kRank>(of_column[step], now, shared->small[down % kLoraStages]);
       }
     }
     if constexpr (kColumns) {
-      const std::int64_t first = std::int64_t{block} * kLoraStageRows;
-      float* to = p.tile_sums + (blockIdx.y * p.rows + tile.begin + first) * p.rank;
-      store_lora_tile_sums<kRank>(to, rows - first, p.rank, of_row);
+      const std::int64_t first = std::int64_t{down} * kLoraStageRows;
+      float* to = p.tile_sums + (blockIdx.y * p.rows + block.tile.begin + first) * p.rank;
+      store_lora_tile_sums<kRank>(to, block.rows - first, p.rank, of_row);
     }
   }
   if constexpr (kRows) {
-    const LoraGradient gradient = lora_gradient(p, tile);
+    const LoraGradient gradient = lora_gradient(p, block.tile);
 #pragma unroll
     for (int step = 0; step < kLoraSteps; ++step) {
-      store_lora_gradient<kRank, kRankInner>(gradient, column + step * kLoraStageColumns, p.width,
-                                             p.rank, of_column[step]);
+      store_lora_gradient<kRank, kRankInner>(gradient, block.column + step * kLoraStageColumns,
+                                             p.width, p.rank, of_column[step]);
     }
   }
 }
@@ -341,34 +352,31 @@ template <class T, int kRank, bool kRankInner>
 __global__ void __launch_bounds__(kLoraThreads, kRank < 64 ? 2 : 1)
     lora_mma_up_kernel(LoraUpArguments<T> p) {
   using Shared = LoraShared<T, kRank, kRankInner, true, true>;
-  const RowTile tile = find_row_tile(p.offsets, p.groups, blockIdx.x, p.chunk);
-  if (tile.group < 0) return;
   ESP_DYN_SHARED(Shared, shared);
-  const std::int64_t column = std::int64_t{blockIdx.y} * kLoraColumns;
-  const std::int64_t columns = p.width - column, rows = tile.end - tile.begin;
-  const int steps =
-      columns < kLoraColumns ? ceil_div(static_cast<int>(columns), kLoraStageColumns) : kLoraSteps;
-  T* y = p.y + tile.begin * p.width + column;
-  LoraProducer<T, Shared, true> producer{*shared,
-                                         {y, p.width, rows, p.add ? columns : 0},
-                                         {p.small + tile.begin * p.rank, p.rank, rows, p.rank},
-                                         steps};
+  const LoraBlock block(p);
+  if (block.tile.group < 0) return;
+  T* y = p.y + block.tile.begin * p.width + block.column;
+  LoraProducer<T, Shared, true> producer{
+      *shared,
+      {y, p.width, block.rows, p.add ? block.columns : 0},
+      {p.small + block.tile.begin * p.rank, p.rank, block.rows, p.rank},
+      block.steps};
 #pragma unroll
   for (int i = 0; i < kLoraStages - 1; ++i) producer.start();
-  load_lora_factor<T, kRank, kRankInner>(shared->factor, p.factor[tile.group], column, p.width,
-                                         p.rank);
+  load_lora_factor<T, kRank, kRankInner>(shared->factor, p.factor[block.tile.group], block.column,
+                                         p.width, p.rank);
   int stage = 0;
-  for (int block = 0; std::int64_t{block} * kLoraStageRows < rows; ++block) {
-    const std::int64_t first = std::int64_t{block} * kLoraStageRows;
-    for (int step = 0; step < steps; ++step) {
+  for (int down = 0; std::int64_t{down} * kLoraStageRows < block.rows; ++down) {
+    const std::int64_t first = std::int64_t{down} * kLoraStageRows;
+    for (int step = 0; step < block.steps; ++step) {
       producer.wait();
       producer.start();
       auto& now = shared->stage[stage++ % kLoraStages];
-      add_lora_update<T, kRank, kRankInner>(now, shared->small[block % kLoraStages], shared->factor,
+      add_lora_update<T, kRank, kRankInner>(now, shared->small[down % kLoraStages], shared->factor,
                                             step * kLoraStageColumns, p.scale);
       __syncwarp();
-      store_lora_stage(y + first * p.width + step * kLoraStageColumns, p.width, rows - first,
-                       columns - step * kLoraStageColumns, now);
+      store_lora_stage(y + first * p.width + step * kLoraStageColumns, p.width, block.rows - first,
+                       block.columns - step * kLoraStageColumns, now);
     }
   }
 }

@@ -21,20 +21,26 @@ inline constexpr bool kLoraSumsRows = kPass != LoraPass::down;
 template <LoraPass kPass>
 inline constexpr bool kLoraRankInner = kPass == LoraPass::backward_up;
 
-template <class T>
-struct LoraPassArguments {
-  const T* matrix;             // [R, width]
-  const T* small;              // [R, r]
-  const float* const* factor;  // per group
-  T* out;                      // [R, r]
-  float* const* gradient;      // per group
-  float* tile_sums;            // [tiles of columns, R, r]
-  float* chunk_sums;           // [chunks, width · r]
+/// The rows in expert order, and the sizes of the matrices over them.
+struct LoraSizes {
   const std::int32_t* offsets;
   int groups;
   std::int64_t rows, width;
-  int rank, chunk;  // rows of a group that one block has
-  float scale;
+  int rank;
+  int chunk = lora_chunk_rows(width);  // rows of a group that one block has
+};
+
+/// What a pass does not use is null.
+template <class T>
+struct LoraPassArguments : LoraSizes {
+  const T* matrix = nullptr;             // [R, width]
+  const T* small = nullptr;              // [R, r]
+  const float* const* factor = nullptr;  // per group
+  T* out = nullptr;                      // [R, r]
+  float* const* gradient = nullptr;      // per group
+  float* tile_sums = nullptr;            // [tiles of columns, R, r]
+  float* chunk_sums = nullptr;           // [chunks, width · r]
+  float scale = 1.0f;
 
   __host__ __device__ std::int64_t tiles() const {
     return ceil_div<std::int64_t>(width, kLoraColumns);
@@ -47,14 +53,10 @@ struct LoraPassArguments {
 
 /// y [R, width] (+)= scale · small · factor.
 template <class T>
-struct LoraUpArguments {
+struct LoraUpArguments : LoraSizes {
   T* y;
   const T* small;
   const float* const* factor;
-  const std::int32_t* offsets;
-  int groups;
-  std::int64_t rows, width;
-  int rank, chunk;
   float scale;
   bool add;
 };

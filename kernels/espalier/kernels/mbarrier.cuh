@@ -9,48 +9,29 @@
 
 namespace espalier::kernels {
 
-#ifdef __CUDACC__
-__device__ __forceinline__ unsigned shared_address(const void* p) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(p));
-}
-#else
-using simulator::shared_address;
-#endif
-
 struct Mbarrier {
   std::uint64_t state;
 
   /// By one thread; others may use it after fence_proxy_async() by that thread and a barrier.
   __device__ __forceinline__ void init(unsigned arrivals) {
-#ifdef __CUDACC__
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(this)),
-                 "r"(arrivals)
-                 : "memory");
-#else
-    simulator::mbarrier_init(this, arrivals);
-#endif
+    ESP_PTX(mbarrier_init(this, arrivals),
+            "mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(this)), "r"(arrivals)
+            : "memory");
   }
 
   __device__ __forceinline__ void arrive() {
-#ifdef __CUDACC__
-    asm volatile(
-        "mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(this))
-        : "memory");
-#else
-    simulator::mbarrier_arrive(this, 0);
-#endif
+    ESP_PTX(mbarrier_arrive(this, 0),
+            "mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(this))
+            : "memory");
   }
 
   /// Arrives and announces copies of `bytes` in all.
   __device__ __forceinline__ void arrive_and_expect(unsigned bytes) {
-#ifdef __CUDACC__
-    asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;\n" ::"r"(
-                     shared_address(this)),
-                 "r"(bytes)
-                 : "memory");
-#else
-    simulator::mbarrier_arrive(this, bytes);
-#endif
+    ESP_PTX(mbarrier_arrive(this, bytes),
+            "mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;\n" ::"r"(
+                shared_address(this)),
+            "r"(bytes)
+            : "memory");
   }
 
   __device__ __forceinline__ void wait(unsigned parity) {
@@ -75,11 +56,7 @@ struct Mbarrier {
 
 /// What this thread wrote to shared memory, barriers too, is seen by TMA and by wgmma.
 __device__ __forceinline__ void fence_proxy_async() {
-#ifdef __CUDACC__
-  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-#else
-  simulator::fence_proxy_async();
-#endif
+  ESP_PTX(fence_proxy_async(), "fence.proxy.async.shared::cta;\n" ::: "memory");
 }
 
 }  // namespace espalier::kernels

@@ -62,7 +62,7 @@ template <int kTiles, bool kTransposed = false>
 __device__ __forceinline__ void ldmatrix(unsigned (&r)[kTiles], const void* row) {
   static_assert(kTiles == 1 || kTiles == 2 || kTiles == 4, "ldmatrix: 1, 2 or 4 tiles");
 #ifdef __CUDACC__
-  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  const unsigned at = shared_address(row);
   if constexpr (kTiles == 1 && !kTransposed) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];\n"
                  : "=r"(r[0])
@@ -99,47 +99,34 @@ __device__ __forceinline__ void ldmatrix(unsigned (&r)[kTiles], const void* row)
 #endif
 }
 
-/// Starts a copy of 16 bytes, of which `valid` (0 or more) come from global memory and the rest are
-/// zero. `to` is in shared memory; both are aligned to 16. It has landed after cp_async_wait and,
-/// for other threads, a barrier behind it.
-__device__ __forceinline__ void cp_async_16(void* to, const void* from, int valid = 16) {
-#ifdef __CUDACC__
-  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(at), "l"(from), "r"(valid)
-               : "memory");
-#else
-  simulator::async_copy(to, from, 16, static_cast<unsigned>(valid));
-#endif
-}
-
-/// The same for 4 bytes.
-__device__ __forceinline__ void cp_async_4(void* to, const void* from, int valid = 4) {
-#ifdef __CUDACC__
-  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(at), "l"(from), "r"(valid)
-               : "memory");
-#else
-  simulator::async_copy(to, from, 4, static_cast<unsigned>(valid));
-#endif
+/// Starts a copy of kBytes (4 or 16), of which `valid` (0 or more) come from global memory and the
+/// rest are zero. `to` is in shared memory; both are aligned to kBytes. It has landed after
+/// cp_async_wait and, for other threads, a barrier behind it.
+template <int kBytes>
+__device__ __forceinline__ void cp_async(void* to, const void* from, int valid = kBytes) {
+  static_assert(kBytes == 4 || kBytes == 16, "cp_async: 4 or 16 bytes");
+  if constexpr (kBytes == 16) {
+    ESP_PTX(async_copy(to, from, 16, static_cast<unsigned>(valid)),
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from),
+            "r"(valid)
+            : "memory");
+  } else {
+    ESP_PTX(async_copy(to, from, 4, static_cast<unsigned>(valid)),
+            "cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address(to)), "l"(from),
+            "r"(valid)
+            : "memory");
+  }
 }
 
 /// Closes the group of the copies started since the last one.
 __device__ __forceinline__ void cp_async_commit() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.commit_group;\n" ::: "memory");
-#else
-  simulator::async_commit();
-#endif
+  ESP_PTX(async_commit(), "cp.async.commit_group;\n" ::: "memory");
 }
 
 /// Waits until at most the kLeft newest groups of this thread are under way.
 template <int kLeft>
 __device__ __forceinline__ void cp_async_wait() {
-#ifdef __CUDACC__
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kLeft) : "memory");
-#else
-  simulator::async_wait(kLeft);
-#endif
+  ESP_PTX(async_wait(kLeft), "cp.async.wait_group %0;\n" ::"n"(kLeft) : "memory");
 }
 
 }  // namespace espalier::kernels

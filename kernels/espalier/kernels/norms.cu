@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/instances.hpp>
 #include <espalier/kernels/norms.cuh>
 
 namespace espalier::kernels {
@@ -11,9 +12,7 @@ namespace espalier::kernels {
                                                std::int64_t, cudaStream_t);                  \
   template cudaError_t sum_of_squared_differences(double*, const T*, const U*, std::int64_t, \
                                                   void*, cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 ESP_INSTANTIATE_DIFFERENCE(float, float)
 ESP_INSTANTIATE_DIFFERENCE(__nv_bfloat16, __nv_bfloat16)
 ESP_INSTANTIATE_DIFFERENCE(__half, __half)

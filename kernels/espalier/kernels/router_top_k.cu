@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/instances.hpp>
 #include <espalier/kernels/router_top_k.cuh>
 
 namespace espalier::kernels {
@@ -10,8 +11,6 @@ namespace espalier::kernels {
   template cudaError_t router_top_k_backward(T*, const float*, const float*, const std::int32_t*, \
                                              const T*, std::int64_t, int, const RouterRule&,      \
                                              cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

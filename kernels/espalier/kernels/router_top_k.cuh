@@ -180,6 +180,45 @@ __device__ __forceinline__ void rank_by_rule(float (&z)[kPerLane],
   }
 }
 
+/// What a lane has of its token's best experts: the one of round `lane`, -1 behind the last round,
+/// with its z, and the z of the first round.
+struct Winner {
+  int expert = -1;
+  float value = 0.0f, largest = 0.0f;
+};
+
+/// The `k` experts of the highest keys, one a round; their keys become 0.
+template <int kLanes, int kPerLane>
+__device__ __forceinline__ Winner take_best(unsigned long long (&keys)[kPerLane],
+                                            const float (&z)[kPerLane], int k, int lane,
+                                            bool active) {
+  Winner won;
+  for (int round = 0; round < k; ++round) {
+    unsigned long long best = 0;
+    float best_value = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) {
+      if (keys[i] > best) {
+        best = keys[i];
+        best_value = z[i];
+      }
+    }
+    best = group_max<kLanes>(best);
+    const int winner = index_of_key(best);
+#pragma unroll
+    for (int i = 0; i < kPerLane; ++i) {
+      if (keys[i] == best) keys[i] = 0;
+    }
+    best_value = __shfl_sync(kAllLanes, best_value, winner % kLanes, kLanes);
+    if (round == 0) won.largest = best_value;
+    if (lane == round && active) {
+      won.expert = winner;
+      won.value = best_value;
+    }
+  }
+  return won;
+}
+
 /// kGeneral: any rule. Otherwise a softmax without bias and groups, and with no epsilon.
 template <class T, int kLanes, int kPerLane, bool kGeneral>
 __global__ void __launch_bounds__(kRouterThreads)
@@ -210,48 +249,24 @@ __global__ void __launch_bounds__(kRouterThreads)
       rank_by_rule<kLanes>(z, keys, bias, memory + threadIdx.x / kLanes * (kLanes * kPerLane),
                            active, has_nan, lane, e, rule, of_kept);
     }
-    int expert = -1;     // the winner of round `lane`
-    float value = 0.0f;  // its logit, or its score
-    float largest = 0.0f;
-    for (int round = 0; round < k; ++round) {
-      unsigned long long best = 0;
-      float best_value = 0.0f;
-#pragma unroll
-      for (int i = 0; i < kPerLane; ++i) {
-        if (keys[i] > best) {
-          best = keys[i];
-          best_value = z[i];
-        }
-      }
-      best = group_max<kLanes>(best);
-      const int winner = index_of_key(best);
-#pragma unroll
-      for (int i = 0; i < kPerLane; ++i) {
-        if (keys[i] == best) keys[i] = 0;
-      }
-      best_value = __shfl_sync(kAllLanes, best_value, winner % kLanes, kLanes);
-      if (round == 0) largest = best_value;
-      if (lane == round && active) {
-        expert = winner;
-        value = best_value;
-      }
-    }
+    const Winner won = take_best<kLanes>(keys, z, k, lane, active);
+    float largest = won.largest;
     float weight, total;
     if constexpr (kGeneral) {
       // A bias may have ranked the largest logit lower.
-      if (of_kept) largest = warp_max<kLanes>(lane < k ? value : -INFINITY);
-      weight = lane < k ? (of_kept ? expf(value - largest) : value) : 0.0f;
+      if (of_kept) largest = warp_max<kLanes>(lane < k ? won.value : -INFINITY);
+      weight = lane < k ? (of_kept ? expf(won.value - largest) : won.value) : 0.0f;
       total = rule.renormalize ? warp_sum<kLanes>(weight) + rule.epsilon : 1.0f;
     } else {
       has_nan = group_any<kLanes>(has_nan);
-      weight = lane < k ? expf(value - largest) : 0.0f;
+      weight = lane < k ? expf(won.value - largest) : 0.0f;
       total = of_kept ? warp_sum<kLanes>(weight) : sum_of_exp<kLanes>(z, largest);
     }
     if (active && lane < k) {
       weights[token * k + lane] = has_nan ? NAN : weight / total * rule.scale;
-      chosen[token * k + lane] = expert;
+      chosen[token * k + lane] = won.expert;
     }
-    if (counts != nullptr) count_expert(count, expert);
+    if (counts != nullptr) count_expert(count, won.expert);
   }
   if (counts == nullptr) return;
   __syncthreads();
@@ -315,57 +330,17 @@ __global__ void __launch_bounds__(kRouterThreads)
   }
 }
 
-/// Calls f.run<kLanes, kPerLane>() with the smallest group that holds E logits.
-template <class F>
-cudaError_t with_group_for(int e, F f) {
-  if (e <= 8) return f.template run<8, 1>();
-  if (e <= 16) return f.template run<16, 1>();
-  if (e <= 32) return f.template run<32, 1>();
-  if (e <= 64) return f.template run<32, 2>();
-  if (e <= 128) return f.template run<32, 4>();
-  if (e <= 256) return f.template run<32, 8>();
-  return f.template run<32, 16>();
+/// launch.template operator()<kLanes, kPerLane>() with the smallest group that holds E logits.
+template <class Launch>
+cudaError_t with_group_for(int e, const Launch& launch) {
+  if (e <= 8) return launch.template operator()<8, 1>();
+  if (e <= 16) return launch.template operator()<16, 1>();
+  if (e <= 32) return launch.template operator()<32, 1>();
+  if (e <= 64) return launch.template operator()<32, 2>();
+  if (e <= 128) return launch.template operator()<32, 4>();
+  if (e <= 256) return launch.template operator()<32, 8>();
+  return launch.template operator()<32, 16>();
 }
-
-template <class T, bool kGeneral>
-struct RouterForward {
-  float* weights;
-  std::int32_t *chosen, *counts;
-  const T* logits;
-  const float* bias;
-  std::int64_t n;
-  int e;
-  RouterRule rule;
-  cudaStream_t stream;
-
-  template <int kLanes, int kPerLane>
-  cudaError_t run() const {
-    return ESP_LAUNCH((router_top_k_forward_kernel<T, kLanes, kPerLane, kGeneral>),
-                      static_cast<unsigned>(route_chunks(n)), kRouterThreads, 0, stream, weights,
-                      chosen, counts, logits, bias, n, e, rule, is_softmax_of_kept(rule),
-                      tokens_per_chunk(n));
-  }
-};
-
-template <class T>
-struct RouterBackward {
-  T* dlogits;
-  const float *dweights, *weights;
-  const std::int32_t* chosen;
-  const T* logits;
-  std::int64_t n;
-  int e;
-  RouterRule rule;
-  cudaStream_t stream;
-
-  template <int kLanes, int kPerLane>
-  cudaError_t run() const {
-    const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(n, kRouterThreads / kLanes));
-    return ESP_LAUNCH((router_top_k_backward_kernel<T, kLanes, kPerLane>), blocks, kRouterThreads,
-                      0, stream, dlogits, dweights, weights, chosen, logits, n, e, rule,
-                      is_softmax_of_kept(rule));
-  }
-};
 
 inline bool router_can(std::int64_t n, int e, const RouterRule& rule) {
   return n >= 0 && e >= 1 && e <= kMaxExperts && rule.top_k >= 1 && rule.top_k <= kMaxTopK &&
@@ -381,12 +356,15 @@ cudaError_t router_top_k_forward(float* weights, std::int32_t* chosen, std::int3
   if (n == 0 && counts == nullptr) return cudaSuccess;
   const bool general = rule.score != RouterRule::Score::softmax || bias != nullptr ||
                        rule.groups > 1 || (rule.renormalize && rule.epsilon != 0);
-  if (general) {
-    return with_group_for(
-        e, RouterForward<T, true>{weights, chosen, counts, logits, bias, n, e, rule, stream});
-  }
-  return with_group_for(
-      e, RouterForward<T, false>{weights, chosen, counts, logits, bias, n, e, rule, stream});
+  const auto run = [&]<bool kGeneral>() {
+    return with_group_for(e, [&]<int kLanes, int kPerLane>() {
+      return ESP_LAUNCH((router_top_k_forward_kernel<T, kLanes, kPerLane, kGeneral>),
+                        static_cast<unsigned>(route_chunks(n)), kRouterThreads, 0, stream, weights,
+                        chosen, counts, logits, bias, n, e, rule, is_softmax_of_kept(rule),
+                        tokens_per_chunk(n));
+    });
+  };
+  return general ? run.template operator()<true>() : run.template operator()<false>();
 }
 
 template <class T>
@@ -395,8 +373,12 @@ cudaError_t router_top_k_backward(T* dlogits, const float* dweights, const float
                                   int e, const RouterRule& rule, cudaStream_t stream) {
   if (!router_can(n, e, rule)) return cudaErrorInvalidValue;
   if (n == 0) return cudaSuccess;
-  return with_group_for(
-      e, RouterBackward<T>{dlogits, dweights, weights, chosen, logits, n, e, rule, stream});
+  return with_group_for(e, [&]<int kLanes, int kPerLane>() {
+    const auto blocks = static_cast<unsigned>(ceil_div<std::int64_t>(n, kRouterThreads / kLanes));
+    return ESP_LAUNCH((router_top_k_backward_kernel<T, kLanes, kPerLane>), blocks, kRouterThreads,
+                      0, stream, dlogits, dweights, weights, chosen, logits, n, e, rule,
+                      is_softmax_of_kept(rule));
+  });
 }
 
 }  // namespace espalier::kernels

@@ -7,13 +7,6 @@
 
 namespace espalier::kernels {
 
-constexpr double sigmoid_gate_bytes(std::int64_t n, std::int64_t h, int element_bytes) {
-  return 2.0 * double(n) * double(h) * element_bytes;
-}
-constexpr double sigmoid_gate_backward_bytes(std::int64_t n, std::int64_t h, int element_bytes) {
-  return 3.0 * double(n) * double(h) * element_bytes;
-}
-
 /// y may be x.
 template <class T>
 cudaError_t sigmoid_gate_forward(T* y, const T* x, const T* gate, std::int64_t n, std::int64_t h,

@@ -9,13 +9,6 @@
 
 namespace espalier::kernels {
 
-constexpr double softmax_bytes(std::int64_t n, std::int64_t h, int element_bytes) {
-  return 2.0 * double(n) * double(h) * element_bytes;
-}
-constexpr double softmax_backward_bytes(std::int64_t n, std::int64_t h, int element_bytes) {
-  return 3.0 * double(n) * double(h) * element_bytes;
-}
-
 /// y may be x.
 template <class T>
 cudaError_t softmax_forward(T* y, const T* x, std::int64_t n, std::int64_t h, cudaStream_t stream);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <espalier/kernels/instances.hpp>
 #include <espalier/kernels/swiglu.cuh>
 
 namespace espalier::kernels {
@@ -7,8 +8,6 @@ namespace espalier::kernels {
   template cudaError_t swiglu_forward(T*, const T*, const T*, std::int64_t, cudaStream_t); \
   template cudaError_t swiglu_backward(T*, T*, const T*, const T*, const T*, std::int64_t, \
                                        cudaStream_t);
-ESP_INSTANTIATE(float)
-ESP_INSTANTIATE(__nv_bfloat16)
-ESP_INSTANTIATE(__half)
+ESP_FOR_ELEMENTS(ESP_INSTANTIATE)
 
 }  // namespace espalier::kernels

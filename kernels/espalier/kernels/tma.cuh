@@ -84,34 +84,23 @@ __device__ __forceinline__ void replace_matrix(TensorMap* map, const void* p, un
 
 /// Publishes the tensor maps that this thread wrote.
 __device__ __forceinline__ void tensor_map_release() {
-#ifdef __CUDACC__
-  asm volatile("fence.proxy.tensormap::generic.release.gpu;\n" ::: "memory");
-#else
-  simulator::release_maps();
-#endif
+  ESP_PTX(release_maps(), "fence.proxy.tensormap::generic.release.gpu;\n" ::: "memory");
 }
 
 /// Before the first load of this thread through a map that a kernel wrote.
 __device__ __forceinline__ void tensor_map_acquire(const TensorMap* map) {
-#ifdef __CUDACC__
-  asm volatile("fence.proxy.tensormap::generic.acquire.gpu [%0], 128;\n" ::"l"(map) : "memory");
-#else
-  simulator::acquire_map(map);
-#endif
+  ESP_PTX(acquire_map(map), "fence.proxy.tensormap::generic.acquire.gpu [%0], 128;\n" ::"l"(map)
+          : "memory");
 }
 
 /// Starts the copy of the box whose first element is (row, column); its bytes count for `landed`.
 __device__ __forceinline__ void tma_load(void* to, const TensorMap* map, int row, int column,
                                          Mbarrier& landed) {
-#ifdef __CUDACC__
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%2, %3}], [%4];\n" ::"r"(shared_address(to)),
-      "l"(map), "r"(column), "r"(row), "r"(shared_address(&landed))
-      : "memory");
-#else
-  simulator::load_box(to, map, row, column, &landed);
-#endif
+  ESP_PTX(load_box(to, map, row, column, &landed),
+          "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+          "[%0], [%1, {%2, %3}], [%4];\n" ::"r"(shared_address(to)),
+          "l"(map), "r"(column), "r"(row), "r"(shared_address(&landed))
+          : "memory");
 }
 
 }  // namespace espalier::kernels

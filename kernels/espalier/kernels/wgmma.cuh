@@ -43,20 +43,12 @@ __device__ __forceinline__ std::uint64_t wgmma_advance(std::uint64_t operand, in
 
 /// Closes the group of the products started since the last one.
 __device__ __forceinline__ void wgmma_commit() {
-#ifdef __CUDACC__
-  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-#else
-  simulator::wgmma_commit();
-#endif
+  ESP_PTX(wgmma_commit(), "wgmma.commit_group.sync.aligned;\n" ::: "memory");
 }
 /// Waits until at most the kLeft newest groups are under way.
 template <int kLeft>
 __device__ __forceinline__ void wgmma_wait() {
-#ifdef __CUDACC__
-  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kLeft) : "memory");
-#else
-  simulator::wgmma_wait(kLeft);
-#endif
+  ESP_PTX(wgmma_wait(kLeft), "wgmma.wait_group.sync.aligned %0;\n" ::"n"(kLeft) : "memory");
 }
 
 #ifdef __CUDACC__
@@ -69,19 +61,11 @@ __device__ __forceinline__ void wgmma_wait() {
 
 /// Before the first product, and again after the registers of d were read or written.
 __device__ __forceinline__ void wgmma_fence(float (&d)[kWgmmaColumns / 2]) {
-#ifdef __CUDACC__
-  asm volatile("wgmma.fence.sync.aligned;\n" : ESP_128::"memory");
-#else
-  simulator::wgmma_fence(d);
-#endif
+  ESP_PTX(wgmma_fence(d), "wgmma.fence.sync.aligned;\n" : ESP_128::"memory");
 }
 /// Waits for all products, after which d may be read.
 __device__ __forceinline__ void wgmma_finish(float (&d)[kWgmmaColumns / 2]) {
-#ifdef __CUDACC__
-  asm volatile("wgmma.wait_group.sync.aligned 0;\n" : ESP_128::"memory");
-#else
-  simulator::wgmma_finish(d);
-#endif
+  ESP_PTX(wgmma_finish(d), "wgmma.wait_group.sync.aligned 0;\n" : ESP_128::"memory");
 }
 
 /// Gives registers back to the multiprocessor, or takes them; for whole warpgroups.

@@ -47,7 +47,8 @@ class Bf16Worker {
   }
 
  private:
-  void pack_group(const Bf16Product& p, const Bf16Task& task, std::int64_t k, std::int64_t depth) {
+  ESP_ON_DEMAND void pack_group(const Bf16Product& p, const Bf16Task& task, std::int64_t k,
+                                std::int64_t depth) {
     if (packed_ == &p && packed_col_ == task.col && packed_k_ == k) return;
     packed_ = &p, packed_col_ = task.col, packed_k_ = k;
     const std::int64_t padded = ceil_div(depth, kStepDepth) * kStepDepth;
@@ -107,8 +108,8 @@ class Bf16Worker {
     return ceil_div(steps, ceil_div(depth, kDeepest)) * kStepDepth;
   }
 
-  TileProduct left_block(const Bf16Product& p, std::int64_t row, int rows, std::int64_t k,
-                         std::int64_t depth) {
+  ESP_ON_DEMAND TileProduct left_block(const Bf16Product& p, std::int64_t row, int rows,
+                                       std::int64_t k, std::int64_t depth) {
     TileProduct block{};
     block.rows = rows;
     block.steps = ceil_div(depth, kStepDepth);

@@ -59,7 +59,7 @@ struct Bf16Plan {
   int threads = 1;
 
   /// `products` are there; adds the tasks.
-  void cut_all() {
+  ESP_ON_DEMAND void cut_all() {
     std::int64_t cycles = 0;
     for (const Bf16Product& p : products) cycles += p.cycles();
     threads = cycles < kForkCycles ? 1 : num_threads();

@@ -115,7 +115,7 @@ struct FewRowTask {
   std::int64_t col, depth;
 };
 
-inline void multiply_few_rows(const FewRowTask& task) {
+ESP_ON_DEMAND inline void multiply_few_rows(const FewRowTask& task) {
   const GemmProblem<float>& p = *task.problem;
   const std::int64_t end = std::min(task.col + kFewRowsCols, p.n);
   visit_dtype<float, bf16, f16>("gemm", p.b.dtype, [&]<class M>() {
@@ -134,69 +134,67 @@ inline void multiply_few_rows(const FewRowTask& task) {
 /// Products of a few rows, collected and then computed together. Keeps its memory.
 class FewRowProducts {
  public:
-  void clear() {
+  ESP_ON_DEMAND void clear() {
     problems_.clear();
     tasks_.clear();
     widened_ = 0;
   }
-  void add(const GemmProblem<float>& p) {
+  ESP_ON_DEMAND void add(const GemmProblem<float>& p) {
     problems_.push_back(p);
     if (p.a.dtype != DType::f32) widened_ += p.m * widened_stride(p);
   }
-  void multiply(std::int64_t deepest);
+  /// Each thread has the same columns in every call.
+  ESP_ON_DEMAND void multiply(std::int64_t deepest) {
+    if (problems_.empty()) return;
+    widen_rows();
+    [[maybe_unused]] std::int64_t elements = 0;
+    for (const GemmProblem<float>& p : problems_) {
+      const std::int64_t depth = block_depth(p.k, deepest);
+      for (std::int64_t col = 0; col < p.n; col += kFewRowsCols) tasks_.push_back({&p, col, depth});
+      elements += p.n * p.k;
+    }
+    const auto count = static_cast<std::int64_t>(tasks_.size());
+    const auto some = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i)
+        multiply_few_rows(tasks_[static_cast<std::size_t>(i)]);
+    };
+#ifdef _OPENMP
+    const int threads = num_threads();
+    if (elements >= kFewRowsFork && threads > 1 && !omp_in_parallel()) {
+#pragma omp parallel num_threads(threads)
+      {
+        const int thread = omp_get_thread_num();
+        some(count * thread / threads, count * (thread + 1) / threads);
+      }
+      return;
+    }
+#endif
+    some(0, count);
+  }
 
  private:
   /// pack fills rows up to whole vectors.
-  static std::int64_t widened_stride(const GemmProblem<float>& p) { return ceil_div(p.k, 16) * 16; }
-  void widen_rows();
+  static std::int64_t widened_stride(const GemmProblem<float>& p) {
+    return ceil_div(p.k, 16) * 16;
+  }
+  ESP_ON_DEMAND void widen_rows() {
+    if (rows_.size() < static_cast<std::size_t>(widened_)) {
+      rows_.resize(static_cast<std::size_t>(widened_));
+    }
+    float* to = rows_.data();
+    for (GemmProblem<float>& p : problems_) {
+      if (p.a.dtype == DType::f32) continue;
+      const std::int64_t stride = widened_stride(p);
+      pack(p.a, 0, p.m, 0, p.k, to, stride);
+      p.a = {to, DType::f32, stride};
+      to += p.m * stride;
+    }
+  }
 
   std::vector<GemmProblem<float>> problems_;
   std::vector<FewRowTask> tasks_;
   std::vector<float> rows_;  // of A, where they are of another type
   std::int64_t widened_ = 0;
 };
-
-inline void FewRowProducts::widen_rows() {
-  if (rows_.size() < static_cast<std::size_t>(widened_)) {
-    rows_.resize(static_cast<std::size_t>(widened_));
-  }
-  float* to = rows_.data();
-  for (GemmProblem<float>& p : problems_) {
-    if (p.a.dtype == DType::f32) continue;
-    const std::int64_t stride = widened_stride(p);
-    pack(p.a, 0, p.m, 0, p.k, to, stride);
-    p.a = {to, DType::f32, stride};
-    to += p.m * stride;
-  }
-}
-
-/// Each thread has the same columns in every call.
-inline void FewRowProducts::multiply(std::int64_t deepest) {
-  if (problems_.empty()) return;
-  widen_rows();
-  [[maybe_unused]] std::int64_t elements = 0;
-  for (const GemmProblem<float>& p : problems_) {
-    const std::int64_t depth = block_depth(p.k, deepest);
-    for (std::int64_t col = 0; col < p.n; col += kFewRowsCols) tasks_.push_back({&p, col, depth});
-    elements += p.n * p.k;
-  }
-  const auto count = static_cast<std::int64_t>(tasks_.size());
-  const auto some = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      multiply_few_rows(tasks_[static_cast<std::size_t>(i)]);
-  };
-#ifdef _OPENMP
-  const int threads = num_threads();
-  if (elements >= kFewRowsFork && threads > 1 && !omp_in_parallel()) {
-#pragma omp parallel num_threads(threads)
-    {
-      const int thread = omp_get_thread_num();
-      some(count * thread / threads, count * (thread + 1) / threads);
-    }
-    return;
-  }
-#endif
-  some(0, count);
-}
 
 }  // namespace espalier::cpu::detail

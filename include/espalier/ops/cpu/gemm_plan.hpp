@@ -78,7 +78,7 @@ struct PackTask {
 class Queues {
  public:
   /// The items of thread t are [begin of t, begin of t + 1).
-  void reset(int threads) {
+  ESP_ON_DEMAND void reset(int threads) {
     if (threads_ != threads) queues_ = std::vector<Queue>(static_cast<std::size_t>(threads));
     threads_ = threads;
   }
