@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A decoder as a LanguageModel. Scoring runs every distinct context once and continues its choices
-// from the KV cache. A pass packs several sequences; the head sees only rows that predict a scored
-// token. Generation runs the common prefix of all prompts once, then decodes up to `batch`
-// sequences with continuous batching: a finished sequence is replaced at once. Rows of a pass are
-// independent, so a result does not depend on the rest of the pass.
+// Runs a decoder as a LanguageModel. Scoring computes each distinct context once and continues its
+// choices from the KV cache. A forward pass packs several sequences; the output head computes only
+// rows that predict a scored token. Generation computes the common prefix of all prompts once, then
+// decodes up to `batch` sequences with continuous batching: a new sequence takes the place of a
+// finished one at once. Rows of a pass are independent, so no result depends on other sequences.
 #pragma once
 
 #ifdef __CUDACC__
@@ -11,10 +11,10 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 #include <espalier/infer/language_model.hpp>
+#include <espalier/infer/sampling.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/text/decode_stream.hpp>
 
@@ -147,8 +147,8 @@ class DecoderEngine final : public LanguageModel {
     std::vector<const std::vector<std::int32_t>*> contexts;
     std::vector<Member> members;  // in the order of their contexts
   };
-  /// The rows of a member's hidden states: row `first` of the first pass, and from the second one
-  /// on row `rest` of the other pass (-1: all are in the first).
+  /// Locates the hidden states of a member: row `first` of the first pass, then rows from `rest` on
+  /// of the second pass (-1: all rows are in the first pass).
   struct Rows {
     std::int64_t first, rest;
   };
@@ -241,13 +241,12 @@ class DecoderEngine final : public LanguageModel {
         result.log_prob += static_cast<double>(found.log_prob[row]);
         result.greedy = result.greedy && found.argmax[row] == targets[row];
       }
-      ESP_REQUIRE(!std::isnan(result.log_prob), Error,
-                  "the model's output is not a number; its weights are damaged or overflow");
+      require_finite_output(std::span<const double>(&result.log_prob, 1));
     }
   }
 
-  /// The KV cache of the common prefix of all prompts; each prompt keeps at least one token of its
-  /// own, to predict from.
+  /// Computes the KV cache of the common prefix of all prompts, without the last token of any
+  /// prompt: its logits predict the first new token.
   KvCache<T, D> shared_prefix(std::span<const std::vector<std::int32_t>> prompts) const {
     const auto& a = prompts[0];
     std::size_t length = a.size() - 1;
@@ -314,15 +313,13 @@ class DecoderEngine final : public LanguageModel {
     const std::int64_t v = logits.shape()[1];
     std::vector<std::int32_t> next;
     for (std::int64_t s = 0; s < count; ++s) {
-      const acc_t<T>* row = logits.data() + s * v;
-      next.push_back(static_cast<std::int32_t>(std::max_element(row, row + v) - row));
-      ESP_REQUIRE(!std::isnan(row[next.back()]), Error,
-                  "the model's output is not a number; its weights are damaged or overflow");
+      next.push_back(infer::most_likely(
+          std::span<const acc_t<T>>(logits.data() + s * v, static_cast<std::size_t>(v))));
     }
     return next;
   }
 
-  /// Appends the next token; true when the sequence is finished.
+  /// Appends the next token; returns true when the sequence is finished.
   bool advance(Active& a, std::int32_t id, int max_new_tokens) const {
     const bool end = std::find(end_.begin(), end_.end(), id) != end_.end();
     bool done = end;
