@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Results as LightEval writes them, for the tools that read those:
+// Writes results in the format of LightEval, for tools that read it:
 //   {output}/results/{model}/results_latest.json
-// LightEval has the date in the file's name; here the name is fixed, so that a resumed run leaves
-// the same files as an uninterrupted one, and the dates stand under config_general alone.
+// LightEval puts the date into the file name. Here the name is fixed, so that a resumed run leaves
+// the same files as an uninterrupted one; only config_general holds dates.
 #pragma once
 
 #ifdef __CUDACC__
@@ -15,7 +15,7 @@
 
 namespace espalier::eval {
 
-/// What the run was, beside its numbers.
+/// Circumstances of a run.
 struct RunDescription {
   std::string model_name, dtype, device = "cpu";
   std::int64_t limit = -1;
@@ -116,10 +116,17 @@ inline io::Json over_all(const std::vector<TaskResult>& results) {
   return j;
 }
 
+/// The folder {output}/results/{model}.
+[[nodiscard]] inline std::filesystem::path lighteval_folder(const std::string& model_name,
+                                                            const std::filesystem::path& output) {
+  return output / "results" / file_name_of(model_name);
+}
+
+/// Creates lighteval_folder if need be. @throws IoError
 inline void write_lighteval_results(const std::vector<TaskResult>& results,
                                     const RunDescription& run,
                                     const std::filesystem::path& output) {
-  const auto folder = output / "results" / run.model_name;
+  const auto folder = lighteval_folder(run.model_name, output);
   io::create_folders(folder);
   io::write_text(folder / "results_latest.json",
                  io::dump_python(lighteval_results(results, run), 2) + "\n");

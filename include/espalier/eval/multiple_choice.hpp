@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tasks that are decided by likelihood: which choice follows best, or is the next word the most
-// likely one. One JSON object per line, of three forms; the prompts are those of
+// Tasks that compare likelihoods: the most likely choice, or whether the last word is predicted
+// greedily. The data is one JSON object per line, in one of three forms; prompts are those of
 // lm-evaluation-harness and LightEval.
 //   {query, choices, gold}                    query + "\nAnswer:"  ->  " " + choice
 //   {context_options, continuation, gold}     each context         ->  " " + continuation
@@ -24,7 +24,7 @@ namespace espalier::eval {
 enum class ChoiceForm { choices, contexts, single };
 
 struct ChoiceQuestion {
-  std::vector<std::string> contexts, continuations;  // one of either may serve all choices
+  std::vector<std::string> contexts, continuations;  // a list of one serves all choices
   std::vector<std::size_t> characters;               // of each choice, for acc_norm
   std::size_t gold = 0;
 
@@ -33,7 +33,7 @@ struct ChoiceQuestion {
   const std::string& continuation(std::size_t i) const {
     return continuations[continuations.size() > 1 ? i : 0];
   }
-  /// As an example for other questions.
+  /// The question with its right answer, as a worked example for other questions.
   std::string solved() const { return context(gold) + continuation(gold); }
 };
 
@@ -106,7 +106,7 @@ inline ChoiceQuestion parse_contexts(const io::Json& row) {
   return data;
 }
 
-/// The file of a task: names are spelled as LightEval spells them, arc:easy is arc_easy.jsonl.
+/// Finds the file of a task. Names are those of LightEval: arc:easy is arc_easy.jsonl.
 [[nodiscard]] inline std::filesystem::path choice_file(const std::filesystem::path& data,
                                                        std::string task) {
   ESP_REQUIRE(!task.empty() && task.find('/') == task.npos, UsageError, "task ", task,
@@ -129,11 +129,11 @@ inline ChoiceQuestion parse_contexts(const io::Json& row) {
        known.empty() ? "none" : known, ", and beside it there are mmlu_pro and loss"}));
 }
 
-/// Which question is right, and by which measure.
+/// Whether a question was answered right, by each measure.
 struct ChoiceVerdict {
   bool acc = false, acc_norm = false;
 };
-/// The first of equals counts, as in numpy.argmax.
+/// Judges a question by its choices. Among equals the first one counts, as in numpy.argmax.
 [[nodiscard]] inline ChoiceVerdict judge_choices(std::span<const double> log_probs,
                                                  std::span<const std::size_t> characters,
                                                  std::size_t gold) {
@@ -176,7 +176,7 @@ class ChoiceTask {
                 name_, ": ", options_.shots, " shots, the file has ", all, " questions");
   }
 
-  /// Context and continuation of every choice of question `i`, with `prefix` in front.
+  /// Encodes context and continuation of every choice of question `i`, with `prefix` in front.
   std::vector<infer::Continuation> ask(const Session& session, std::size_t i,
                                        const std::string& prefix) const {
     const ChoiceQuestion& q = data_.questions[i];
@@ -189,8 +189,8 @@ class ChoiceTask {
     return asked;
   }
 
-  /// Worked examples for each question: other questions of the same file, drawn as
-  /// lm-evaluation-harness does: Random(1234).sample(pool, shots + 1) without the question itself.
+  /// Draws the worked examples of each question from the same file, as lm-evaluation-harness does:
+  /// Random(1234).sample(pool, shots + 1) without the question itself.
   std::vector<std::string> prefixes() const {
     std::vector<std::string> out(count_);
     if (options_.shots == 0) return out;
