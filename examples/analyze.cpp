@@ -24,7 +24,7 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  const auto count = CLI::Range(std::int64_t{0}, std::int64_t{1} << 40);
+  const auto count = integer_within(0, kMostSteps);
   app.add_option("--model", o.run.model, "Checkpoint folder in Hugging Face layout")->required();
   auto* tuned = app.add_option("--tuned", o.run.tuned,
                                "The same model after fine-tuning: norms, "

@@ -14,6 +14,7 @@
 
 #include "cli/compute.hpp"
 #include "cli/evaluation_tables.hpp"
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -38,7 +39,7 @@ void declare(CLI::App& app, Options& o) {
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->group(model);
   app.add_option("--batch-size", o.run.engine.batch, "Sequences that are generated together")
-      ->check(CLI::Range(1, 4096))
+      ->check(integer_within(1, 4096))
       ->group(model);
 
   const char* tasks = "Tasks";
@@ -53,11 +54,11 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--limit", o.run.limit,
                  "Questions per task: the first ones; of mmlu_pro the first ones of each category, "
                  "spread evenly")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->check(integer_within(1, kMostSteps))
       ->default_str("all")
       ->group(tasks);
   app.add_option("--shots", o.run.shots, "Worked examples in front of a question")
-      ->check(CLI::Range(0, 1000))
+      ->check(integer_within(0, 1000))
       ->default_str("5 for mmlu_pro, else 0")
       ->group(tasks);
   app.add_option("--chat-template", o.run.chat_template,
@@ -73,13 +74,13 @@ void declare(CLI::App& app, Options& o) {
       ->check(CLI::IsMember({"current", "2024-07", "leaderboard-2024"}))
       ->group(pro);
   app.add_option("--max-new-tokens", o.run.max_new_tokens, "Longest answer")
-      ->check(CLI::Range(1, 1 << 24))
+      ->check(integer_within(1, 1 << 24))
       ->default_str("by --rule: 2048 or 256")
       ->group(pro);
   app.add_option("--max-length", o.run.max_length,
                  "Prompt and answer together; shots are dropped until they fit. For the task loss: "
                  "longer texts are cut")
-      ->check(CLI::Range(2, 1 << 24))
+      ->check(integer_within(2, 1 << 24))
       ->default_str("by --rule: 4096 or 2048; loss: what the model takes")
       ->group(pro);
   app.add_option("--subjects", o.run.subjects, "Comma list of (parts of) categories")->group(pro);
@@ -97,7 +98,7 @@ void print_summary(const Json& tasks, const std::vector<eval::TaskResult>& resul
   const Json* pro = tasks.find("mmlu_pro");
   if (pro != nullptr) print_mmlu_pro(*pro);
   if (results.empty()) return;
-  if (pro != nullptr) fmt::print("\n");
+  if (pro != nullptr) print("\n");
   print_results(results);
 }
 
@@ -108,7 +109,7 @@ void replay(const Options& o, const CommonOptions& common) {
   eval::write_replay(r, rule, o.run.output);
   const Json summary = eval::to_json(r.score, rule);
   if (common.json) {
-    fmt::print("{}\n", io::dump(summary));
+    print("{}\n", io::dump(summary));
   } else {
     print_mmlu_pro(summary);
   }
@@ -124,7 +125,7 @@ class Watched {
       stop_if_interrupted();
     };
     run_.on_pass = [this] { stop_if_interrupted(); };
-    run_.on_note = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+    run_.on_note = [](const std::string& line) { print(stderr, "{}\n", line); };
     (void)interrupted();  // from here on
     print_warnings("evaluate", run_.checkpoint().warnings());
   }
@@ -133,7 +134,7 @@ class Watched {
     const Json all = run_.run_tasks();
     finish();
     if (common_.json) {
-      fmt::print("{}\n", io::dump(all));
+      print("{}\n", io::dump(all));
     } else {
       print_summary(all.at("tasks"), run_.results());
     }
@@ -147,9 +148,9 @@ class Watched {
       Json j = Json::object();
       j["requests"] = count;
       j["output"] = file;
-      fmt::print("{}\n", io::dump(j));
+      print("{}\n", io::dump(j));
     } else {
-      fmt::print("{}: {} requests\n", file, count);
+      print("{}: {} requests\n", file, count);
     }
   }
 
@@ -157,7 +158,7 @@ class Watched {
   void show(const std::string& task, std::int64_t done, std::int64_t total) {
     if (!bar_ || task_ != task) {
       if (bar_) bar_->finish();
-      bar_ = std::make_unique<Progress>(task, total, "questions");
+      bar_ = std::make_unique<Progress>(escape_controls(task), total, "questions");
       bar_->start_at(done);
       task_ = task;
     }

@@ -24,8 +24,8 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
-  const auto count = CLI::Range(std::int64_t{0}, std::int64_t{1} << 40);
+  const auto positive = integer_within(1, kMostSteps), rows = integer_within(1, 1 << 20);
+  const auto count = integer_within(0, kMostSteps);
   app.add_option("--model", o.run.model, "Checkpoint folder in Hugging Face layout")->required();
   app.add_option("--data", o.run.data, "JSONL with messages, prompt/response, or text")->required();
   app.add_option("--output", o.run.output, "Folder for the adapter, the log and checkpoints")
@@ -39,9 +39,9 @@ void declare(CLI::App& app, Options& o) {
   const char* lora = "Adapter";
   adapter->group(lora);
   for (CLI::Option* option :
-       {app.add_option("--lora-r", o.run.lora.r, "Rank")->check(CLI::Range(1, 1 << 16)),
+       {app.add_option("--lora-r", o.run.lora.r, "Rank")->check(integer_within(1, 1 << 16)),
         app.add_option("--lora-alpha", o.run.lora.alpha, "Scale is alpha / r")
-            ->check(CLI::PositiveNumber),
+            ->check(real_within(1e-6, 1e6)),
         static_cast<CLI::Option*>(
             app.add_flag("--rslora", o.run.lora.rslora, "Scale is alpha / sqrt(r)")),
         app.add_option("--target", o.run.lora.targets,
@@ -51,12 +51,12 @@ void declare(CLI::App& app, Options& o) {
     option->excludes(adapter)->group(lora);
   }
   app.add_option("--lora-dropout", o.run.lora.dropout, "Dropout before the adapter")
-      ->check(CLI::Range(0.0, 0.999))
+      ->check(real_within(0, 0.999))
       ->group(lora);
 
   const char* data = "Data";
   app.add_option("--max-length", o.run.max_length, "Longer examples are cut on the right")
-      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24))
+      ->check(integer_within(2, 1 << 24))
       ->group(data);
   app.add_flag("--packing", o.run.packing,
                "Several examples share a row, each attending to itself only")
@@ -75,16 +75,16 @@ void declare(CLI::App& app, Options& o) {
   auto* steps = app.add_option("--steps", o.run.steps, "Optimizer steps, instead of --epochs");
   steps->check(positive)->group(training);
   app.add_option("--epochs", o.run.epochs, "Passes over the data")
-      ->check(CLI::PositiveNumber)
+      ->check(real_within(1e-6, 1e6))
       ->excludes(steps)
       ->group(training);
   app.add_option("--batch-size", o.run.batch_size, "Rows per micro-batch")
-      ->check(positive)
+      ->check(rows)
       ->group(training);
   app.add_option("--grad-accum", o.run.grad_accum, "Micro-batches per step")
-      ->check(positive)
+      ->check(rows)
       ->group(training);
-  app.add_option("--lr", o.run.lr, "Learning rate")->check(CLI::NonNegativeNumber)->group(training);
+  app.add_option("--lr", o.run.lr, "Learning rate")->check(real_within(0, 1e3))->group(training);
   app.add_option("--schedule", o.run.schedule, "constant, linear or cosine")
       ->check(CLI::IsMember({"constant", "linear", "cosine"}))
       ->group(training);
@@ -92,13 +92,13 @@ void declare(CLI::App& app, Options& o) {
       ->check(count)
       ->group(training);
   app.add_option("--weight-decay", o.run.weight_decay, "Decoupled weight decay")
-      ->check(CLI::NonNegativeNumber)
+      ->check(real_within(0, 1e3))
       ->group(training);
   app.add_option("--clip", o.run.clip, "Largest gradient norm; 0: no clipping")
-      ->check(CLI::NonNegativeNumber)
+      ->check(real_within(0, 1e9))
       ->group(training);
   app.add_option("--aux-loss", o.run.aux_loss, "Coefficient of the load-balancing loss; 0: off")
-      ->check(CLI::NonNegativeNumber)
+      ->check(real_within(0, 1e6))
       ->group(training);
   app.add_option("--dtype", o.run.dtype, "Computation in f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
@@ -111,7 +111,7 @@ void declare(CLI::App& app, Options& o) {
       ->check(count)
       ->group(training);
   app.add_option("--keep-checkpoints", o.run.keep_checkpoints, "Newest checkpoints kept; 0: all")
-      ->check(CLI::Range(0, 1 << 20))
+      ->check(integer_within(0, 1 << 20))
       ->group(training);
 }
 

@@ -33,7 +33,7 @@ void declare(CLI::App& app, Options& o) {
   auto* keep = app.add_option("--keep", o.keep,
                               "Experts to keep in every layer; of a model that chooses from groups "
                               "of experts (n_group), equally many of each group, so a multiple");
-  keep->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 16))->needs(scores);
+  keep->check(integer_within(1, 1 << 16))->needs(scores);
   criterion->needs(scores);
   scores->needs(criterion)->needs(keep);
   app.add_option("--plan", o.plan, "pruning_plan.json with the experts to keep")->excludes(scores);

@@ -26,10 +26,13 @@
 #include <type_traits>
 #include <vector>
 
+#include <espalier/core/control_characters.hpp>
 #include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/core/peak_memory.hpp>
 #include <espalier/core/threads.hpp>
+
+#include "cli/numbers.hpp"
 #ifndef ESPALIER_COMPILED  // what CLI11 has but in these two is a third of its cost
 #include <CLI/CLI.hpp>
 #endif
@@ -82,7 +85,7 @@ namespace detail {
 inline std::string one_line(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
   std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
+  return escape_controls(text);
 }
 
 inline std::size_t edit_distance(const std::string& a, const std::string& b) {
@@ -121,9 +124,11 @@ inline void declare_common(CLI::App& app, CommonOptions& common) {
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->group("Common");
   app.add_option("--threads", common.threads, "CPU threads; 0 takes all cores")
-      ->check(CLI::Range(0, 4096))
+      ->check(integer_within(0, 4096))
       ->group("Common");
-  app.add_option("--seed", common.seed, "Seed of everything random")->group("Common");
+  app.add_option("--seed", common.seed, "Seed of everything random")
+      ->check(integer_within(0, ~std::uint64_t{0}))
+      ->group("Common");
   app.add_flag("--json", common.json, "Print one JSON object instead of text")->group("Common");
 }
 

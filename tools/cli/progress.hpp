@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include <espalier/core/control_characters.hpp>
+
 namespace espalier {
 
 /// "1:02:03", "4:05"
@@ -38,7 +40,9 @@ namespace espalier {
 
 /// What is odd about a checkpoint, a line each on stderr.
 inline void print_warnings(const char* program, const std::vector<std::string>& warnings) {
-  for (const std::string& w : warnings) fmt::print(stderr, "{}: warning: {}\n", program, w);
+  for (const std::string& w : warnings) {
+    fmt::print(stderr, "{}: warning: {}\n", program, escape_controls(w));
+  }
 }
 
 class Progress {
@@ -129,10 +133,10 @@ class Progress {
 
 class Table {
  public:
-  explicit Table(std::vector<std::string> header) : rows_{std::move(header)} {}
-  void add_row(std::vector<std::string> cells) {
-    cells.resize(rows_[0].size());
-    rows_.push_back(std::move(cells));
+  explicit Table(const std::vector<std::string>& header) { rows_.push_back(printable(header)); }
+  void add_row(const std::vector<std::string>& cells) {
+    rows_.push_back(printable(cells));
+    rows_.back().resize(rows_[0].size());
   }
   /// Columns whose cells all begin like a number go to the right.
   [[nodiscard]] std::string text() const {
@@ -152,6 +156,10 @@ class Table {
   void print(std::FILE* file = stdout) const { fmt::print(file, "{}", text()); }
 
  private:
+  static std::vector<std::string> printable(std::vector<std::string> cells) {
+    for (std::string& cell : cells) cell = escape_controls(cell);
+    return cells;
+  }
   static std::size_t characters(const std::string& s) {  // UTF-8: all but continuation bytes
     return static_cast<std::size_t>(std::count_if(s.begin(), s.end(), [](char ch) {
       return (static_cast<unsigned char>(ch) & 0xc0) != 0x80;
