@@ -25,7 +25,7 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  const auto count = CLI::Range(std::int64_t{0}, std::int64_t{1} << 40);
+  const auto count = integer_within(0, kMostSteps);
   app.add_option("--model", o.run.model, "Checkpoint folder in Hugging Face layout")->required();
   auto* tuned = app.add_option("--tuned", o.run.tuned,
                                "The same model after fine-tuning: norms, "
@@ -80,7 +80,7 @@ void report(const Options& o, const CommonOptions& common, const prune::Scores& 
       j["criteria"][name] = std::move(rows);
     }
     j["provenance"] = scores.provenance;
-    fmt::print("{}\n", io::dump(j));
+    print("{}\n", io::dump(j));
     return;
   }
   Table table({"criterion", "lowest", "layer", "expert", "highest", "layer", "expert"});
@@ -101,7 +101,7 @@ void report(const Options& o, const CommonOptions& common, const prune::Scores& 
                    std::to_string(high->layer), std::to_string(high->expert)});
   }
   table.print();
-  fmt::print("\n{}: scores.json, scores.csv and heatmaps\n", o.output);
+  print("\n{}: scores.json, scores.csv and heatmaps\n", o.output);
 }
 
 void run(Options o, const CommonOptions& common) {
@@ -121,7 +121,7 @@ void run(Options o, const CommonOptions& common) {
   const std::size_t known = analysis.notes().size();
   const auto tell = [&](std::size_t begin) {
     for (std::size_t i = begin; i < analysis.notes().size(); ++i) {
-      say("analyze: {}\n", analysis.notes()[i]);
+      print(stderr, "analyze: {}\n", analysis.notes()[i]);
     }
   };
   tell(0);

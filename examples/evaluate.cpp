@@ -14,6 +14,7 @@
 
 #include "cli/compute.hpp"
 #include "cli/evaluation_tables.hpp"
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -28,7 +29,7 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  app.add_option("--output", o.run.output, "Folder for results and journals")->required();
+  app.add_option("--output", o.run.output, "Folder for results and journals");
   app.add_flag("--resume", o.run.resume, "Go on from the journals in --output, if there are any");
 
   const char* model = "Model";
@@ -38,26 +39,28 @@ void declare(CLI::App& app, Options& o) {
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->group(model);
   app.add_option("--batch-size", o.run.engine.batch, "Sequences that are generated together")
-      ->check(CLI::Range(1, 4096))
+      ->check(integer_within(1, 4096))
       ->group(model);
 
   const char* tasks = "Tasks";
-  app.add_option("--task", o.run.tasks,
-                 "Comma list: mmlu_pro, arc:easy, arc:challenge, winogrande, lambada, any other "
-                 "file of --data/multiple_choice by its name, loss")
+  app.add_option(
+         "--task", o.run.tasks,
+         "Comma list: names of tasks, paths of definitions NAME.json, names of files of your "
+         "own in --data, mmlu_pro, loss; `list` prints what ships")
       ->delimiter(',')
       ->group(tasks);
-  app.add_option("--data", o.run.data, "Folder with mmlu_pro/ and multiple_choice/")->group(tasks);
+  app.add_option("--data", o.run.data, "Folder with rows of tasks, multiple_choice/ and mmlu_pro/")
+      ->group(tasks);
   app.add_option("--text", o.run.text, "JSONL for the task loss: text, prompt/response or messages")
       ->group(tasks);
   app.add_option("--limit", o.run.limit,
                  "Questions per task: the first ones; of mmlu_pro the first ones of each category, "
                  "spread evenly")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->check(integer_within(1, kMostSteps))
       ->default_str("all")
       ->group(tasks);
   app.add_option("--shots", o.run.shots, "Worked examples in front of a question")
-      ->check(CLI::Range(0, 1000))
+      ->check(integer_within(0, 1000))
       ->default_str("5 for mmlu_pro, else 0")
       ->group(tasks);
   app.add_option("--chat-template", o.run.chat_template,
@@ -73,13 +76,13 @@ void declare(CLI::App& app, Options& o) {
       ->check(CLI::IsMember({"current", "2024-07", "leaderboard-2024"}))
       ->group(pro);
   app.add_option("--max-new-tokens", o.run.max_new_tokens, "Longest answer")
-      ->check(CLI::Range(1, 1 << 24))
+      ->check(integer_within(1, 1 << 24))
       ->default_str("by --rule: 2048 or 256")
       ->group(pro);
   app.add_option("--max-length", o.run.max_length,
                  "Prompt and answer together; shots are dropped until they fit. For the task loss: "
                  "longer texts are cut")
-      ->check(CLI::Range(2, 1 << 24))
+      ->check(integer_within(2, 1 << 24))
       ->default_str("by --rule: 4096 or 2048; loss: what the model takes")
       ->group(pro);
   app.add_option("--subjects", o.run.subjects, "Comma list of (parts of) categories")->group(pro);
@@ -97,7 +100,7 @@ void print_summary(const Json& tasks, const std::vector<eval::TaskResult>& resul
   const Json* pro = tasks.find("mmlu_pro");
   if (pro != nullptr) print_mmlu_pro(*pro);
   if (results.empty()) return;
-  if (pro != nullptr) fmt::print("\n");
+  if (pro != nullptr) print("\n");
   print_results(results);
 }
 
@@ -108,7 +111,7 @@ void replay(const Options& o, const CommonOptions& common) {
   eval::write_replay(r, rule, o.run.output);
   const Json summary = eval::to_json(r.score, rule);
   if (common.json) {
-    fmt::print("{}\n", io::dump(summary));
+    print("{}\n", io::dump(summary));
   } else {
     print_mmlu_pro(summary);
   }
@@ -124,7 +127,7 @@ class Watched {
       stop_if_interrupted();
     };
     run_.on_pass = [this] { stop_if_interrupted(); };
-    run_.on_note = [](const std::string& line) { say("{}\n", line); };
+    run_.on_note = [](const std::string& line) { print(stderr, "{}\n", line); };
     (void)interrupted();  // from here on
     print_warnings("evaluate", run_.checkpoint().warnings());
   }
@@ -133,7 +136,7 @@ class Watched {
     const Json all = run_.run_tasks();
     finish();
     if (common_.json) {
-      fmt::print("{}\n", io::dump(all));
+      print("{}\n", io::dump(all));
     } else {
       print_summary(all.at("tasks"), run_.results());
     }
@@ -147,9 +150,9 @@ class Watched {
       Json j = Json::object();
       j["requests"] = count;
       j["output"] = file;
-      fmt::print("{}\n", io::dump(j));
+      print("{}\n", io::dump(j));
     } else {
-      fmt::print("{}: {} requests\n", file, count);
+      print("{}: {} requests\n", file, count);
     }
   }
 
@@ -157,7 +160,7 @@ class Watched {
   void show(const std::string& task, std::int64_t done, std::int64_t total) {
     if (!bar_ || task_ != task) {
       if (bar_) bar_->finish();
-      bar_ = std::make_unique<Progress>(task, total, "questions");
+      bar_ = std::make_unique<Progress>(escape_controls(task), total, "questions");
       bar_->start_at(done);
       task_ = task;
     }
@@ -187,12 +190,31 @@ class Watched {
   std::string task_;
 };
 
+void list_tasks() {
+  Table table({"task", "rows on the hub", "files", "metrics"});
+  const auto words = [](const std::vector<std::string>& list) {
+    std::string text;
+    for (const std::string& word : list) text += (text.empty() ? "" : ", ") + word;
+    return text;
+  };
+  for (const eval::TaskDefinition& d : eval::shipped_tasks()) {
+    table.add_row({d.id(), d.source.hub.empty() ? "-" : d.source.hub + " " + d.source.subset,
+                   words(d.files), words(d.metrics)});
+  }
+  table.add_row({"mmlu_pro", "TIGER-Lab/MMLU-Pro", "mmlu_pro/test", "see --rule"});
+  table.add_row({"loss", "-", "--text", "loss, ppl"});
+  table.print();
+}
+
 void run(Options o, const CommonOptions& common, const std::string& command) {
+  if (o.run.tasks == std::vector<std::string>{"list"}) return list_tasks();
+  ESP_REQUIRE(!o.run.output.empty(), UsageError, "--output is required");
   const int modes = !o.replay.empty() + !o.requests.empty() + !o.run.tasks.empty();
   ESP_REQUIRE(modes == 1, UsageError, "give exactly one of --task, --requests and --replay");
   if (!o.replay.empty()) return replay(o, common);
   ESP_REQUIRE(!o.run.model.empty(), UsageError, "--model is required");
   o.run.device = common.device;
+  if (common.seed != 0) o.run.shots_seed = static_cast<std::int64_t>(common.seed);
   visit_compute(common.device, o.run.dtype,
                 [&]<class T, class D>() { o.run.load = infer::load_engine<T, D>; });
   Watched watched(o, common, command);

@@ -24,8 +24,8 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
-  const auto count = CLI::Range(std::int64_t{0}, std::int64_t{1} << 40);
+  const auto positive = integer_within(1, kMostSteps), rows = integer_within(1, 1 << 20);
+  const auto count = integer_within(0, kMostSteps);
   app.add_option("--model", o.run.model, "Checkpoint folder in Hugging Face layout")->required();
   app.add_option("--data", o.run.data, "JSONL with messages, prompt/response, or text")->required();
   app.add_option("--output", o.run.output, "Folder for the adapter, the log and checkpoints")
@@ -39,9 +39,9 @@ void declare(CLI::App& app, Options& o) {
   const char* lora = "Adapter";
   adapter->group(lora);
   for (CLI::Option* option :
-       {app.add_option("--lora-r", o.run.lora.r, "Rank")->check(CLI::Range(1, 1 << 16)),
+       {app.add_option("--lora-r", o.run.lora.r, "Rank")->check(integer_within(1, 1 << 16)),
         app.add_option("--lora-alpha", o.run.lora.alpha, "Scale is alpha / r")
-            ->check(CLI::PositiveNumber),
+            ->check(real_within(1e-6, 1e6)),
         static_cast<CLI::Option*>(
             app.add_flag("--rslora", o.run.lora.rslora, "Scale is alpha / sqrt(r)")),
         app.add_option("--target", o.run.lora.targets,
@@ -51,12 +51,12 @@ void declare(CLI::App& app, Options& o) {
     option->excludes(adapter)->group(lora);
   }
   app.add_option("--lora-dropout", o.run.lora.dropout, "Dropout before the adapter")
-      ->check(CLI::Range(0.0, 0.999))
+      ->check(real_within(0, 0.999))
       ->group(lora);
 
   const char* data = "Data";
   app.add_option("--max-length", o.run.max_length, "Longer examples are cut on the right")
-      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24))
+      ->check(integer_within(2, 1 << 24))
       ->group(data);
   app.add_flag("--packing", o.run.packing,
                "Several examples share a row, each attending to itself only")
@@ -75,16 +75,16 @@ void declare(CLI::App& app, Options& o) {
   auto* steps = app.add_option("--steps", o.run.steps, "Optimizer steps, instead of --epochs");
   steps->check(positive)->group(training);
   app.add_option("--epochs", o.run.epochs, "Passes over the data")
-      ->check(CLI::PositiveNumber)
+      ->check(real_within(1e-6, 1e6))
       ->excludes(steps)
       ->group(training);
   app.add_option("--batch-size", o.run.batch_size, "Rows per micro-batch")
-      ->check(positive)
+      ->check(rows)
       ->group(training);
   app.add_option("--grad-accum", o.run.grad_accum, "Micro-batches per step")
-      ->check(positive)
+      ->check(rows)
       ->group(training);
-  app.add_option("--lr", o.run.lr, "Learning rate")->check(CLI::NonNegativeNumber)->group(training);
+  app.add_option("--lr", o.run.lr, "Learning rate")->check(real_within(0, 1e3))->group(training);
   app.add_option("--schedule", o.run.schedule, "constant, linear or cosine")
       ->check(CLI::IsMember({"constant", "linear", "cosine"}))
       ->group(training);
@@ -92,13 +92,13 @@ void declare(CLI::App& app, Options& o) {
       ->check(count)
       ->group(training);
   app.add_option("--weight-decay", o.run.weight_decay, "Decoupled weight decay")
-      ->check(CLI::NonNegativeNumber)
+      ->check(real_within(0, 1e3))
       ->group(training);
   app.add_option("--clip", o.run.clip, "Largest gradient norm; 0: no clipping")
-      ->check(CLI::NonNegativeNumber)
+      ->check(real_within(0, 1e9))
       ->group(training);
   app.add_option("--aux-loss", o.run.aux_loss, "Coefficient of the load-balancing loss; 0: off")
-      ->check(CLI::NonNegativeNumber)
+      ->check(real_within(0, 1e6))
       ->group(training);
   app.add_option("--dtype", o.run.dtype, "Computation in f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
@@ -111,27 +111,29 @@ void declare(CLI::App& app, Options& o) {
       ->check(count)
       ->group(training);
   app.add_option("--keep-checkpoints", o.run.keep_checkpoints, "Newest checkpoints kept; 0: all")
-      ->check(CLI::Range(0, 1 << 20))
+      ->check(integer_within(0, 1 << 20))
       ->group(training);
 }
 
 void describe_data(const std::string& path, const data::Dataset& dataset) {
-  for (const std::string& line : dataset.summary()) say("{}: {}\n", path, line);
+  for (const std::string& line : dataset.summary()) print(stderr, "{}: {}\n", path, line);
 }
 
 void report_forecast(const train::FineTune& run) {
   const MemoryForecast memory = run.memory_forecast();
-  say("memory: about {} = {} base weights (mapped) + {} adapter and gradients + {} optimizer "
-      "+ {} activations of at most {} tokens\n",
-      format_bytes(memory.total_bytes()), format_bytes(memory.weights_bytes),
-      format_bytes(memory.adapter_bytes), format_bytes(memory.optimizer_bytes),
-      format_bytes(memory.activation_bytes), run.data().largest_batch(run.config().batch_size));
+  print(stderr,
+        "memory: about {} = {} base weights (mapped) + {} adapter and gradients + {} optimizer "
+        "+ {} activations of at most {} tokens\n",
+        format_bytes(memory.total_bytes()), format_bytes(memory.weights_bytes),
+        format_bytes(memory.adapter_bytes), format_bytes(memory.optimizer_bytes),
+        format_bytes(memory.activation_bytes), run.data().largest_batch(run.config().batch_size));
   const auto steps = static_cast<double>(run.state().max_steps - run.state().step);
   const double tokens = run.tokens_per_step(), flops = run.flops_per_token();
   const double rate = measured_flops_per_second(run.base().config());
-  say("time: about {} for {:.0f} steps of {:.0f} tokens ({:.2f} GFLOP per token, {:.0f} "
-      "GFLOP/s in a matrix product)\n",
-      format_duration(steps * tokens * flops / rate), steps, tokens, flops * 1e-9, rate * 1e-9);
+  print(stderr,
+        "time: about {} for {:.0f} steps of {:.0f} tokens ({:.2f} GFLOP per token, {:.0f} "
+        "GFLOP/s in a matrix product)\n",
+        format_duration(steps * tokens * flops / rate), steps, tokens, flops * 1e-9, rate * 1e-9);
 }
 
 std::string note(const Json& entry) {
@@ -177,16 +179,16 @@ Json summary(const train::FineTune& run) {
 
 void report(const Json& s) {
   const std::string output = s.at("output").as_string();
-  fmt::print("adapter      {}\n", output);
-  fmt::print("steps        {} ({:.2f} epochs, {} tokens)\n", s.at("steps").as_int(),
-             s.at("epochs").as_double(), s.at("tokens").as_int());
-  fmt::print("parameters   {} trained\n", s.at("trainable_parameters").as_int());
-  fmt::print("loss         {:.4f} at the first step, {:.4f} at the last\n",
-             s.at("first_loss").as_double(), s.at("last_loss").as_double());
+  print("adapter      {}\n", output);
+  print("steps        {} ({:.2f} epochs, {} tokens)\n", s.at("steps").as_int(),
+        s.at("epochs").as_double(), s.at("tokens").as_int());
+  print("parameters   {} trained\n", s.at("trainable_parameters").as_int());
+  print("loss         {:.4f} at the first step, {:.4f} at the last\n",
+        s.at("first_loss").as_double(), s.at("last_loss").as_double());
   if (const Json* held_out = s.find("eval_loss")) {
-    fmt::print("held-out     {:.4f}\n", held_out->as_double());
+    print("held-out     {:.4f}\n", held_out->as_double());
   }
-  fmt::print("curve        {}\n", (std::filesystem::path(output) / "loss.png").string());
+  print("curve        {}\n", (std::filesystem::path(output) / "loss.png").string());
 }
 
 void run(Options o, const CommonOptions& common, const std::string& command) {
@@ -201,12 +203,13 @@ void run(Options o, const CommonOptions& common, const std::string& command) {
   run.on_warning = [](const std::string& text) { print_warnings("fine_tune", {text}); };
   run.begin(o.resume ? train::FineTune::Start::resume : train::FineTune::Start::fresh);
   if (run.found_finished()) {
-    say("{}: done already, {} steps\n", o.run.output, run.state().step);
+    print(stderr, "{}: done already, {} steps\n", o.run.output, run.state().step);
   } else {
     if (run.resumed_from()) {
-      say("resuming from {} at step {}\n", run.resumed_from()->string(), run.state().step + 1);
+      print(stderr, "resuming from {} at step {}\n", run.resumed_from()->string(),
+            run.state().step + 1);
     } else if (o.resume) {
-      say("{}: no checkpoint to resume from, starting at step 1\n", o.run.output);
+      print(stderr, "{}: no checkpoint to resume from, starting at step 1\n", o.run.output);
     }
     report_forecast(run);
     train_all(run, command);
@@ -214,7 +217,7 @@ void run(Options o, const CommonOptions& common, const std::string& command) {
   run.finish();
   const Json s = summary(run);
   if (common.json) {
-    fmt::print("{}\n", io::dump(s));
+    print("{}\n", io::dump(s));
   } else {
     report(s);
   }

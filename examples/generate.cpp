@@ -13,6 +13,7 @@
 #include <espalier/text/decode_stream.hpp>
 
 #include "cli/compute.hpp"
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -51,7 +52,7 @@ void run(const Options& o, const CommonOptions& common) {
   const auto show = [&](const std::string& piece) {
     text += piece;
     if (common.json) return;
-    fmt::print("{}", piece);
+    print("{}", piece);
     std::fflush(stdout);
   };
   const double begin = monotonic_seconds();
@@ -81,12 +82,12 @@ void run(const Options& o, const CommonOptions& common) {
     result["prompt_tokens"] = prompt.size();
     result["prefill_tokens_per_second"] = prefill_rate;
     result["decode_tokens_per_second"] = decode_rate;
-    fmt::print("{}\n", io::dump(result));
+    print("{}\n", io::dump(result));
   } else {
-    fmt::print("\n");
+    print("\n");
     std::fflush(stdout);
-    say("{} prompt tokens at {:.1f}/s, {} new tokens at {:.1f}/s\n", prompt.size(), prefill_rate,
-        ids.size(), decode_rate);
+    print(stderr, "{} prompt tokens at {:.1f}/s, {} new tokens at {:.1f}/s\n", prompt.size(),
+          prefill_rate, ids.size(), decode_rate);
   }
 }
 
@@ -104,12 +105,12 @@ int main(int argc, char** argv) {
         app.add_option("--chat-template", o.chat_template,
                        "auto (the checkpoint's), none, chatml, mixtral or mixtral-v1");
         app.add_option("--max-new-tokens", o.decode.max_new_tokens, "Stop after that many")
-            ->check(CLI::Range(1, 1 << 20));
+            ->check(integer_within(1, 1 << 20));
         app.add_option("--temperature", o.decode.sampling.temperature, "0 is greedy")
-            ->check(CLI::Range(0.0, 100.0));
+            ->check(real_within(0, 100));
         app.add_option("--top-p", o.decode.sampling.top_p,
                        "Draw from the likeliest ids that reach this probability")
-            ->check(CLI::Range(1e-6, 1.0));
+            ->check(real_within(1e-6, 1));
       },
       [&](const CommonOptions& common) {
         const TraceSession trace;  // where ESPALIER_TRACE names a file

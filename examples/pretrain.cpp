@@ -41,7 +41,7 @@ struct Options {
 };
 
 void declare(CLI::App& app, Options& o) {
-  const auto positive = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
+  const auto positive = integer_within(1, kMostSteps);
   app.add_option("--model", o.model,
                  "Checkpoint folder to start from, as make_checkpoint writes it")
       ->required();
@@ -49,25 +49,25 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--output", o.output, "Checkpoint folder to write; must not exist")->required();
   app.add_option("--eval-data", o.eval_data, "Held-out JSONL; its loss is reported at the end");
   app.add_option("--steps", o.steps, "Optimizer steps")->check(positive);
-  app.add_option("--batch-size", o.batch_size, "Rows per step")->check(positive);
+  app.add_option("--batch-size", o.batch_size, "Rows per step")->check(integer_within(1, 1 << 20));
   app.add_option("--max-length", o.max_length, "Longer examples are cut on the right")
-      ->check(CLI::Range(std::int64_t{2}, std::int64_t{1} << 24));
+      ->check(integer_within(2, 1 << 24));
   app.add_flag("--packing", o.packing,
                "Several examples share a row of --max-length, each attending to itself only");
-  app.add_option("--lr", o.lr, "Learning rate")->check(CLI::NonNegativeNumber);
+  app.add_option("--lr", o.lr, "Learning rate")->check(real_within(0, 1e3));
   app.add_option("--schedule", o.schedule, "constant, linear or cosine")
       ->check(CLI::IsMember({"constant", "linear", "cosine"}));
   app.add_option("--warmup", o.warmup, "Steps of linear warmup; the first has rate 0")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40));
+      ->check(integer_within(0, kMostSteps));
   app.add_option("--weight-decay", o.weight_decay, "Decoupled weight decay")
-      ->check(CLI::NonNegativeNumber);
+      ->check(real_within(0, 1e3));
   app.add_option("--clip", o.clip, "Largest gradient norm; 0: no clipping")
-      ->check(CLI::NonNegativeNumber);
+      ->check(real_within(0, 1e9));
   o.aux_given =
       app.add_option("--aux-loss", o.aux_loss,
                      "Coefficient of the load-balancing loss; 0: off, as it is where there is "
                      "nothing to balance")
-          ->check(CLI::NonNegativeNumber);
+          ->check(real_within(0, 1e6));
   app.add_option("--max-shard-size", o.max_shard_size, "Largest shard, such as 5GB or 500MB");
 }
 
@@ -127,7 +127,7 @@ class Pretrain {
   data::Dataset read(const std::string& path) const {
     data::RecordEncoder encoder = data::record_encoder(words_, base_.config());
     data::Dataset data = data::read_dataset(path, encoder, o_.max_length);
-    for (const std::string& line : data.summary()) say("{}: {}\n", path, line);
+    for (const std::string& line : data.summary()) print(stderr, "{}: {}\n", path, line);
     return data;
   }
 
@@ -180,15 +180,15 @@ class Pretrain {
       s["last_loss"] = last;
       if (held_out) s["eval_loss"] = *held_out;
       s["peak_memory_bytes"] = peak_memory_bytes();
-      fmt::print("{}\n", io::dump(s));
+      print("{}\n", io::dump(s));
       return;
     }
-    fmt::print("checkpoint   {}\n", o_.output);
-    fmt::print("steps        {} ({} tokens)\n", log.size(), tokens);
-    fmt::print("parameters   {}, all trained\n", parameters);
-    fmt::print("loss         {:.4f} at the first step, {:.4f} at the last\n", first, last);
-    if (held_out) fmt::print("held-out     {:.4f}\n", *held_out);
-    fmt::print("curve        {}\n", (fs::path(o_.output) / "loss.png").string());
+    print("checkpoint   {}\n", o_.output);
+    print("steps        {} ({} tokens)\n", log.size(), tokens);
+    print("parameters   {}, all trained\n", parameters);
+    print("loss         {:.4f} at the first step, {:.4f} at the last\n", first, last);
+    if (held_out) print("held-out     {:.4f}\n", *held_out);
+    print("curve        {}\n", (fs::path(o_.output) / "loss.png").string());
   }
 
   const Options& o_;

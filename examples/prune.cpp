@@ -33,7 +33,7 @@ void declare(CLI::App& app, Options& o) {
   auto* keep = app.add_option("--keep", o.keep,
                               "Experts to keep in every layer; of a model that chooses from groups "
                               "of experts (n_group), equally many of each group, so a multiple");
-  keep->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 16))->needs(scores);
+  keep->check(integer_within(1, 1 << 16))->needs(scores);
   criterion->needs(scores);
   scores->needs(criterion)->needs(keep);
   app.add_option("--plan", o.plan, "pruning_plan.json with the experts to keep")->excludes(scores);
@@ -96,7 +96,8 @@ void warn_of_another_model(const io::Json& provenance, const std::string& who,
     what = "with other weights";
   }
   if (what == nullptr) return;
-  say("prune: warning: {} was made for a model {} than {}\n", source, what, base.folder().string());
+  print(stderr, "prune: warning: {} was made for a model {} than {}\n", source, what,
+        base.folder().string());
 }
 
 std::int64_t parameters(const std::vector<io::ShardPlan>& shards) {
@@ -137,7 +138,7 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
     }
     j["keep"] = io::Json::array();
     for (const auto& layer : plan.keep) j["keep"].push_back(io::Json::array(layer));
-    fmt::print("{}\n", io::dump(j));
+    print("{}\n", io::dump(j));
     return;
   }
   Table table({"shard", "tensors", "bytes", ""});
@@ -147,20 +148,20 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
   }
   table.print();
   if (!what.left_out.empty()) {
-    fmt::print(
+    print(
         "\nmulti-token prediction is left out ({} tensors, such as {}): it has experts of its own, "
         "and the plan says nothing of them\n",
         what.left_out.size(), what.left_out[0]);
   }
   const double left = static_cast<double>(what.bytes) / static_cast<double>(what.base_bytes);
   const auto sparse = std::count(mixture.sparse.begin(), mixture.sparse.end(), true);
-  fmt::print("\n{} layers, {} of {} experts in {}: {} of {} ({:.2f}% less), {} parameters\n",
-             mixture.layers, kept, mixture.experts,
-             sparse == mixture.layers ? std::string("each") : fmt::format("{} of them", sparse),
-             format_bytes(static_cast<double>(what.bytes)),
-             format_bytes(static_cast<double>(what.base_bytes)), 100 * (1 - left),
-             parameters(what.shards));
-  fmt::print("{}: {}\n", o.output, o.dry_run ? "not written (dry run)" : "written");
+  print("\n{} layers, {} of {} experts in {}: {} of {} ({:.2f}% less), {} parameters\n",
+        mixture.layers, kept, mixture.experts,
+        sparse == mixture.layers ? std::string("each") : fmt::format("{} of them", sparse),
+        format_bytes(static_cast<double>(what.bytes)),
+        format_bytes(static_cast<double>(what.base_bytes)), 100 * (1 - left),
+        parameters(what.shards));
+  print("{}: {}\n", o.output, o.dry_run ? "not written (dry run)" : "written");
 }
 
 void refuse_existing(const std::string& folder) {
@@ -206,9 +207,9 @@ void run(const Options& o, const CommonOptions& common) {
     });
     progress.finish();
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
-    say("prune: {:.2f} GB/s, at most {} of memory\n",
-        static_cast<double>(what.bytes) / 1e9 / seconds.count(),
-        format_bytes(static_cast<double>(peak_memory_bytes())));
+    print(stderr, "prune: {:.2f} GB/s, at most {} of memory\n",
+          static_cast<double>(what.bytes) / 1e9 / seconds.count(),
+          format_bytes(static_cast<double>(peak_memory_bytes())));
     if (adapter)
       prune::write_pruned_adapter(o.adapter, *adapter, base.expert_names(), plan, o.adapter_output);
   }

@@ -142,8 +142,8 @@ foreach(header IN LISTS headers)
       continue()
     endif()
     if(layer IN_LIST host_only_layers)
-      # text/ reads its files through io/; otherwise each stands alone.
-      if(NOT to MATCHES "^(core|tensor|${layer})$" AND NOT (layer STREQUAL "text" AND to STREQUAL "io"))
+      # text/ and plot/ read and write files through io/; otherwise each stands alone.
+      if(NOT to MATCHES "^(core|tensor|io|${layer})$")
         problem("include/espalier/${header}: ${line}: ${layer}/ includes only core/ and tensor/")
       endif()
     elseif(to IN_LIST host_only_layers)

@@ -42,7 +42,7 @@ std::string probability(double p) {
   return p != p ? "-" : p < 1e-4 ? fmt::format("{:.0e}", p) : fmt::format("{:.4f}", p);
 }
 
-void print(const std::vector<eval::Comparison>& all, const std::string& first) {
+void show(const std::vector<eval::Comparison>& all, const std::string& first) {
   Table table({"model", "task", "metric", "questions", first, "other", "difference", "95 %",
                "gained", "lost", "p", "p of all", "detectable"});
   for (const eval::Comparison& c : all) {
@@ -55,7 +55,7 @@ void print(const std::vector<eval::Comparison>& all, const std::string& first) {
                    probability(c.p_holm), fmt::format("{:.2f}", 100 * c.detectable)});
   }
   table.print();
-  fmt::print(
+  print(
       "\nDifferences are in points of a hundred, with the standard error of paired questions."
       "\np: McNemar's exact test; p of all: after Holm's correction for {} comparisons."
       "\ndetectable: a true difference that so many questions find in 80 % of all cases.\n",
@@ -87,16 +87,16 @@ int run(const Options& o, const CommonOptions& common) {
   if (common.json) {
     io::Json list = io::Json::array();
     for (const eval::Comparison& c : all) list.push_back(json_of(c));
-    fmt::print("{}\n", io::dump(list));
+    print("{}\n", io::dump(list));
   } else {
-    print(all, fs::path(o.results[0]).lexically_normal().filename().string());
+    show(all, fs::path(o.results[0]).lexically_normal().filename().string());
   }
   if (o.not_worse_by < 0) return 0;
   int code = 0;
   for (const eval::Comparison& c : all) {
     if (100 * c.interval.low >= -o.not_worse_by) continue;
-    say("compare: {}: {} {} may be worse by {:.2f} points, more than {}\n", c.model, c.task,
-        c.metric, -100 * c.interval.low, o.not_worse_by);
+    print(stderr, "compare: {}: {} {} may be worse by {:.2f} points, more than {}\n", c.model,
+          c.task, c.metric, -100 * c.interval.low, o.not_worse_by);
     code = kExitWorse;
   }
   return code;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // inspect: what a checkpoint is, where its bytes lie, and how much memory the programs will need.
 //   inspect mixtral-8x7b --lora-r 16 --tokens 1024
+#include <limits>
+
 #include <espalier/hub/forecast.hpp>
 #include <espalier/hub/tensor_groups.hpp>
 
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -61,6 +64,12 @@ std::vector<Forecast> forecast(const hub::Checkpoint& k, const Options& o) {
              scores.activation_bytes}}}};
 }
 
+/// An estimate beyond 64 bits is the largest number.
+std::int64_t whole_bytes(double bytes) {
+  return bytes < 0x1p63 ? static_cast<std::int64_t>(bytes)
+                        : std::numeric_limits<std::int64_t>::max();
+}
+
 io::Json to_json(const hub::Checkpoint& k, const Groups& groups, double parameters,
                  const Options& o) {
   io::Json j = io::Json::object();
@@ -92,55 +101,53 @@ io::Json to_json(const hub::Checkpoint& k, const Groups& groups, double paramete
   if (!k.computable()) return j;
   for (const Forecast& f : forecast(k, o)) {
     io::Json& row = j["memory_bytes"][f.program];
-    for (const Term& t : f.terms) row[t.name] = static_cast<std::int64_t>(t.bytes);
-    row["total"] = static_cast<std::int64_t>(f.total());
+    for (const Term& t : f.terms) row[t.name] = whole_bytes(t.bytes);
+    row["total"] = whole_bytes(f.total());
   }
   return j;
 }
 
 void print_choice(const hub::Mixture& m) {
   if (m.groups > 1) {
-    fmt::print("  in {} groups, the best {} of which are chosen from\n", m.groups, m.top_groups);
+    print("  in {} groups, the best {} of which are chosen from\n", m.groups, m.top_groups);
   }
   if (!m.prediction.empty()) {
-    fmt::print("  and {} layer{} of multi-token prediction with experts\n", m.prediction.size(),
-               m.prediction.size() == 1 ? "" : "s");
+    print("  and {} layer{} of multi-token prediction with experts\n", m.prediction.size(),
+          m.prediction.size() == 1 ? "" : "s");
   }
 }
 
 void print_architecture(const hub::Checkpoint& k, double parameters) {
-  fmt::print("{}: {}, {:.2f} billion parameters, {} in {} tensors and {} file{}\n",
-             k.folder().string(), k.family().model_type, parameters / 1e9,
-             format_bytes(static_cast<double>(k.total_bytes())), k.names().size(),
-             k.shards().size(), k.shards().size() == 1 ? "" : "s");
+  print("{}: {}, {:.2f} billion parameters, {} in {} tensors and {} file{}\n", k.folder().string(),
+        k.family().model_type, parameters / 1e9, format_bytes(static_cast<double>(k.total_bytes())),
+        k.names().size(), k.shards().size(), k.shards().size() == 1 ? "" : "s");
   const hub::Mixture& m = k.mixture();
   if (!k.computable()) {
-    fmt::print("  {} layers, {} with a mixture of {} experts, {} of them per token\n", m.layers,
-               hub::sparse_layers(m), m.experts, m.top_k);
+    print("  {} layers, {} with a mixture of {} experts, {} of them per token\n", m.layers,
+          hub::sparse_layers(m), m.experts, m.top_k);
     print_choice(m);
-    fmt::print("  no forward pass: {}\n", k.why_not_computable());
+    print("  no forward pass: {}\n", k.why_not_computable());
     return;
   }
   const DecoderConfig& c = k.config();
-  fmt::print("  {} layers, hidden size {}, vocabulary {}{}\n", c.num_hidden_layers, c.hidden_size,
-             c.vocab_size, c.tie_word_embeddings ? " (output head shares the embedding)" : "");
-  fmt::print(
-      "  attention: {} heads of {}, {} for keys and values, rope base {}, up to {} positions\n",
-      c.attention.heads, c.attention.head_dim, c.attention.kv_heads, c.attention.rope.theta,
-      c.max_position_embeddings);
-  if (c.attention.window > 0) fmt::print("  sliding window of {} tokens\n", c.attention.window);
+  print("  {} layers, hidden size {}, vocabulary {}{}\n", c.num_hidden_layers, c.hidden_size,
+        c.vocab_size, c.tie_word_embeddings ? " (output head shares the embedding)" : "");
+  print("  attention: {} heads of {}, {} for keys and values, rope base {}, up to {} positions\n",
+        c.attention.heads, c.attention.head_dim, c.attention.kv_heads, c.attention.rope.theta,
+        c.max_position_embeddings);
+  if (c.attention.window > 0) print("  sliding window of {} tokens\n", c.attention.window);
   if (!c.has_mixture()) {
-    fmt::print("  feed-forward: dense, width {}\n", c.intermediate_size);
+    print("  feed-forward: dense, width {}\n", c.intermediate_size);
     return;
   }
   const std::int64_t sparse = hub::sparse_layers(m);
-  fmt::print("  mixture: {} experts of width {} in {}, {} of them per token\n", m.experts,
-             c.mixture.width,
-             sparse == c.num_hidden_layers ? std::string("each layer")
-                                           : fmt::format("{} of the layers", sparse),
-             m.top_k);
+  print("  mixture: {} experts of width {} in {}, {} of them per token\n", m.experts,
+        c.mixture.width,
+        sparse == c.num_hidden_layers ? std::string("each layer")
+                                      : fmt::format("{} of the layers", sparse),
+        m.top_k);
   if (c.mixture.shared_width > 0) {
-    fmt::print("  and an expert of width {} that sees every token\n", c.mixture.shared_width);
+    print("  and an expert of width {} that sees every token\n", c.mixture.shared_width);
   }
   print_choice(m);
 }
@@ -151,17 +158,17 @@ void print_tables(const hub::Checkpoint& k, const Groups& groups) {
     tensors.add_row({g.pattern, std::to_string(g.count), g.shape, g.type,
                      std::to_string(g.parameters), format_bytes(static_cast<double>(g.bytes))});
   }
-  fmt::print("\n{}\n", tensors.text());
+  print("\n{}\n", tensors.text());
   Table shards({"file", "tensors", "bytes"});
   for (const auto& shard : k.shards()) {
     shards.add_row({shard.file, std::to_string(shard.content.tensors().size()),
                     format_bytes(static_cast<double>(shard.content.size_bytes()))});
   }
-  fmt::print("{}\n", shards.text());
+  print("{}\n", shards.text());
 }
 
 void print_memory(const hub::Checkpoint& k, const Options& o) {
-  fmt::print(
+  print(
       "Memory to expect for a batch of one sequence of {} tokens, computing in f32 (estimates; "
       "--tokens and --lora-r change them)\n",
       o.tokens);
@@ -178,20 +185,17 @@ void print_memory(const hub::Checkpoint& k, const Options& o) {
 void print_unused(const hub::Checkpoint& k) {
   const auto& unused = k.unused_tensors();
   if (unused.empty()) return;
-  fmt::print("{} tensors that the model does not use, such as {}\n\n", unused.size(), unused[0]);
+  print("{} tensors that the model does not use, such as {}\n\n", unused.size(), unused[0]);
 }
 
 void run(const Options& o, const CommonOptions& common) {
-  ESP_REQUIRE(o.lora_r >= 0 && o.lora_r <= 1 << 20 && o.tokens > 0, UsageError, "--lora-r ",
-              o.lora_r, " and --tokens ", o.tokens,
-              " cannot be; expected 0 or more, and 1 or more");
   const hub::Checkpoint checkpoint(o.folder);
   print_warnings("inspect", checkpoint.warnings());
   const Groups groups = hub::tensor_groups(checkpoint);
   double parameters = 0;
   for (const hub::TensorGroup& g : groups) parameters += static_cast<double>(g.parameters);
   if (common.json) {
-    fmt::print("{}\n", io::dump(to_json(checkpoint, groups, parameters, o)));
+    print("{}\n", io::dump(to_json(checkpoint, groups, parameters, o)));
     return;
   }
   print_architecture(checkpoint, parameters);
@@ -210,8 +214,10 @@ int main(int argc, char** argv) {
       [&](CLI::App& app) {
         app.add_option("folder", o.folder, "Checkpoint folder (config.json, *.safetensors)")
             ->required();
-        app.add_option("--lora-r", o.lora_r, "Rank of the adapter, for the memory of fine_tune");
-        app.add_option("--tokens", o.tokens, "Tokens in a batch, for the memory of activations");
+        app.add_option("--lora-r", o.lora_r, "Rank of the adapter, for the memory of fine_tune")
+            ->check(integer_within(0, 1 << 16));
+        app.add_option("--tokens", o.tokens, "Tokens in a batch, for the memory of activations")
+            ->check(integer_within(1, 1 << 30));
       },
       [&](const espalier::CommonOptions& common) { run(o, common); });
 }

@@ -4,11 +4,13 @@
 //          [--mask-experts pruning_plan.json]
 // Lines {"ids": [...]} in; tensors logits.0, logits.1, ... [length, vocabulary] out.
 #include <espalier/hub/load_model.hpp>
+#include <espalier/infer/sampling.hpp>
 #include <espalier/io/jsonl.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/prune/plan.hpp>
 
 #include "cli/compute.hpp"
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -37,9 +39,24 @@ std::vector<std::vector<std::int32_t>> read_ids(const std::string& path, std::in
   return lines;
 }
 
+/// The output replaces what stands under its name, so that must not be what is read.
+void refuse_own_input(const Options& o, const hub::Checkpoint& checkpoint) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> read = {o.tokens, o.plan, fs::path(o.adapter) / io::kAdapterTensorFile,
+                                fs::path(o.adapter) / io::kAdapterConfigFile,
+                                checkpoint.folder() / "config.json"};
+  for (const auto& shard : checkpoint.shards()) read.push_back(shard.content.path());
+  for (const fs::path& path : read) {
+    std::error_code ignored;
+    ESP_REQUIRE(!fs::equivalent(o.output, path, ignored), UsageError, o.output, ": is ",
+                path.string(), ", which is read; choose another --output");
+  }
+}
+
 template <FloatElement T, Device D>
 void run(const Options& o, const CommonOptions& common) {
   const hub::Checkpoint checkpoint(o.model);
+  refuse_own_input(o, checkpoint);
   auto model = hub::load_model<T, D>(checkpoint, o.adapter);
   const auto& config = model.config();
   if (!o.plan.empty()) {
@@ -64,7 +81,11 @@ void run(const Options& o, const CommonOptions& common) {
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const NoGrad no_grad;
     const auto hidden = model.hidden(PackedTokens(lines[i])).value();
-    writer.write(specs[i].name, model.logits(hidden).on_host());
+    const AnyTensor logits = model.logits(hidden).on_host();
+    infer::require_finite_output(
+        std::span<const acc_t<T>>(reinterpret_cast<const acc_t<T>*>(logits.bytes()),
+                                  static_cast<std::size_t>(logits.numel())));
+    writer.write(specs[i].name, logits);
     progress.update(done += static_cast<std::int64_t>(lines[i].size()));
   }
   writer.commit();
@@ -74,9 +95,9 @@ void run(const Options& o, const CommonOptions& common) {
     result["output"] = o.output;
     result["sequences"] = lines.size();
     result["tokens"] = total;
-    fmt::print("{}\n", io::dump(result));
+    print("{}\n", io::dump(result));
   } else {
-    fmt::print("{}: {} sequences, {} tokens\n", o.output, lines.size(), total);
+    print("{}: {} sequences, {} tokens\n", o.output, lines.size(), total);
   }
 }
 

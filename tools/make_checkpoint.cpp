@@ -21,7 +21,7 @@ struct Options {
 
 void declare(CLI::App& app, Options& o) {
   hub::SyntheticCheckpoint& c = o.run;
-  const auto size = CLI::Range(std::int64_t{1}, std::int64_t{0x7fffffff});
+  const auto size = integer_within(1, 0x7fffffff), size_or_none = integer_within(0, 0x7fffffff);
   const auto add_optional = [&](const char* name, std::int64_t& value,
                                 std::optional<std::int64_t>& to, const char* text) {
     CLI::Option* option = app.add_option(name, value, text);
@@ -36,22 +36,26 @@ void declare(CLI::App& app, Options& o) {
       ->check(size);
   app.add_option("--heads", c.heads, "Query heads")->check(size);
   app.add_option("--kv-heads", c.kv_heads, "Key and value heads")->check(size);
-  app.add_option("--head-dim", c.head_dim, "Width of a head; 0 takes hidden / heads");
+  app.add_option("--head-dim", c.head_dim, "Width of a head; 0 takes hidden / heads")
+      ->check(size_or_none);
   add_optional("--experts", o.experts, c.experts, "Experts per layer")->check(size);
   add_optional("--top-k", o.top_k, c.top_k, "Experts per token")->check(size);
   add_optional("--shared-intermediate", o.shared, c.shared_width,
                "Width of the expert that sees every token, in families that have one; as "
                "--intermediate unless given")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{0x7fffffff}));
+      ->check(size_or_none);
   add_optional("--dense-layers", o.dense, c.dense_layers,
                "First layers without experts; 1 in families that begin so")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{4096}));
+      ->check(integer_within(0, 4096));
   add_optional("--vocab", o.vocab, c.vocab, "Tokens in the vocabulary")->check(size);
   app.add_option("--max-positions", c.max_positions, "Longest sequence")->check(size);
-  app.add_option("--rope-theta", c.rope_theta, "Base of the rotary embedding");
+  app.add_option("--rope-theta", c.rope_theta, "Base of the rotary embedding")
+      ->check(real_within(1, 1e12));
   add_optional("--sliding-window", o.window, c.window,
-               "Attention window; 0: every earlier token; the family's unless given");
-  app.add_option("--initializer-range", c.initializer_range, "Standard deviation of the weights");
+               "Attention window; 0: every earlier token; the family's unless given")
+      ->check(size_or_none);
+  app.add_option("--initializer-range", c.initializer_range, "Standard deviation of the weights")
+      ->check(real_within(0, 1e3));
   app.add_flag("--tie-embeddings", c.tie_embeddings, "Output head shares the embedding");
   app.add_option("--dtype", o.dtype, "Type of the stored weights")
       ->check(CLI::IsMember({"f32", "bf16", "f16"}));

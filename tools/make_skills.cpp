@@ -204,25 +204,23 @@ int main(int argc, char** argv) {
   return espalier::run_program(
       argc, argv, "make_skills", "Makes the texts, questions and tokenizer of the demo.",
       [&](CLI::App& app) {
+        const auto lines = espalier::integer_within(1, 1 << 30);
         app.add_option("--output", o.output, "Folder to write")->required();
-        app.add_option("--pretrain", o.pretrain, "Lines of the base skills")
-            ->check(CLI::PositiveNumber);
-        app.add_option("--fine-tune", o.fine_tune, "Lines to fine-tune on")
-            ->check(CLI::PositiveNumber);
+        app.add_option("--pretrain", o.pretrain, "Lines of the base skills")->check(lines);
+        app.add_option("--fine-tune", o.fine_tune, "Lines to fine-tune on")->check(lines);
         app.add_option("--held-out", o.held_out,
                        "Lines of each held-out file, and of the calibration file")
-            ->check(CLI::PositiveNumber);
-        app.add_option("--questions", o.questions, "Questions a skill, for evaluate")
-            ->check(CLI::PositiveNumber);
+            ->check(lines);
+        app.add_option("--questions", o.questions, "Questions a skill, for evaluate")->check(lines);
       },
       [&](const espalier::CommonOptions& common) {
         make(o, common.seed);
         if (common.json) {
           Json done = Json::object();
           done["output"] = o.output;
-          fmt::print("{}\n", espalier::io::dump(done));
+          print("{}\n", espalier::io::dump(done));
         } else {
-          fmt::print("{} base skills and 1 new one are in {}\n", base_skills().size(), o.output);
+          print("{} base skills and 1 new one are in {}\n", base_skills().size(), o.output);
         }
       });
 }

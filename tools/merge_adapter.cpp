@@ -133,9 +133,9 @@ void run(const Options& o, const CommonOptions& common) {
     result["output"] = o.output;
     result["merged"] = changed;
     result["tensors"] = done;
-    fmt::print("{}\n", io::dump(result));
+    print("{}\n", io::dump(result));
   } else {
-    fmt::print("{}: {} of {} tensors carry the adapter\n", o.output, changed, done);
+    print("{}: {} of {} tensors carry the adapter\n", o.output, changed, done);
   }
 }
 

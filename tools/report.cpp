@@ -6,6 +6,7 @@
 // and SVG.
 #include <espalier/eval/report.hpp>
 
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -18,7 +19,7 @@ struct Options {
   std::string output, title = "Evaluation";
 };
 
-void print(const eval::TableRows& rows) {
+void print_table(const eval::TableRows& rows) {
   Table table(rows[0]);
   for (std::size_t r = 1; r < rows.size(); ++r) table.add_row(rows[r]);
   table.print();
@@ -26,22 +27,22 @@ void print(const eval::TableRows& rows) {
 
 void run(const Options& o, const CommonOptions& common) {
   const eval::Report report(o.results, o.title);
-  report.write(o.output);
+  print_warnings("report", report.write(o.output));
   const std::string page = (std::filesystem::path(o.output) / "index.html").string();
   const std::vector<eval::Result>& results = report.results();
   if (common.json) {
     io::Json j = io::Json::object();
     j["page"] = page;
     j["results"] = eval::results_json(results);
-    fmt::print("{}\n", io::dump(j));
+    print("{}\n", io::dump(j));
     return;
   }
-  if (!results.empty()) print(eval::value_table(results));
+  if (!results.empty()) print_table(eval::value_table(results));
   if (results.size() > 1) {
-    fmt::print("\nagainst {}:\n", results[0].label);
-    print(eval::difference_table(results));
+    print("\nagainst {}:\n", results[0].label);
+    print_table(eval::difference_table(results));
   }
-  fmt::print("\n{}\n", page);
+  print("\n{}\n", page);
 }
 
 }  // namespace

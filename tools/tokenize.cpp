@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 
 namespace {
@@ -66,14 +67,14 @@ void run(const Options& o, bool one_object) {
     if (one_object) {
       all.push_back(std::move(out));
     } else {
-      fmt::print("{}\n", espalier::io::dump(out));
+      espalier::print("{}\n", espalier::io::dump(out));
     }
   }
   ESP_REQUIRE(!in.bad(), espalier::IoError, source, ": cannot read");
   if (!one_object) return;
   Json object;
   object["lines"] = std::move(all);
-  fmt::print("{}\n", espalier::io::dump(object));
+  espalier::print("{}\n", espalier::io::dump(object));
 }
 
 }  // namespace

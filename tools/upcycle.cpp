@@ -29,13 +29,13 @@ void declare(CLI::App& app, Options& o) {
   app.add_option("--model", o.model, "Folder of the dense checkpoint: llama, mistral or qwen3")
       ->required();
   app.add_option("--output", o.output, "Folder to write; must not exist")->required();
-  app.add_option("--experts", o.experts, "Experts per layer")->check(CLI::Range(1, 4096));
-  app.add_option("--top-k", o.top_k, "Experts per token")->check(CLI::Range(1, 4096));
+  app.add_option("--experts", o.experts, "Experts per layer")->check(integer_within(1, 4096));
+  app.add_option("--top-k", o.top_k, "Experts per token")->check(integer_within(1, 4096));
   app.add_option("--noise", o.noise,
                  "Noise on each expert's weights, in standard deviations of the tensor; 0 copies")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(real_within(0, 1e6));
   app.add_option("--router-std", o.router_std, "Standard deviation of the router's weights")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(real_within(0, 1e6));
   app.add_option("--max-shard-size", o.max_shard_size, "Largest shard, such as 5GB or 500MB");
 }
 

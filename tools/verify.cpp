@@ -10,6 +10,7 @@
 #include <espalier/prune/calibrate.hpp>
 #include <espalier/prune/verify.hpp>
 
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -132,11 +133,11 @@ int report(const std::vector<Check>& checks, const CommonOptions& common) {
   }
   j["ok"] = problems == 0;
   if (common.json) {
-    fmt::print("{}\n", io::dump(j));
+    print("{}\n", io::dump(j));
   } else {
     for (const Check& check : checks) {
-      if (check.problems.empty()) fmt::print("ok      {}: {}\n", check.what, check.result);
-      for (const std::string& p : check.problems) fmt::print("WRONG   {}: {}\n", check.what, p);
+      if (check.problems.empty()) print("ok      {}: {}\n", check.what, check.result);
+      for (const std::string& p : check.problems) print("WRONG   {}: {}\n", check.what, p);
     }
   }
   if (problems == 0) return 0;
@@ -176,7 +177,7 @@ int main(int argc, char** argv) {
                        "Text, or .jsonl with lines {\"text\": ...}: compare logits with those of "
                        "the base with the dropped experts masked");
         app.add_option("--max-tokens", o.max_tokens, "Of --text")
-            ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+            ->check(integer_within(1, kMostSteps));
       },
       [&](const CommonOptions& common) { return run(o, common); });
 }

@@ -4,9 +4,9 @@
 
 #include <espalier/autograd/accumulate.hpp>
 #include <espalier/autograd/backward_pass.hpp>
-#include <espalier/autograd/checkpoint.hpp>
 #include <espalier/autograd/launch.hpp>
 #include <espalier/autograd/node.hpp>
 #include <espalier/autograd/node_map.hpp>
+#include <espalier/autograd/recompute.hpp>
 #include <espalier/autograd/saved_check.hpp>
 #include <espalier/autograd/var.hpp>

@@ -4,6 +4,7 @@
 
 #include <espalier/core/algorithm.hpp>
 #include <espalier/core/clock.hpp>
+#include <espalier/core/control_characters.hpp>
 #include <espalier/core/device.hpp>
 #include <espalier/core/dtype.hpp>
 #include <espalier/core/error.hpp>

@@ -9,6 +9,7 @@
 #include <espalier/eval/compare.hpp>
 #include <espalier/eval/encode_pair.hpp>
 #include <espalier/eval/evaluation.hpp>
+#include <espalier/eval/file_name.hpp>
 #include <espalier/eval/held_out_loss.hpp>
 #include <espalier/eval/journal.hpp>
 #include <espalier/eval/lighteval_results.hpp>

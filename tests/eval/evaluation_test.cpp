@@ -63,4 +63,75 @@ TEST_CASE("An evaluation says what is wrong before it loads a model", "[eval]") 
   CHECK_THROWS_WITH(Evaluation(config), "task lambada stands twice");
 }
 
+TEST_CASE("An evaluation checks what its end needs before the first question", "[eval]") {
+  test::TemporaryFolder folder;
+  fs::copy(std::string(ESPALIER_TESTS_DIR) + "/golden/tiny_mixtral/model", folder / "m");
+  test::write_bytes(folder / "text.jsonl", "{\"text\": \"the tree grows\"}\n");
+  fs::create_directories(folder / "data/multiple_choice");
+  test::write_bytes(folder / "data/multiple_choice/arc_easy.jsonl",
+                    R"({"query": "the tree is", "choices": [" pruned", " trained"], "gold": 0})"
+                    "\n");
+  EvaluationConfig config;
+  config.model = (folder / "m").string();
+  config.data = (folder / "data").string();
+  config.text = (folder / "text.jsonl").string();
+  config.output = (folder / "o").string();
+  config.tasks = {"arc:easy", "loss"};
+  const auto message = [&] {
+    return test::message_of<Error>([&] { Evaluation run(config); }, folder.path());
+  };
+  const fs::path plan = folder / "m/pruning_plan.json";
+  for (const auto& [content, said] :
+       {std::pair("[]", "m/pruning_plan.json: expected an object, found an array"),
+        {"{\"provenance\": \"me\"}",
+         "m/pruning_plan.json: at \"provenance\": expected an object, found a string"},
+        {"{\"provenance\": {\"criterion\": 3}}",
+         "m/pruning_plan.json: at \"provenance\".\"criterion\": expected a string, found an "
+         "integer"}}) {
+    test::write_bytes(plan, content);
+    CHECK(message() == said);
+  }
+  test::write_bytes(plan, "{\"provenance\": ");
+  CHECK_THAT(message(), Catch::StartsWith("m/pruning_plan.json: "));
+  fs::remove(plan);
+  CHECK_FALSE(fs::exists(folder / "o"));
+
+  // The second task's data and journal, and folders for the results.
+  test::write_bytes(folder / "text.jsonl", "{\"text\": 3}\n");
+  CHECK_THAT(message(), Catch::StartsWith("text.jsonl: line 1"));
+  test::write_bytes(folder / "text.jsonl", "{\"text\": \"the tree grows\"}\n");
+  fs::create_directories(folder / "o");
+  test::write_bytes(folder / "o/loss.jsonl", "");
+  CHECK(message() ==
+        "o/loss.jsonl: exists already; resume to go on with it, or choose another output folder");
+  fs::remove(folder / "o/loss.jsonl");
+  test::write_bytes(folder / "o/results", "");
+  CHECK_THAT(message(), Catch::StartsWith("o/results"));
+  fs::remove(folder / "o/results");
+  config.shots = 1;
+  CHECK_THAT(message(), Catch::StartsWith("arc:easy: 1 shots"));
+  config.shots = -1;
+  config.tasks = {"arc:easy", "arc_easy"};
+  CHECK(message() ==
+        "tasks arc:easy and arc_easy have the same journal, arc_easy.jsonl; give one of them");
+  config.tasks = {"arc:easy", "loss"};
+  CHECK(message() == "no exception");
+}
+
+TEST_CASE("File names of any name are short, different and one component", "[eval]") {
+  CHECK(file_name_of("arc_easy") == "arc_easy");
+  CHECK(file_name_of("computer science") == "computer science");
+  CHECK(file_name_of("a/../b") == "a_.._b");
+  for (const char* name : {"", ".", ".."}) CHECK(file_name_of(name) == std::string(name) + "_");
+  CHECK(file_name_of(std::string(200, 'x')) == std::string(200, 'x'));
+  const std::string a = file_name_of(std::string(300, 'x') + "a"),
+                    b = file_name_of(std::string(300, 'x') + "b");
+  CHECK(a != b);
+  CHECK(a.size() == 160 + 1 + 16);
+  std::string trees;  // four bytes each
+  for (int i = 0; i < 100; ++i) trees += i == 0 ? "x🌳" : "🌳";
+  const std::string cut = file_name_of(trees);
+  CHECK(cut.substr(0, cut.rfind('-')) == trees.substr(0, 157));
+}
+
 }  // namespace espalier::eval

@@ -438,6 +438,23 @@ TEST_CASE("Requests are answered in order, and a killed run goes on", "[eval]") 
   CHECK(setup.model.scored == 2);
   CHECK(io::read_text(out) == whole);
 
+  // Neither answers nor the journal of a run that was cut short are overwritten.
+  CHECK_THAT(message_of([&] { answer_requests(setup.session(folder.path), in); }),
+             Catch::Contains("requests.jsonl: exists already; resume"));
+  CHECK(io::read_text(out) == whole);
+  fs::remove(out);
+  session.resume = false;
+  setup.model.fail_after = 3;
+  CHECK_THROWS_AS(answer_requests(session, in), test::Killed);
+  setup.model.fail_after = -1;
+  const fs::path partial = folder.path / "requests.partial.jsonl";
+  const std::string answered = io::read_text(partial);
+  CHECK(std::count(answered.begin(), answered.end(), '\n') == 3);
+  CHECK_THAT(message_of([&] { answer_requests(session, in); }),
+             Catch::Contains("requests.partial.jsonl: exists already; resume"));
+  CHECK(io::read_text(partial) == answered);
+  fs::remove(partial);
+
   io::write_text(in, "{\"context\": \"a\", \"continuation\": \"b\"}\n{\"context\": 3}\n");
   CHECK(message_of([&] { answer_requests(setup.session(folder.path), in); }).find("line 2") !=
         std::string::npos);

@@ -278,6 +278,32 @@ struct Mini {
   }
 };
 
+TEST_CASE("A category of any name has a file", "[eval]") {
+  const test::Folder folder("mmlu_pro_names");
+  Mini mini;
+  const std::string begin = std::string(300, 'x');
+  for (MmluProQuestion& q : mini.data.questions) {
+    if (q.category == "law") q.category = begin + "a";
+    if (q.category == "math") q.category = begin + "/../b";
+  }
+  const MmluProPrompts prompts(mini.data);
+  mini.model.texts.clear();
+  for (const MmluProQuestion& q : mini.data.questions) {
+    mini.model.texts[bytes_as_tokens(prompts.text(q, 5), true)] = mini.outputs.at(q.id);
+  }
+  const io::Json summary = mini.run(folder.path, false);
+  CHECK(summary.at("categories").find(begin + "a") != nullptr);
+  std::size_t files = 0, questions = 0;
+  for (const auto& e : fs::recursive_directory_iterator(folder.path / "fake")) {
+    if (!e.is_regular_file()) continue;
+    ++files;
+    questions += io::read_json(e.path()).size();
+    CHECK(e.path().parent_path() == folder.path / "fake/CoT/all");
+  }
+  CHECK(files == 3);
+  CHECK(questions == mini.data.questions.size());
+}
+
 TEST_CASE("A run leaves the files of the reference script", "[eval]") {
   const test::Folder folder("mmlu_pro_files");
   Mini mini;

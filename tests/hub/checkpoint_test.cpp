@@ -184,6 +184,33 @@ TEST_CASE("A checkpoint whose parts disagree is refused by name") {
              Catch::Contains("is not a folder"));
 }
 
+TEST_CASE("Weights of a type that is not computed with are refused by file and tensor") {
+  for (const std::string type : {"F64", "I64", "U8", "F8_E4M3"}) {
+    for (const std::size_t bad : {0u, 3u}) {
+      test::TemporaryFolder folder;
+      const DecoderConfig c = tiny();
+      write_text(folder / "config.json", dump(hub::config_json(c, DType::f32), 2));
+      std::vector<TensorSpec> tensors = hub::tensor_specs(c, DType::f32);
+      tensors[bad].type = type;
+      tensors[bad].bytes = checked_bytes(tensors[bad], "test");
+      CheckpointWriter out(folder.path(), tensors, 1 << 20);
+      for (const ShardPlan& shard : out.shards()) {
+        for (const TensorSpec& t : shard.tensors) {
+          out.append(t.name, std::string(t.bytes, '\0').data(), t.bytes);
+        }
+      }
+      out.commit();
+      const hub::Checkpoint checkpoint(folder.path());
+      CHECK_FALSE(checkpoint.computable());
+      CHECK(message_of<UnsupportedError>([&] { (void)checkpoint.config(); }, folder.path()) ==
+            "model.safetensors: tensor \"" + tensors[bad].name + "\" has dtype " + type +
+                "; weights of F32, BF16 and F16 are computed with, others can be inspected, pruned "
+                "and verified");
+      CHECK(checkpoint.mixture().experts == 3);
+    }
+  }
+}
+
 TEST_CASE("A checkpoint that needs more room than the disk has is refused before writing") {
   test::TemporaryFolder folder;
   const TensorSpec huge = make_spec("w", DType::u8, {std::int64_t{1} << 60});

@@ -122,8 +122,20 @@ TEST_CASE("What cannot be computed is refused by name") {
   CHECK(refusal("rope_parameters", R"({"type": "dynamic"})") ==
         "config.json: at \"rope_parameters\".\"type\": rope scaling \"dynamic\" is not "
         "supported; expected \"default\", \"linear\", \"yarn\" or \"llama3\"");
-  CHECK(refusal("rope_theta", "-1") ==
-        "config.json: rope_theta -1 and rms_norm_eps 1e-05, expected positive numbers");
+  CHECK(refusal("rope_scaling", R"({"factor": 4})") ==
+        "config.json: at \"rope_scaling\": has no \"rope_type\"; expected \"default\", \"linear\", "
+        "\"yarn\" or \"llama3\"");
+  CHECK(refusal("rope_parameters", R"({"factor": 4, "rope_theta": 10000})") ==
+        "config.json: at \"rope_parameters\": has no \"rope_type\"; expected \"default\", "
+        "\"linear\", \"yarn\" or \"llama3\"");
+  for (const auto& [value, shown] : {std::pair("-1", "-1"), {"1e308", "1e+308"}, {"0", "0"}}) {
+    CHECK(refusal("rope_theta", value) == "config.json: rope_theta " + std::string(shown) +
+                                              ", expected a positive number of at most 1e30");
+  }
+  for (const auto& [value, shown] : {std::pair("-1", "-1"), {"1e308", "1e+308"}, {"1.5", "1.5"}}) {
+    CHECK(refusal("rms_norm_eps", value) ==
+          "config.json: rms_norm_eps " + std::string(shown) + ", expected a number from 0 to 1");
+  }
   CHECK(refusal("eos_token_id", "[1, -7]") ==
         "config.json: at \"eos_token_id\": -7 is not a token id");
   CHECK_THAT(refusal("quantization_config", "{}"), Catch::Contains("quantized checkpoints"));

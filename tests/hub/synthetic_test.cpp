@@ -71,6 +71,21 @@ TEST_CASE("A synthetic checkpoint that a family cannot have is refused", "[hub]"
   CHECK(synthetic_config(small("qwen3_moe")).vocab_size == 50);
 }
 
+TEST_CASE("A synthetic checkpoint has no numbers that are not finite", "[hub]") {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  for (const double bad : {nan, inf, -1.0, 1e38}) {
+    hub::SyntheticCheckpoint c;
+    c.initializer_range = bad;
+    CHECK_THROWS_WITH(hub::synthetic_config(c), Catch::StartsWith("initializer range "));
+    c = {};
+    c.rope_theta = bad;
+    CHECK_THROWS_WITH(hub::synthetic_config(c), Catch::StartsWith("rope theta "));
+  }
+  hub::SyntheticCheckpoint c;
+  c.window = -5;
+  CHECK_THROWS_WITH(hub::synthetic_config(c), "window -5, expected 0 or more");
+}
+
 TEST_CASE("Tensors of one pattern and type are a group", "[hub]") {
   const Checkpoint k(ESPALIER_TESTS_DIR "/golden/tiny_mixtral/model");
   const std::vector<TensorGroup> groups = tensor_groups(k);

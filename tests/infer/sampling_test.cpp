@@ -34,6 +34,23 @@ TEST_CASE("sampling: the uniform number runs through the tokens by their probabi
   CHECK(sample(logits, {0.5, 1}, 0.54) == 2);
 }
 
+TEST_CASE("sampling: logits that are not finite are refused, wherever they stand", "[infer]") {
+  const float nan = std::nanf(""), inf = std::numeric_limits<float>::infinity();
+  for (const float bad : {nan, -nan, inf, -inf}) {
+    for (std::int64_t at = 0; at < 4; ++at) {
+      const Tensor<float> logits(Shape{4}, {1, 3, 2, -1});
+      logits.data()[at] = bad;
+      for (const double temperature : {0.0, 1.0}) {
+        CHECK_THROWS_WITH(
+            (void)sample(logits, {temperature, 0.9}, 0.5),
+            Catch::StartsWith("the model's output is ") && Catch::Contains("not a finite number"));
+      }
+    }
+  }
+  const std::vector<double> fine = {-1e300, 1e300, 1e300};
+  CHECK(most_likely(std::span<const double>(fine)) == 1);
+}
+
 TEST_CASE("sampling: draws have the softmax's frequencies", "[infer]") {
   const Tensor<float> logits(Shape{3}, {0.5f, -1.0f, 1.5f});
   double expected[3], all = 0;

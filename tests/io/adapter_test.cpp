@@ -89,6 +89,21 @@ TEST_CASE("adapter: what is written is read back, in f32 whatever it was") {
   }
 }
 
+TEST_CASE("adapter: values that are not finite are not written, nor anything else") {
+  for (const float bad : {std::nanf(""), -std::numeric_limits<float>::infinity()}) {
+    test::TemporaryFolder folder;
+    auto tensors = one_pair("model.layers.0.self_attn.q_proj", 2);
+    Tensor<float>(tensors[1].second)[3] = bad;
+    CHECK(message_of<Error>([&] { write_adapter(folder / "a", config_of(2), tensors); },
+                            folder.path()) ==
+          "a/adapter_model.safetensors: tensor \"" + tensors[1].first + "\" " +
+              espalier::detail::concat({tensors[1].second.shape()}) + " holds " +
+              (std::isnan(bad) ? "nan" : "-inf") +
+              " (element 3); values must be finite to be written");
+    CHECK_FALSE(std::filesystem::exists(folder / "a"));
+  }
+}
+
 TEST_CASE("adapter: a matrix that PEFT finds as a parameter is written among target_parameters") {
   AdapterConfig c = config_of(2);
   CHECK(adapter_config_json(c).find("target_parameters") == nullptr);
@@ -133,6 +148,12 @@ TEST_CASE("adapter: settings that would change the numbers are refused by key") 
   CHECK(config_refusal("modules_to_save", "[]") == "no exception");
   CHECK(config_refusal("r", "0") ==
         "adapter_config.json: at \"r\": rank 0 is out of range, expected at least 1");
+  CHECK(
+      config_refusal("lora_alpha", "1e308") ==
+      "adapter_config.json: at \"lora_alpha\": alpha 1e+308 is out of range, expected at most 1e9");
+  CHECK(config_refusal("alpha_pattern", "{\"q_proj\": -1e10}") ==
+        "adapter_config.json: at \"alpha_pattern\".\"q_proj\": alpha -1e+10 is out of range, "
+        "expected at most 1e9");
   CHECK_THAT(config_refusal("rank_pattern", "{\"(q_proj\": 2}"),
              Catch::Contains("at \"rank_pattern\".\"(q_proj\": the pattern does not compile: "));
   CHECK(config_refusal("rank_pattern", "{\"" + std::string(300, 'a') + "\": 2}") == "no exception");

@@ -175,6 +175,140 @@ TEST_CASE("smoothed: keeps constants, keeps gaps, takes noise away") {
   CHECK(smoothed(saw, 0) == saw);
 }
 
+TEST_CASE("smoothed: three boxes, as their definition gives it, and close to the Gaussian") {
+  std::vector<double> y;
+  for (int i = 0; i < 300; ++i) {
+    y.push_back(i % 37 == 5 ? kNan : std::sin(i * 0.05) + ((i * 7919) % 101) / 101.0);
+  }
+  for (const double sigma : {0.3, 1.0, 2.5, 6.0, 40.0, 1e9}) {
+    const double used = std::min(sigma, 300.0);
+    const auto widths = espalier::plot::detail::box_widths(used);
+    double variance = 0;
+    std::vector<double> kernel = {1};  // the boxes' convolution
+    for (const std::size_t w : widths) {
+      REQUIRE(w % 2 == 1);
+      variance += (static_cast<double>(w * w) - 1) / 12;
+      std::vector<double> wider(kernel.size() + w - 1, 0.0);
+      for (std::size_t i = 0; i < kernel.size(); ++i) {
+        for (std::size_t k = 0; k < w; ++k) wider[i + k] += kernel[i] / static_cast<double>(w);
+      }
+      kernel = wider;
+    }
+    CHECK(std::abs(std::sqrt(variance) - used) < 0.35);
+    const std::vector<double> found = smoothed(y, sigma);
+    const auto reach = static_cast<std::ptrdiff_t>(kernel.size() / 2);
+    for (std::ptrdiff_t i = 0; i < 300; ++i) {
+      double sum = 0, weights = 0, gauss = 0, gauss_weights = 0;
+      for (std::ptrdiff_t j = 0; j < 300; ++j) {
+        const double v = y[static_cast<std::size_t>(j)], d = static_cast<double>(j - i) / used;
+        if (std::isnan(v)) continue;
+        const double g = std::exp(-0.5 * d * d);
+        gauss += g * v;
+        gauss_weights += g;
+        if (std::abs(j - i) > reach) continue;
+        const double k = kernel[static_cast<std::size_t>(j - i + reach)];
+        sum += k * v;
+        weights += k;
+      }
+      const double mean = found[static_cast<std::size_t>(i)];
+      REQUIRE(std::isnan(mean) == std::isnan(y[static_cast<std::size_t>(i)]));
+      if (std::isnan(mean)) continue;
+      CHECK(std::abs(mean - sum / weights) < 1e-12);
+      if (sigma >= 2) CHECK(std::abs(mean - gauss / gauss_weights) < 0.05);
+    }
+  }
+}
+
+TEST_CASE("smoothed: a large value leaves nothing behind where it is out of reach") {
+  std::vector<double> y(200, 1.0);
+  y[20] = 1e300;
+  const std::vector<double> out = smoothed(y, 4);
+  CHECK(out[20] > 1e298);
+  for (std::size_t i = 60; i < y.size(); ++i) REQUIRE(std::abs(out[i] - 1) < 1e-12);
+}
+
+TEST_CASE("curves: the picture of a million steps is as large as one of fewer") {
+  // Quadratic smoothing would take 10^11 operations here.
+  const auto picture = [](int steps, int gap_every, bool markers) {
+    Series s{"loss", {}, {}};
+    for (int i = 0; i < steps; ++i) {
+      s.x.push_back(i);
+      const double noise = ((static_cast<long>(i) * 7919) % 1009) / 1009.0;
+      s.y.push_back(gap_every > 0 && i % gap_every == 0 ? kNan : 3 + noise);
+    }
+    s.smoothing = markers ? 0 : steps / 50.0;
+    s.markers = markers;
+    Curves curves;
+    curves.series = {s};
+    return encode(curves, Format::svg).size();
+  };
+  CHECK(picture(1000000, 0, false) < picture(10000, 0, false) * 3 / 2);
+  for (const bool markers : {false, true}) {  // every second value is a gap
+    CHECK(picture(1000000, 2, markers) < picture(100000, 2, markers) * 11 / 10);
+  }
+}
+
+TEST_CASE("thinned: keeps what shows, gaps too, and is bounded for any line") {
+  std::vector<Point> points;
+  for (int i = 0; i < 10000; ++i) points.push_back({i / 1000.0, 5});
+  points[1234].y = -7;
+  points[1240].y = 90;
+  for (int i = 5000; i < 7000; ++i) points[static_cast<std::size_t>(i)] = {kNan, kNan};
+  points[8100] = {kNan, kNan};  // narrower than half a point
+  const std::vector<Point> few = thinned(points);
+  CHECK(few.size() <= 5 * 21);
+  const auto has = [&](double x, double y) {
+    return std::any_of(few.begin(), few.end(),
+                       [&](const Point& p) { return p.x == x && p.y == y; });
+  };
+  CHECK(has(0, 5));
+  CHECK(has(1.234, -7));
+  CHECK(has(1.240, 90));
+  CHECK(has(4.999, 5));
+  CHECK(has(7.0, 5));
+  CHECK(has(9.999, 5));
+  CHECK(std::count_if(few.begin(), few.end(), [](const Point& p) { return std::isnan(p.x); }) == 1);
+  points.resize(3999);
+  CHECK(thinned(points).size() == 3999);
+  std::vector<Point> wild;  // to and fro across the page
+  for (int i = 0; i < 300000; ++i) wild.push_back({i % 2 * 400.0, i % 7 * 1.0});
+  CHECK(thinned(wild).size() <= 50001);
+}
+
+TEST_CASE("pages that are too large for a format are drawn smaller") {
+  CHECK(scale_of({560, 340}, Format::png) == 2);
+  CHECK(scale_of({560, 340}, Format::svg) == 1);
+  Bars bars;
+  bars.labels = {"5000 categories", "", "accuracy"};
+  for (int i = 0; i < 5000; ++i) bars.categories.push_back("category " + std::to_string(i));
+  bars.series = {{"a", std::vector<double>(5000, 0.5)}, {"b", std::vector<double>(5000, 0.25)}};
+  bars.page.width = 140060;
+  const std::string png = encode(bars, Format::png);
+  CHECK(big_endian(png, 16) <= 16385);
+  CHECK(big_endian(png, 20) >= 1);
+  for (const Format format : {Format::svg, Format::pdf}) {
+    const Size size = bars.size();
+    CHECK(size.width * scale_of(size, format) <= 14400.001);
+    CHECK(encode(bars, format).size() > 1000);
+  }
+  const Size square{20000, 20000};
+  const double scale = scale_of(square, Format::png);
+  CHECK(std::abs(scale * scale * 4e8 - 0x1p25) < 1);
+  // A model with as many experts as a configuration may name.
+  const Heatmap map = heatmap({std::vector<double>(65535, 0.5), std::vector<double>(65535, 1)});
+  CHECK(big_endian(encode(map, Format::png), 16) <= 16385);
+}
+
+TEST_CASE("axes: a legend that does not fit says how many are left out") {
+  Curves curves;
+  for (int i = 0; i < 1000; ++i) {
+    curves.series.push_back({"series number " + std::to_string(i), {0, 1}, {0, 1.0 * i}});
+  }
+  require_all_formats(curves);
+  curves.series.resize(12);
+  require_all_formats(curves);
+}
+
 TEST_CASE("bars: groups, errors, missing values, negative values") {
   Bars bars;
   bars.labels = {"accuracy", "task", "accuracy"};
@@ -262,6 +396,24 @@ TEST_CASE("save: the extension chooses the format; failures leave nothing behind
              Catch::StartsWith("no/a.png: cannot write: No such file"));
   CHECK(std::distance(std::filesystem::directory_iterator(folder.path()),
                       std::filesystem::directory_iterator()) == 3);
+  std::filesystem::create_directories(folder / "folder.png");
+  CHECK(save_or_reason(heatmap({{1}}), folder / "b.png").empty());
+  CHECK_THAT(save_or_reason(heatmap({{1}}), folder / "folder.png"),
+             Catch::StartsWith((folder / "folder.png").string() + ": cannot write: "));
+  CHECK(save_or_reason(heatmap({{1, 2}, {3}}), folder / "c.png") ==
+        (folder / "c.png").string() + ": heatmap: row 1 has 1 columns, row 0 has 2");
+  CHECK(std::distance(std::filesystem::directory_iterator(folder.path()),
+                      std::filesystem::directory_iterator()) == 5);
+}
+
+TEST_CASE("save: what lies under a temporary name is neither followed nor overwritten") {
+  test::TemporaryFolder folder;
+  test::write_bytes(folder / "victim", "mine");
+  const std::string guess = "a.svg.tmp-" + std::to_string(::getpid());
+  std::filesystem::create_symlink(folder / "victim", folder / guess);
+  save(heatmap({{1, 2}}), folder / "a.svg");
+  CHECK(test::read_bytes(folder / "victim") == "mine");
+  CHECK_FALSE(std::filesystem::is_symlink(folder / "a.svg"));
 }
 
 TEST_CASE("texts that are not UTF-8 are drawn, with question marks") {

@@ -207,6 +207,44 @@ TEST_CASE("programs: a damaged adapter is named", "[tools][bad_input]") {
   for (const Program& p : adapted) w.require_refused(p, "adapter_model.safetensors");
 }
 
+TEST_CASE("logits: an output over an input is refused, and the input stays", "[tools][bad_input]") {
+  World w;
+  fs::create_directories(w / "links");
+  fs::create_symlink(w / "ids.jsonl", w / "links/x");
+  fs::create_hard_link(w / "adapter/adapter_model.safetensors", w / "links/y");
+  const std::string shard = "model/model-00001-of-00002.safetensors";
+  const std::pair<std::string, std::string> cases[] = {
+      {"ids.jsonl", "ids.jsonl"},
+      {"links/x", "ids.jsonl"},
+      {"links/y", "adapter/adapter_model.safetensors"},
+      {"plan.json", "plan.json"},
+      {"model/config.json", "model/config.json"},
+      {shard, shard}};
+  for (const auto& [output, input] : cases) {
+    const std::string before = test::read_bytes(w / input);
+    const int code = w.run("logits",
+                           "--model @MODEL --adapter @ADAPTER --tokens @IDS --mask-experts @PLAN "
+                           "--output " +
+                               (w / output).string());
+    INFO(w.command << "\n" << w.said);
+    CHECK(code == 2);
+    CHECK_THAT(w.last_line(), Catch::Contains("which is read; choose another --output"));
+    CHECK(test::read_bytes(w / input) == before);
+  }
+}
+
+TEST_CASE("inspect: forecasts of any batch are not negative", "[tools][bad_input]") {
+  World w;
+  const std::string out = (w / "report.json").string();
+  CHECK(w.run("inspect", "@MODEL --tokens 9223372036854775807 --json") == 2);
+  const std::string command = std::string(ESPALIER_BIN_DIR) + "/inspect " + (w / "model").string() +
+                              " --tokens 1073741824 --lora-r 65536 --json >" + out;
+  REQUIRE(std::system(command.c_str()) == 0);
+  const std::string text = test::read_bytes(out);
+  CHECK_THAT(text,
+             Catch::Contains("memory_bytes") && !Catch::Contains(":-") && !Catch::Contains(": -"));
+}
+
 TEST_CASE("programs: a dense checkpoint where a mixture is needed is named with its family",
           "[tools][bad_input]") {
   World w;

@@ -229,6 +229,13 @@ TEST_CASE("trainer: a loss that is not finite stops before anything is updated",
   CHECK_THROWS_AS(trainer.step(parts), train::DivergedError);
   CHECK(trainer.optimizer().steps() == 1);
   CHECK(test::same_bits(moments, trainer.optimizer().state()[0].second));
+  CHECK_THROWS_WITH(trainer.step(parts), Catch::Contains("Lower the learning rate"));
+  // Before the first update no learning rate can have done it.
+  train::Trainer fresh(model, config());
+  CHECK_THROWS_WITH(fresh.step(parts),
+                    Catch::Contains("step 1: the loss is nan before the first update") &&
+                        Catch::Contains("weights or the data") &&
+                        !Catch::Contains("Lower the learning rate"));
 }
 
 TEST_CASE("trainer: without anything to train it says so", "[train][trainer]") {

@@ -8,6 +8,7 @@
 
 #include <espalier/hub/synthetic.hpp>
 
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 
@@ -38,8 +39,8 @@ inline void print_written(const std::string& output, const hub::WrittenSizes& si
                           const io::Json& more = io::Json::object(),
                           const std::string& words = {}) {
   if (!json) {
-    fmt::print("{}: {}{} tensors in {} shard{}, {}\n", output, words, sizes.tensors, sizes.shards,
-               sizes.shards == 1 ? "" : "s", format_bytes(static_cast<double>(sizes.bytes)));
+    print("{}: {}{} tensors in {} shard{}, {}\n", output, words, sizes.tensors, sizes.shards,
+          sizes.shards == 1 ? "" : "s", format_bytes(static_cast<double>(sizes.bytes)));
     return;
   }
   io::Json result = io::Json::object();
@@ -48,7 +49,7 @@ inline void print_written(const std::string& output, const hub::WrittenSizes& si
   result["tensors"] = sizes.tensors;
   result["shards"] = sizes.shards;
   result["bytes"] = sizes.bytes;
-  fmt::print("{}\n", io::dump(result));
+  print("{}\n", io::dump(result));
 }
 
 }  // namespace espalier

@@ -8,6 +8,7 @@
 
 #include <espalier/eval/multiple_choice.hpp>
 
+#include "cli/print.hpp"
 #include "cli/progress.hpp"
 
 namespace espalier {
@@ -42,14 +43,13 @@ inline void print_mmlu_pro(const io::Json& s) {
   if (const io::Json* cut = s.find("hit_limit")) {
     add("cut off by the limit", cut->as_double(), s.at("hit_limit_correct").as_double());
   }
-  fmt::print("\n");
+  print("\n");
   parts.print();
   const io::Json& error = s.at("accuracy_stderr");
-  fmt::print(
-      "\nrule {}: accuracy {:.4f} +- {:.4f} (micro), {:.4f} (macro), {:.4f} without guesses\n",
-      s.at("rule").as_string(), s.at("accuracy").as_double(),
-      error.is_null() ? std::nan("") : error.as_double(), s.at("macro").as_double(),
-      s.at("strict_accuracy").as_double());
+  print("\nrule {}: accuracy {:.4f} +- {:.4f} (micro), {:.4f} (macro), {:.4f} without guesses\n",
+        s.at("rule").as_string(), s.at("accuracy").as_double(),
+        error.is_null() ? std::nan("") : error.as_double(), s.at("macro").as_double(),
+        s.at("strict_accuracy").as_double());
 }
 
 inline void print_results(const std::vector<eval::TaskResult>& results) {

@@ -28,18 +28,20 @@
 #include <type_traits>
 #include <vector>
 
+#include <espalier/core/control_characters.hpp>
 #include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/core/peak_memory.hpp>
 #include <espalier/core/threads.hpp>
 #include <espalier/io/mapped_file.hpp>
 #include <espalier/io/output_lock.hpp>
+
+#include "cli/numbers.hpp"
 #ifndef ESPALIER_COMPILED  // what CLI11 has but in these two is a third of its cost
 #include <CLI/CLI.hpp>
 #endif
 
 #include "cli/progress.hpp"
-#include "cli/say.hpp"
 
 namespace espalier {
 
@@ -99,7 +101,7 @@ namespace detail {
 inline std::string one_line(std::string text) {
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
   std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
+  return escape_controls(text);
 }
 
 inline std::size_t edit_distance(const std::string& a, const std::string& b) {
@@ -138,9 +140,11 @@ inline void declare_common(CLI::App& app, CommonOptions& common) {
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->group("Common");
   app.add_option("--threads", common.threads, "CPU threads; 0 takes all cores")
-      ->check(CLI::Range(0, 4096))
+      ->check(integer_within(0, 4096))
       ->group("Common");
-  app.add_option("--seed", common.seed, "Seed of everything random")->group("Common");
+  app.add_option("--seed", common.seed, "Seed of everything random")
+      ->check(integer_within(0, ~std::uint64_t{0}))
+      ->group("Common");
   app.add_flag("--json", common.json, "Print one JSON object instead of text")->group("Common");
 }
 
@@ -177,13 +181,16 @@ inline void remove_leftovers(const CLI::App& app, bool undecided_too) {
     return;  // another run writes there: this one will say so, if it wants to write too
   }
   for (const auto& path : found.dead) {
-    say("{}: removed {}, which a run that was killed had left\n", app.get_name(), path.string());
+    print(stderr, "{}: removed {}, which a run that was killed had left\n", app.get_name(),
+          path.string());
   }
   for (const auto& path : found.undecided) {
     if (undecided_too) {
-      say("{}: removed {}\n", app.get_name(), path.string());
+      print(stderr, "{}: removed {}\n", app.get_name(), path.string());
     } else {
-      say("{}: warning: {} ({}) is an unfinished output of an earlier version or another machine; "
+      print(
+          stderr,
+          "{}: warning: {} ({}) is an unfinished output of an earlier version or another machine; "
           "if no run writes it, --remove-leftovers removes it\n",
           app.get_name(), path.string(), format_bytes(static_cast<double>(io::size_on_disk(path))));
     }
@@ -202,14 +209,15 @@ inline int parse(CLI::App& app, int argc, char** argv) {
   } catch (const CLI::ExtrasError& e) {
     const std::vector<std::string> rest = app.remaining();
     if (rest.empty()) {
-      say("{}: {}; see {} --help\n", name, one_line(e.what()), name);
+      print(stderr, "{}: {}; see {} --help\n", name, one_line(e.what()), name);
     } else {
       const bool option = rest[0].rfind("--", 0) == 0;
-      say("{}: {} {}{}; see {} --help\n", name, option ? "unknown option" : "unexpected argument",
-          one_line(rest[0]), suggestion(app, rest[0].substr(0, rest[0].find('='))), name);
+      print(stderr, "{}: {} {}{}; see {} --help\n", name,
+            option ? "unknown option" : "unexpected argument", one_line(rest[0]),
+            suggestion(app, rest[0].substr(0, rest[0].find('='))), name);
     }
   } catch (const CLI::ParseError& e) {
-    say("{}: {}; see {} --help\n", name, one_line(e.what()), name);
+    print(stderr, "{}: {}; see {} --help\n", name, one_line(e.what()), name);
   }
   return kExitUsage;
 }
@@ -226,7 +234,7 @@ inline void check_device(const CommonOptions& common) {
 
 inline int fail(const char* name, const std::string& message, int code) {
   std::fflush(stdout);
-  say("{}: {}\n", name, one_line(message));
+  print(stderr, "{}: {}\n", name, one_line(message));
   return code;
 }
 
@@ -235,7 +243,7 @@ inline int flush_output(const char* name, int code) {
   errno = 0;
   if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return code;
   const char* why = errno != 0 ? std::strerror(errno) : "a write failed";
-  say("{}: cannot write to standard output: {}\n", name, why);
+  print(stderr, "{}: cannot write to standard output: {}\n", name, why);
   return kExitFailed;
 }
 

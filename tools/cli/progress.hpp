@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "cli/say.hpp"
+#include "cli/print.hpp"
 
 namespace espalier {
 
@@ -40,7 +40,7 @@ namespace espalier {
 
 /// What is odd about a checkpoint, a line each on stderr.
 inline void print_warnings(const char* program, const std::vector<std::string>& warnings) {
-  for (const std::string& w : warnings) say("{}: warning: {}\n", program, w);
+  for (const std::string& w : warnings) print(stderr, "{}: warning: {}\n", program, w);
 }
 
 class Progress {
@@ -75,8 +75,8 @@ class Progress {
     if (finished_) return;
     finished_ = true;
     if (terminal_) std::fputs("\r\x1b[K", stderr);
-    say("{}: {} {} in {}{}{}\n", label_, done_, unit_, format_duration(seconds()), rate_text(),
-        note_.empty() ? "" : ", " + note_);
+    print(stderr, "{}: {} {} in {}{}{}\n", label_, done_, unit_, format_duration(seconds()),
+          rate_text(), note_.empty() ? "" : ", " + note_);
   }
   /// Takes the bar off the screen, so that another line can be printed.
   void clear() {
@@ -104,7 +104,7 @@ class Progress {
   }
   void show() const {
     if (!terminal_) {
-      say("{}: {}\n", label_, text());
+      print(stderr, "{}: {}\n", label_, text());
       return;
     }
     winsize window = {};
@@ -119,7 +119,7 @@ class Progress {
     }
     line += text();
     if (line.size() >= columns) line.resize(columns - 1);
-    say("\r{}\x1b[K", line);
+    std::fputs(("\r" + escape_controls(line) + "\x1b[K").c_str(), stderr);
     std::fflush(stderr);
   }
 
@@ -131,10 +131,10 @@ class Progress {
 
 class Table {
  public:
-  explicit Table(std::vector<std::string> header) : rows_{std::move(header)} {}
-  void add_row(std::vector<std::string> cells) {
-    cells.resize(rows_[0].size());
-    rows_.push_back(std::move(cells));
+  explicit Table(const std::vector<std::string>& header) { rows_.push_back(printable(header)); }
+  void add_row(const std::vector<std::string>& cells) {
+    rows_.push_back(printable(cells));
+    rows_.back().resize(rows_[0].size());
   }
   /// Columns whose cells all begin like a number go to the right.
   [[nodiscard]] std::string text() const {
@@ -154,6 +154,10 @@ class Table {
   void print(std::FILE* file = stdout) const { fmt::print(file, "{}", text()); }
 
  private:
+  static std::vector<std::string> printable(std::vector<std::string> cells) {
+    for (std::string& cell : cells) cell = escape_controls(cell);
+    return cells;
+  }
   static std::size_t characters(const std::string& s) {  // UTF-8: all but continuation bytes
     return static_cast<std::size_t>(std::count_if(s.begin(), s.end(), [](char ch) {
       return (static_cast<unsigned char>(ch) & 0xc0) != 0x80;

@@ -11,6 +11,7 @@
 #include <espalier/text.hpp>
 #include <espalier/train.hpp>
 
+#include "cli/print.hpp"
 #include "cli/program.hpp"
 #include "cli/progress.hpp"
 

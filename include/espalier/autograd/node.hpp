@@ -33,7 +33,7 @@ struct Node {
   std::vector<AnyTensor> like;                // shape, type and device of each input, no values
   /// One gradient per input; those that `needs` does not ask for may be empty.
   Function<std::vector<AnyTensor>(const AnyTensor& dy, const std::vector<bool>& needs)> backward;
-  /// Instead of `backward`: recomputes a graph to continue with (autograd/checkpoint.hpp).
+  /// Instead of `backward`: recomputes a graph to continue with (autograd/recompute.hpp).
   Function<std::vector<Root>()> recompute;
 
   // Leaves only.

@@ -159,7 +159,7 @@ Var<T, D> recorded(const Op& op, Recorded place, Saved saved, Tensor<T, D> y) {
   } else {
     node->backward = [](const AnyTensor&, const std::vector<bool>&) -> AnyTensors {
       throw_error<Error>({"backward: '", Op::kName,
-                          "' was computed inside checkpoint(); return its value from the function "
+                          "' was computed inside recompute(); return its value from the function "
                           "to use it outside"});
     };
   }

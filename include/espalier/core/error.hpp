@@ -68,6 +68,8 @@ struct MessagePart {
 [[nodiscard]] ESP_INLINE std::string concat(std::initializer_list<MessagePart> parts) {
   std::string message;
   for (const MessagePart& part : parts) message += part.text;
+  // what() is a C string: a NUL in a name from a file would end it.
+  for (std::size_t at; (at = message.find('\0')) != message.npos;) message.replace(at, 1, "\\x00");
   return message;
 }
 template <class E>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The letter of an MMLU-Pro answer, as the reference script finds it: three patterns of Python's
-// `re` in turn, the first that matches wins. Written out by hand: each is one pass over the text,
-// where the third is quadratic in Python. White space and word characters are Unicode's.
+// Extracts the letter of an MMLU-Pro answer as the reference script does: it tries three patterns
+// of Python's `re` in turn, and the first that matches wins. The patterns are written by hand, one
+// pass over the text each; Python's third one is quadratic. White space and word characters are
+// Unicode's.
 //   1  answer is \(?([A-J])\)?            the first occurrence
 //   2  .*[aA]nswer:\s*([A-J])             the first line with a hit, its last hit
 //   3  \b[A-J]\b(?!.*\b[A-J]\b), dotall   the last letter A-J that stands alone
@@ -31,7 +32,7 @@ inline bool is_answer_letter(std::string_view text, std::size_t at) {
   return at < text.size() && text[at] >= 'A' && text[at] <= 'J';
 }
 
-/// Is there a word character right before byte `at`?
+/// True if a word character ends right before byte `at`.
 inline bool word_before(std::string_view text, std::size_t at) {
   if (at == 0) return false;
   std::size_t begin = at - 1;

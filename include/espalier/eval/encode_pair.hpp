@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Context and continuation as tokens, the way lm-evaluation-harness cuts them: the context's
-// trailing white space goes over to the continuation, both are tokenised as one text, and the
-// continuation is what follows as many tokens as the context alone has.
+// Tokenizes a context and its continuation as lm-evaluation-harness does: trailing white space of
+// the context moves to the continuation, both are tokenized as one text, and the continuation
+// begins after as many tokens as the context alone has.
 #pragma once
 
 #ifdef __CUDACC__
@@ -20,7 +20,7 @@ namespace espalier::eval {
 
 using text::Encode;
 
-/// Bytes of `text` without trailing white space, as Python's rstrip() sees it.
+/// Length in bytes of `text` without trailing white space, by the rule of Python's rstrip().
 [[nodiscard]] inline std::size_t stripped_size(std::string_view text) {
   std::size_t end = text.size();
   while (end > 0) {
@@ -81,8 +81,8 @@ inline std::vector<std::int32_t> encode_with_one_start(const Encode& encode, std
   return pair;
 }
 
-/// Cuts on the left to what the model can take: `max_length` tokens and the last one's target.
-/// Was there anything to cut?
+/// Cuts the context on the left to what the model takes: `max_length` tokens of input, plus the
+/// last target, which is not an input. Returns whether there was anything to cut.
 /// @throws FormatError if the continuation alone is longer
 inline bool cut_left(infer::Continuation& pair, std::int64_t max_length) {
   const auto most = static_cast<std::size_t>(max_length);

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The evaluation of a checkpoint as an object: what the program evaluate does, for a program of
-// one's own.
+// Evaluates a checkpoint: the work of the program evaluate, for programs of your own.
 //   eval::Evaluation run({.model = "mixtral", .data = "data", .output = "results",
 //                         .tasks = {"arc:easy", "lambada"}});
 //   const io::Json summary = run.run_tasks();
-// Every answer is in a journal of the output folder as soon as it is known; with `resume` a run
-// goes on from there, and leaves the same bytes as one that was not interrupted.
+// Each answer is written to a journal in the output folder at once. With `resume` a run continues
+// from the journals, and leaves the same bytes as a run without an interruption.
 #pragma once
 
 #ifdef __CUDACC__
@@ -19,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include <espalier/data/dataset.hpp>
 #include <espalier/eval/mmlu_pro.hpp>
 #include <espalier/eval/multiple_choice.hpp>
 #include <espalier/infer/load_engine.hpp>
@@ -39,49 +39,52 @@ struct EvaluationConfig {
 
   std::int64_t limit = -1;                         // questions per task; -1: all
   int shots = -1;                                  // worked examples; -1: 5 for mmlu_pro, else 0
+  std::int64_t shots_seed = 1234;                  // which; lm-evaluation-harness's own
   std::string rule = "current", subjects = "all";  // of mmlu_pro
   int max_new_tokens = 0;                          // of mmlu_pro; 0: by its rule
   std::int64_t max_length = 0;         // 0: by the rule of mmlu_pro; for loss what the model takes
   std::string chat_template = "auto";  // for loss
 
   infer::EngineOptions engine = {};
-  /// How the model computes, and what results call it.
+  /// Loads the model with an element type and a device; `dtype` and `device` name them in results.
   infer::LoadEngine load = infer::load_engine<float, Cpu>;
   std::string dtype = "f32", device = "cpu";
 };
 
 class Evaluation {
  public:
-  /// Checks the tasks before it loads the model, then prepares the output folder.
+  /// Checks the tasks, loads the model, prepares the output folder. Reads and creates also what
+  /// only the end of the run needs, since an error there would waste hours.
   /// @throws UsageError, FormatError, IoError
   explicit Evaluation(EvaluationConfig config);
   Evaluation(const Evaluation&) = delete;
   Evaluation& operator=(const Evaluation&) = delete;
 
-  /// Runs the tasks in their order, writes summary.json and LightEval's results file.
+  /// Runs the tasks in order, then writes summary.json and LightEval's results file.
   /// @returns the summary: {"model": ..., "tasks": {...}}
   io::Json run_tasks();
-  /// What run_tasks measured; mmlu_pro is in its summary only.
+  /// Results of run_tasks, except mmlu_pro, whose numbers are in the summary.
   const std::vector<TaskResult>& results() const { return results_; }
-  /// eval/requests.hpp. @returns how many were answered
+  /// Answers a file of requests (eval/requests.hpp). @returns the number of requests
   std::size_t answer_requests(const std::string& file);
 
-  /// Called as questions are done; may throw to end the run, which can be resumed.
+  /// Called after questions are answered. May throw to end the run, which can be resumed.
   std::function<void(const std::string& task, std::size_t done, std::size_t total)> progress;
-  /// Called after every forward pass; may throw likewise.
+  /// Called after every forward pass. May throw as well.
   std::function<void()> on_pass;
-  /// Called with what a user should know about the data.
+  /// Called with a line about the data, such as how many examples were cut.
   std::function<void(const std::string& line)> on_note;
 
   const EvaluationConfig& config() const { return config_; }
   const hub::Checkpoint& checkpoint() const { return *checkpoint_; }
-  std::int64_t tokens() const { return tokens_; }  // that went through the model
+  std::int64_t tokens() const { return tokens_; }  // computed by the model
   double begin_seconds() const { return begin_; }  // since 1970
 
  private:
   void load_tasks();
   MmluProOptions mmlu_pro_options() const;
   void prepare_model();
+  void prepare_output();
   TaskResult held_out() const;
   void add(TaskResult result);
   io::Json describe_model() const;
@@ -90,20 +93,20 @@ class Evaluation {
   double begin_;
   std::int64_t tokens_ = 0;
   std::optional<MmluProTask> mmlu_pro_;
-  std::map<std::string, ChoiceData> choices_;
+  std::map<std::string, ChoiceTask> choices_;
+  data::Dataset held_out_;
   std::optional<hub::Checkpoint> checkpoint_;
   std::optional<text::ChatTokenizer> words_;
   std::unique_ptr<infer::LanguageModel> engine_;
   std::optional<io::OutputLock> lock_;
   Session session_;
   std::vector<TaskResult> results_;
-  io::Json summary_ = io::Json::object();
+  io::Json model_, summary_ = io::Json::object();
 };
 
 }  // namespace espalier::eval
 
 #ifdef ESP_BODIES
-#include <espalier/data/dataset.hpp>
 #include <espalier/eval/held_out_loss.hpp>
 #include <espalier/eval/lighteval_results.hpp>
 #include <espalier/eval/requests.hpp>
@@ -120,7 +123,8 @@ ESP_INLINE Evaluation::Evaluation(EvaluationConfig config)
     if (!input.empty()) io::require_apart(config_.output, input);
   }
   prepare_model();
-  lock_ = io::open_output(config_.output);
+  model_ = describe_model();
+  prepare_output();
 }
 
 ESP_INLINE void Evaluation::load_tasks() {
@@ -135,7 +139,11 @@ ESP_INLINE void Evaluation::load_tasks() {
     if (task == "mmlu_pro") {
       mmlu_pro_.emplace(load_mmlu_pro_data(config_.data), mmlu_pro_options());
     } else {
-      choices_[task] = load_task(task, config_.data);
+      const ChoiceOptions options{std::max(config_.shots, 0), config_.limit, config_.shots_seed};
+      ChoiceData data = load_task(task, config_.data);
+      // A definition's path is no name for a journal.
+      const std::string name = task.ends_with(".json") ? data.name : task;
+      choices_.emplace(task, ChoiceTask(name, std::move(data), options));
     }
   }
 }
@@ -175,6 +183,31 @@ ESP_INLINE void Evaluation::prepare_model() {
   session_.progress = [this](const std::string& task, std::size_t done, std::size_t total) {
     if (progress) progress(task, done, total);
   };
+  if (std::count(config_.tasks.begin(), config_.tasks.end(), "loss") == 0) return;
+  const std::int64_t length = config_.max_length > 0 ? config_.max_length : session_.max_length;
+  held_out_ = data::read_dataset(config_.text, data::record_encoder(*words_, checkpoint_->config()),
+                                 length);
+}
+
+ESP_INLINE void Evaluation::prepare_output() {
+  std::map<std::filesystem::path, std::string> journals;
+  for (const std::string& task : config_.tasks) {
+    const auto choice = choices_.find(task);
+    const std::filesystem::path journal =
+        journal_path(session_, choice == choices_.end() ? task : choice->second.name());
+    const auto [other, fresh] = journals.emplace(journal, task);
+    ESP_REQUIRE(fresh, UsageError, "tasks ", other->second, " and ", task,
+                " have the same journal, ", journal.filename().string(), "; give one of them");
+    require_fresh(journal, config_.resume);
+  }
+  lock_ = io::open_output(config_.output);
+  for (const std::string& task : config_.tasks) {
+    if (task == "mmlu_pro") {
+      mmlu_pro_->create_folders(session_);
+    } else {
+      io::create_folders(lighteval_folder(session_.model_name, config_.output));
+    }
+  }
 }
 
 ESP_INLINE io::Json Evaluation::run_tasks() {
@@ -184,15 +217,14 @@ ESP_INLINE io::Json Evaluation::run_tasks() {
     } else if (task == "loss") {
       add(held_out());
     } else {
-      const ChoiceOptions options{std::max(config_.shots, 0), config_.limit};
-      add(ChoiceTask(task, choices_.at(task), options).run(session_));
+      add(choices_.at(task).run(session_));
     }
   }
   const RunDescription description{session_.model_name, config_.dtype, config_.device,
                                    config_.limit,       begin_,        seconds_since_1970()};
   if (!results_.empty()) write_lighteval_results(results_, description, config_.output);
   io::Json all = io::Json::object();
-  all["model"] = describe_model();
+  all["model"] = model_;
   all["tasks"] = summary_;
   io::write_text(session_.output / "summary.json", io::dump(all, 2) + "\n");
   return all;
@@ -203,6 +235,12 @@ ESP_INLINE std::size_t Evaluation::answer_requests(const std::string& file) {
 }
 
 ESP_INLINE void Evaluation::add(TaskResult result) {
+  if (result.truncated > 0 && on_note) {
+    on_note(espalier::detail::concat({"warning: ", result.task, ": ", result.truncated, " of ",
+                                      result.documents, " questions are longer than the ",
+                                      session_.max_length,
+                                      " tokens that the model takes, and lost their beginning"}));
+  }
   io::Json& s = summary_[result.task];
   s["shots"] = result.shots;
   s["documents"] = result.documents;
@@ -211,16 +249,13 @@ ESP_INLINE void Evaluation::add(TaskResult result) {
 }
 
 ESP_INLINE TaskResult Evaluation::held_out() const {
-  const std::int64_t length = config_.max_length > 0 ? config_.max_length : session_.max_length;
-  const data::Dataset data = data::read_dataset(
-      config_.text, data::record_encoder(*words_, checkpoint_->config()), length);
-  for (const std::string& line : data.summary()) {
+  for (const std::string& line : held_out_.summary()) {
     if (on_note) on_note(config_.text + ": " + line);
   }
-  return held_out_loss(session_, data.examples, config_.limit);
+  return held_out_loss(session_, held_out_.examples, config_.limit);
 }
 
-/// Enough for tables over several models: how many experts, and why these.
+/// Describes the model for tables over several models: sizes, and the pruning criterion if any.
 ESP_INLINE io::Json Evaluation::describe_model() const {
   const DecoderConfig& c = checkpoint_->config();
   io::Json m = io::Json::object();
@@ -234,12 +269,18 @@ ESP_INLINE io::Json Evaluation::describe_model() const {
   const std::filesystem::path plan = checkpoint_->folder() / "pruning_plan.json";
   if (!std::filesystem::exists(plan)) return m;
   const io::Json p = io::read_json(plan);
+  const auto require = [](bool good, const io::Json& j, const char* expected) {
+    ESP_REQUIRE(good, FormatError, j.where(), ": expected ", expected, ", found ", j.kind_name());
+  };
+  require(p.is_object(), p, "an object");
   m["pruning"]["criterion"] = nullptr;
-  if (const io::Json* provenance = p.find_value("provenance")) {
-    if (const io::Json* criterion = provenance->find_value("criterion")) {
-      m["pruning"]["criterion"] = *criterion;
-    }
-  }
+  const io::Json* provenance = p.find_value("provenance");
+  if (provenance == nullptr) return m;
+  require(provenance->is_object(), *provenance, "an object");
+  const io::Json* criterion = provenance->find_value("criterion");
+  if (criterion == nullptr) return m;
+  require(criterion->is_string(), *criterion, "a string");
+  m["pruning"]["criterion"] = *criterion;
   return m;
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Task `loss`: how well a model predicts text that it was not trained on. The lines are those of
-// training data (messages, prompt and response, or text) and so are the targets: the mean of
-// -log p over all of them, each text weighing as much as it has targets.
+// Task `loss`: the mean of -log p over all targets of held-out text. Lines and targets are those of
+// training data (data/records.hpp), so a text weighs as much as it has targets.
 #pragma once
 
 #ifdef __CUDACC__
@@ -13,7 +12,8 @@
 
 namespace espalier::eval {
 
-/// Every run of targets is a continuation of all that stands before it.
+/// Splits an example into continuations: one per run of targets, with all earlier tokens as
+/// context.
 [[nodiscard]] inline std::vector<infer::Continuation> continuations_of(
     const data::Example& example) {
   std::vector<infer::Continuation> out;
@@ -30,7 +30,7 @@ namespace espalier::eval {
   return out;
 }
 
-/// The first `limit` examples (-1: all), a line of loss.jsonl for each.
+/// Scores the first `limit` examples (-1: all). The journal loss.jsonl gets a line for each.
 [[nodiscard]] inline TaskResult held_out_loss(const Session& session,
                                               const std::vector<data::Example>& examples,
                                               std::int64_t limit = -1) {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an evaluation has found out, one JSON line per question, on the disk as soon as it is known.
-// A run that was killed goes on from the whole lines; a torn last line is dropped. Every line says
-// which model and which prompt it belongs to, and one of another model or prompt is refused. When
-// all are there the lines are put into the order of the questions, so that an interrupted run
-// leaves the same bytes as an uninterrupted one.
+// The journal of an evaluation: one JSON line per question, appended as soon as the answer is
+// known. A run that was killed continues after the whole lines; a torn last line is dropped. Each
+// line names its model and its prompt, and a run refuses lines of others. At the end the lines are
+// sorted by question, so that an interrupted run leaves the same bytes as an uninterrupted one.
 #pragma once
 
 #ifdef __CUDACC__
@@ -18,6 +17,13 @@
 
 namespace espalier::eval {
 
+/// Refuses a file of an earlier run unless this run resumes it.
+/// @throws IoError
+inline void require_fresh(const std::filesystem::path& journal, bool resume) {
+  ESP_REQUIRE(resume || !std::filesystem::exists(journal), IoError, journal.string(),
+              ": exists already; resume to go on with it, or choose another output folder");
+}
+
 class Journal {
  public:
   struct Question {
@@ -25,8 +31,8 @@ class Journal {
     std::string prompt;  // fingerprint of all that was asked
   };
 
-  /// @throws IoError if the file is there and `resume` is false; FormatError naming the line that
-  /// belongs to another model, prompt or set of questions
+  /// @throws IoError if the file exists and `resume` is false; FormatError naming a line of another
+  /// model, prompt or set of questions
   Journal(std::filesystem::path path, std::string id_key, std::string model,
           std::vector<Question> questions, bool resume)
       : path_(std::move(path)),
@@ -35,9 +41,7 @@ class Journal {
         questions_(std::move(questions)),
         entries_(questions_.size()) {
     for (std::size_t i = 0; i < questions_.size(); ++i) index_[questions_[i].id] = i;
-    const bool there = std::filesystem::exists(path_);
-    ESP_REQUIRE(!there || resume, IoError, path_.string(),
-                ": exists already; resume to go on with it, or choose another output folder");
+    require_fresh(path_, resume);
     log_.emplace(path_);
     io::for_each_json_line(log_->lines(), path_.string(),
                            [&](io::Json line, std::size_t) { take(std::move(line)); });
@@ -46,10 +50,10 @@ class Journal {
   std::size_t size() const { return questions_.size(); }
   std::size_t done() const { return done_; }
   bool has(std::size_t i) const { return entries_[i].has_value(); }
-  /// The line of question `i`, which must be there.
+  /// The line of question `i`, which must have been answered.
   const io::Json& entry(std::size_t i) const { return entries_[i].value(); }
 
-  /// Adds what is known of question `i`.
+  /// Appends the answer to question `i`.
   void append(std::size_t i, const io::Json& fields) {
     io::Json line = io::Json::object();
     line[id_key_] = questions_[i].id;
@@ -61,10 +65,10 @@ class Journal {
     entries_[i] = std::move(line);
   }
 
-  /// Changes a line; the file follows with finish().
+  /// A line to change; finish() writes the change to the file.
   io::Json& edit(std::size_t i) { return entries_[i].value(); }
 
-  /// All questions are answered: the file is written anew in their order.
+  /// Rewrites the file in the order of the questions, all of which must have been answered.
   void finish() {
     std::string text;
     for (const auto& e : entries_) text += io::dump(e.value()) + '\n';

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Results as LightEval writes them, for the tools that read those:
+// Writes results in the format of LightEval, for tools that read it:
 //   {output}/results/{model}/results_latest.json
-// LightEval has the date in the file's name; here the name is fixed, so that a resumed run leaves
-// the same files as an uninterrupted one, and the dates stand under config_general alone.
+// LightEval puts the date into the file name. Here the name is fixed, so that a resumed run leaves
+// the same files as an uninterrupted one; only config_general holds dates.
 #pragma once
 
 #ifdef __CUDACC__
@@ -15,7 +15,7 @@
 
 namespace espalier::eval {
 
-/// What the run was, beside its numbers.
+/// Circumstances of a run.
 struct RunDescription {
   std::string model_name, dtype, device = "cpu";
   std::int64_t limit = -1;
@@ -36,11 +36,12 @@ inline io::Json metric_config(const Metric& m) {
 inline io::Json task_config(const TaskResult& r) {
   io::Json j = io::Json::object();
   j["name"] = r.task;
-  j["hf_repo"] = "";
-  j["hf_subset"] = "default";
+  j["hf_repo"] = r.source.hub;
+  j["hf_subset"] = r.source.subset.empty() ? std::string("default") : r.source.subset;
   j["metrics"] = io::Json::array();
   for (const Metric& m : r.metrics) j["metrics"].push_back(metric_config(m));
-  j["evaluation_splits"] = io::Json::array(std::vector<std::string>{"test"});
+  j["evaluation_splits"] = io::Json::array(
+      std::vector<std::string>{r.source.split.empty() ? std::string("test") : r.source.split});
   j["few_shots_split"] = io::Json();
   j["few_shots_select"] = r.shots > 0 ? io::Json("random_sampling") : io::Json();
   j["generation_size"] = io::Json();
@@ -49,7 +50,16 @@ inline io::Json task_config(const TaskResult& r) {
   j["effective_num_docs"] = r.documents;
   j["num_fewshots"] = r.shots;
   j["version"] = 0;
+  j["definition"] = r.id;
   return j;
+}
+
+/// Nothing is padded here.
+inline void put_lengths(io::Json& to, std::size_t truncated, std::size_t documents) {
+  to["truncated"] = truncated;
+  to["non_truncated"] = documents - truncated;
+  to["padded"] = 0;
+  to["non_padded"] = documents;
 }
 
 /// NaN (too few samples) is null in JSON.
@@ -99,6 +109,7 @@ inline io::Json over_all(const std::vector<TaskResult>& results) {
     j[key] = io::Json::object();
   }
   io::Fingerprint all_prompts;
+  std::size_t truncated = 0, documents = 0;
   for (const TaskResult& r : results) {
     const std::string name = r.task + "|" + std::to_string(r.shots);
     detail::put_metrics(j["results"][name], r);
@@ -106,20 +117,29 @@ inline io::Json over_all(const std::vector<TaskResult>& results) {
     j["config_tasks"][name] = detail::task_config(r);
     io::Json& summary = j["summary_tasks"][name];
     summary["hashes"]["hash_input_tokens"] = r.prompts;
-    for (const char* key : {"truncated", "non_truncated", "padded", "non_padded"}) summary[key] = 0;
+    detail::put_lengths(summary, r.truncated, r.documents);
+    truncated += r.truncated;
+    documents += r.documents;
     all_prompts.add(r.prompts);
   }
   j["results"]["all"] = detail::over_all(results);
   io::Json& summary = j["summary_general"];
   summary["hashes"]["hash_input_tokens"] = all_prompts.text();
-  for (const char* key : {"truncated", "non_truncated", "padded", "non_padded"}) summary[key] = 0;
+  detail::put_lengths(summary, truncated, documents);
   return j;
 }
 
+/// The folder {output}/results/{model}.
+[[nodiscard]] inline std::filesystem::path lighteval_folder(const std::string& model_name,
+                                                            const std::filesystem::path& output) {
+  return output / "results" / file_name_of(model_name);
+}
+
+/// Creates lighteval_folder if need be. @throws IoError
 inline void write_lighteval_results(const std::vector<TaskResult>& results,
                                     const RunDescription& run,
                                     const std::filesystem::path& output) {
-  const auto folder = output / "results" / run.model_name;
+  const auto folder = lighteval_folder(run.model_name, output);
   io::create_folders(folder);
   io::write_text(folder / "results_latest.json",
                  io::dump_python(lighteval_results(results, run), 2) + "\n");

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// MMLU-Pro with a model: prompts, answers into a journal, then the files of the reference script:
+// Runs MMLU-Pro on a model: encodes prompts, writes answers to a journal, then writes the files of
+// the reference script:
 //   {output}/{model}/CoT/{subjects}/{category}.json    records with pred and model_outputs
 //   {output}/summary/{model}-CoT-{subjects}_summary.txt
 //   {output}/log/{model}-CoT-{subjects}_logfile.log
-// The script has the time in the last two names and lines; here only run.json knows the time.
+// The script puts the time into the last two names and into log lines. Here only run.json holds it.
 #pragma once
 
 #ifdef __CUDACC__
@@ -27,7 +28,7 @@ struct MmluProOptions {
   std::string subjects = "all";  // comma list; a category counts if it contains one of them
 };
 
-/// The limits with which the numbers of a rule were made.
+/// The limits under which the published numbers of a rule were measured.
 [[nodiscard]] inline MmluProLimits limits_of(const MmluProRule& rule) {
   if (rule.name == "leaderboard-2024") return {5, 256, 2048};
   return {5, 2048, 4096};
@@ -44,10 +45,18 @@ class MmluProTask {
     select(std::move(data.questions));
   }
 
-  /// Categories in the order of their names, within each that of the file.
+  /// Sorted by category; within a category in the order of the file.
   const std::vector<MmluProQuestion>& questions() const { return questions_; }
 
-  /// Answers what is missing, writes the files, returns the summary.
+  /// Creates the folders that `run` writes to at its end. @throws IoError
+  void create_folders(const Session& session) const {
+    for (const auto& f :
+         {answer_folder(session), session.output / "summary", session.output / "log"}) {
+      io::create_folders(f);
+    }
+  }
+
+  /// Answers the questions that the journal lacks, writes the files, returns the summary.
   io::Json run(const Session& session) {
     encode(session);
     std::vector<Journal::Question> keys;
@@ -56,17 +65,10 @@ class MmluProTask {
       print.add(asked_[i].ids).add(static_cast<std::uint64_t>(options_.limits.max_new_tokens));
       keys.push_back({questions_[i].id, print.text()});
     }
-    Journal journal(session.output / "mmlu_pro.jsonl", "question_id", session.fingerprint,
+    Journal journal(journal_path(session, "mmlu_pro"), "question_id", session.fingerprint,
                     std::move(keys), session.resume);
     session.report("mmlu_pro", journal);
-    for (std::size_t begin = 0; begin < questions_.size();) {
-      std::size_t end = begin;
-      while (end < questions_.size() && questions_[end].category == questions_[begin].category) {
-        ++end;
-      }
-      generate(session, journal, begin, end);
-      begin = end;
-    }
+    generate(session, journal);
     return finish(session, journal);
   }
 
@@ -117,10 +119,10 @@ class MmluProTask {
                  });
   }
 
-  void generate(const Session& session, Journal& journal, std::size_t begin, std::size_t end) {
+  void generate(const Session& session, Journal& journal) {
     std::vector<std::vector<std::int32_t>> prompts;
     std::vector<std::size_t> members;
-    for (std::size_t i = begin; i < end; ++i) {
+    for (std::size_t i = 0; i < questions_.size(); ++i) {
       if (journal.has(i)) continue;
       prompts.push_back(asked_[i].ids);
       members.push_back(i);
@@ -143,7 +145,8 @@ class MmluProTask {
                             });
   }
 
-  /// Under this run's rule, which need not be the one of the run that was interrupted.
+  /// Judges the text of a line by the rule of this run; a resumed run may have another rule than
+  /// the run before.
   AnsweredQuestion judge_line(std::size_t i, io::Json& line) const {
     AnsweredQuestion a = answered(questions_[i], line.at("text").as_string(), options_.rule);
     line["pred"] = a.found ? io::Json(std::string(1, a.found.letter)) : io::Json();
@@ -165,7 +168,7 @@ class MmluProTask {
     return summary;
   }
 
-  /// How the answers came about.
+  /// Adds counts of tokens, shots and answers cut off by the limit.
   void describe(const Journal& journal, const std::vector<Verdict>& verdicts,
                 io::Json& summary) const {
     std::size_t cut = 0, cut_unanswered = 0, cut_correct = 0, too_long = 0;
@@ -195,16 +198,22 @@ class MmluProTask {
     for (const auto& [count, records] : shots) summary["shots"][std::to_string(count)] = records;
   }
 
-  void write_files(const Session& session, const Journal& journal,
-                   const MmluProScore& score) const {
+  std::string subjects_text() const {
     std::string subjects = options_.subjects;
     std::replace(subjects.begin(), subjects.end(), ',', '-');
     std::replace(subjects.begin(), subjects.end(), ' ', '_');
-    const auto folder = session.output / session.model_name / "CoT" / subjects;
-    const std::string name = session.model_name + "-CoT-" + subjects;
-    for (const auto& f : {folder, session.output / "summary", session.output / "log"}) {
-      io::create_folders(f);
-    }
+    return subjects;
+  }
+  std::filesystem::path answer_folder(const Session& session) const {
+    return session.output / file_name_of(session.model_name) / "CoT" /
+           file_name_of(subjects_text());
+  }
+
+  void write_files(const Session& session, const Journal& journal,
+                   const MmluProScore& score) const {
+    const auto folder = answer_folder(session);
+    const std::string name = file_name_of(session.model_name + "-CoT-" + subjects_text());
+    create_folders(session);
     std::map<std::string, io::Json> lists;
     for (std::size_t i = 0; i < questions_.size(); ++i) {
       io::Json record = to_json(questions_[i]);
@@ -214,7 +223,7 @@ class MmluProTask {
     }
     std::string text = "\n------category level sta------\n", log;
     for (const auto& [category, list] : lists) {
-      io::write_text(folder / (category + ".json"), io::dump_python(list));
+      io::write_text(folder / (file_name_of(category) + ".json"), io::dump_python(list));
       const MmluProScore::Category& c = score.categories.at(category);
       text += "Average accuracy " + four_digits(c.accuracy()) + " - " + category + "\n";
       log += "evaluating " + category + "\nthis batch accu is: " + io::dump(c.accuracy()) +

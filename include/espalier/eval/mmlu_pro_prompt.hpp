@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The prompt of MMLU-Pro, byte for byte that of the reference script: header, k worked examples of
-// the question's category, the question. No chat template; the tokenizer adds BOS. Where the prompt
-// leaves no room for the answer, examples are dropped one by one from the end.
+// Builds the prompt of MMLU-Pro, byte for byte as the reference script does: header, k worked
+// examples of the question's category, the question. There is no chat template; the tokenizer adds
+// BOS. If the prompt leaves no room for the answer, examples are dropped one by one from the end.
 #pragma once
 
 #ifdef __CUDACC__
@@ -24,7 +24,7 @@ struct MmluProLimits {
 struct MmluProPrompt {
   std::vector<std::int32_t> ids;
   int shots = 0;
-  bool fits = true;  // else not even the question alone leaves room for the whole answer
+  bool fits = true;  // false: even without examples there is no room for the whole answer
 };
 
 class MmluProPrompts {
@@ -46,8 +46,8 @@ class MmluProPrompts {
     return prompt + body(q) + std::string(kLead);
   }
 
-  /// The reference script never ends if a question does not fit without examples; here it is asked
-  /// nevertheless, and `fits` tells.
+  /// The reference script loops forever on a question that does not fit without examples. Here such
+  /// a question is asked anyway, with `fits` false.
   MmluProPrompt encode(const MmluProQuestion& q, const MmluProLimits& limits,
                        const Encode& encode) const {
     const auto room = static_cast<std::size_t>(limits.max_length - limits.max_new_tokens);
@@ -59,7 +59,7 @@ class MmluProPrompts {
     }
   }
 
-  /// Worked examples that there are for a category.
+  /// Number of worked examples of a category.
   int available(const std::string& category) const {
     const auto own = shots_.find(category);
     return own == shots_.end() ? 0 : static_cast<int>(own->second.size());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Questions of MMLU-Pro (Wang et al. 2024, arXiv:2406.01574) from the files in which they come: a
-// JSON list or JSON lines of dataset records, also of recorded outputs, which hold every question.
-// Options that only pad ("N/A") are dropped, as in the reference script.
+// Reads questions of MMLU-Pro (Wang et al. 2024, arXiv:2406.01574): a JSON list or JSON lines of
+// dataset records, or recorded outputs, which contain the questions. Padding options ("N/A") are
+// dropped, as in the reference script.
 #pragma once
 
 #ifdef __CUDACC__
@@ -28,7 +28,8 @@ struct MmluProQuestion {
 
 inline constexpr std::string_view kMmluProLetters = "ABCDEFGHIJKLMNOP";
 
-/// A file that is a JSON list or JSON lines, value by value. @throws FormatError, IoError
+/// Calls `f` for each value of a file that is a JSON list or JSON lines. @throws FormatError,
+/// IoError
 template <class Body>
 void for_each_record(const std::filesystem::path& path, Body&& body) {
   const std::string text = io::read_text(path);
@@ -79,7 +80,7 @@ void for_each_record(const std::filesystem::path& path, Body&& body) {
   return questions;
 }
 
-/// The dataset's record, its keys in the dataset's order.
+/// Writes the record of the dataset, with the keys in the order of the dataset.
 [[nodiscard]] inline io::Json to_json(const MmluProQuestion& q) {
   io::Json record = io::Json::object();
   record["question_id"] = q.id;
@@ -103,8 +104,8 @@ inline constexpr std::string_view kMmluProHeader =
     "then finish your answer with \"the answer is (X)\" where X is the correct letter "
     "choice.\n\n\n";
 
-/// From `folder`/mmlu_pro: questions from test.jsonl, or else from recorded outputs; shots from
-/// validation.jsonl; the header from initial_prompt.txt where there is one.
+/// Reads `folder`/mmlu_pro: questions from test.jsonl, else from recorded outputs; worked examples
+/// from validation.jsonl; the header from initial_prompt.txt if that exists.
 [[nodiscard]] inline MmluProData load_mmlu_pro_data(const std::filesystem::path& folder) {
   const std::filesystem::path at = folder / "mmlu_pro";
   MmluProData data;

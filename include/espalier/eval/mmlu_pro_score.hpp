@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// From answers to the score of MMLU-Pro. A question without a letter gets a random guess, and the
-// reference script has drawn it in two ways:
+// Scores the answers of MMLU-Pro. A question without a letter gets a random guess. Versions of the
+// reference script draw it differently:
 //   current           three levels; seeded once; categories sorted; every category is drawn twice,
 //                     the second time counts
 //   2024-07           three levels; seeded anew for every question
@@ -36,7 +36,7 @@ struct MmluProRule {
                    "; expected current, 2024-07 or leaderboard-2024");
 }
 
-/// What scoring needs of an answered question.
+/// The parts of an answered question that scoring needs.
 struct AnsweredQuestion {
   std::int64_t id = 0;
   std::string category;
@@ -54,10 +54,10 @@ struct AnsweredQuestion {
 
 struct Verdict {
   std::optional<std::int64_t> guess;
-  bool correct = false;  // the guess counted
+  bool correct = false;  // by letter, or by guess
 };
 
-/// In the order of `questions`.
+/// Judges the answers, in the order of `questions`.
 [[nodiscard]] inline std::vector<Verdict> judge(const std::vector<AnsweredQuestion>& questions,
                                                 const MmluProRule& rule) {
   constexpr std::uint64_t kSeed = 12345;
@@ -124,7 +124,7 @@ struct MmluProScore {
   return s;
 }
 
-/// The keys of a summary. Beside those of every rule: how often each level was right, and the
+/// The score as a summary: the keys that every rule has, how often each level was right, and the
 /// standard error of the accuracy.
 [[nodiscard]] inline io::Json to_json(const MmluProScore& s, const MmluProRule& rule) {
   io::Json j = io::Json::object();

@@ -20,11 +20,11 @@
 
 namespace espalier::eval {
 
-/// Which question is right, and by which measure.
+/// Whether a question was answered right, by each measure.
 struct ChoiceVerdict {
   bool acc = false, acc_norm = false;
 };
-/// The first of equals counts, as in numpy.argmax.
+/// Judges a question by its choices. Among equals the first one counts, as in numpy.argmax.
 [[nodiscard]] inline ChoiceVerdict judge_choices(std::span<const double> log_probs,
                                                  std::span<const std::size_t> characters,
                                                  std::size_t gold) {
@@ -70,6 +70,8 @@ struct TaskResult {
   std::vector<Metric> metrics;
   std::string prompts;        // fingerprint of everything that was asked
   std::size_t truncated = 0;  // questions that were cut to what the model takes
+  std::string id = {};        // of the definition, NAME@VERSION
+  TaskSource source = {};     // of the rows
 };
 
 class ChoiceTask {
@@ -83,7 +85,9 @@ class ChoiceTask {
                 name_, ": ", options_.shots, " shots, there are ", pool, " to choose from");
   }
 
-  /// Context and continuation of every choice of question `i`, with `prefix` in front.
+  const std::string& name() const { return name_; }
+
+  /// Encodes context and continuation of every choice of question `i`, with `prefix` in front.
   std::vector<infer::Continuation> ask(const Session& session, std::size_t i,
                                        const std::string& prefix, bool& cut) const {
     const ChoiceQuestion& q = data_.questions[i];
@@ -130,8 +134,15 @@ class ChoiceTask {
       return describe(data_.questions[i], asked[i], found);
     });
     journal.finish();
-    return {name_,      options_.shots, count_, data_.questions.size(), metrics(journal),
-            all.text(), truncated};
+    return {name_,
+            options_.shots,
+            count_,
+            data_.questions.size(),
+            metrics(journal),
+            all.text(),
+            truncated,
+            data_.id,
+            data_.source};
   }
 
  private:

@@ -60,7 +60,7 @@ class PythonRandom {
     while (r >= n) r = bits() >> (32 - count);
     return r;
   }
-  /// Both ends may come: `random.randint(low, high)`.
+  /// Uniform in [low, high]: `random.randint(low, high)`.
   std::int64_t randint(std::int64_t low, std::int64_t high) {
     return low + below(static_cast<std::uint32_t>(high - low + 1));
   }

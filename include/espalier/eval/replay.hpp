@@ -20,8 +20,8 @@ struct Replay {
   MmluProScore score;
 };
 
-/// The *.json and *.jsonl files of a folder in the order of their names; where it has none, those
-/// below its CoT folders. @throws IoError if there are none
+/// Lists the *.json and *.jsonl files of a folder, sorted by name. If there are CoT folders below,
+/// lists theirs instead. @throws IoError if there are none
 [[nodiscard]] inline std::vector<std::filesystem::path> recorded_files(
     const std::filesystem::path& at) {
   namespace fs = std::filesystem;
@@ -67,7 +67,7 @@ struct Replay {
   return r;
 }
 
-/// One line of replay.jsonl.
+/// A line of replay.jsonl.
 [[nodiscard]] inline io::Json to_json(const AnsweredQuestion& q, const Verdict& v) {
   io::Json j = io::Json::object();
   j["question_id"] = q.id;
@@ -79,7 +79,7 @@ struct Replay {
   return j;
 }
 
-/// replay.jsonl and summary.json.
+/// Writes replay.jsonl and summary.json.
 inline void write_replay(const Replay& r, const MmluProRule& rule,
                          const std::filesystem::path& folder) {
   std::string lines;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// A report over several evaluations and training runs, in one folder: results.csv, results.md,
-// index.html, and every plot as PNG and SVG. The page holds its plots itself and loads nothing.
+// Writes a report over several evaluations and training runs into one folder: results.csv,
+// results.md, index.html, and every plot as PNG and SVG. The page embeds its plots and loads
+// nothing.
 //   eval::Report report({"results/base", "results/keep4", "run"}, "Pruned models");
-//   report.write("report");
+//   for (const std::string& warning : report.write("report")) std::cerr << warning << "\n";
 #pragma once
 
 #ifdef __CUDACC__
@@ -24,20 +25,22 @@ class Report {
   /// @throws IoError, FormatError
   explicit Report(const std::vector<std::string>& paths, std::string title = "Evaluation");
 
-  /// In the order of the paths, their labels made different.
+  /// In the order of the paths, with distinct labels.
   const std::vector<Result>& results() const { return results_; }
   const std::vector<ReportPlot>& plots() const { return plots_; }
 
   std::string markdown() const;
-  /// HTML, the plots in it.
+  /// The page index.html, with the plots embedded.
   std::string page() const;
-  /// Creates the folder if need be. @throws IoError
-  void write(const std::filesystem::path& folder) const;
+  /// Creates the folder if need be. Writes the tables first, which do not depend on pictures; the
+  /// page replaces a plot that cannot be drawn by the reason.
+  /// @returns warnings: a line for every picture that is missing or leaves something out
+  /// @throws IoError
+  [[nodiscard]] std::vector<std::string> write(const std::filesystem::path& folder) const;
 
  private:
   void tell_labels_apart();
   std::string figure(std::size_t number) const;
-  std::string page_with(const std::string& figures) const;
 
   std::string title_;
   std::vector<Result> results_;
@@ -86,30 +89,38 @@ ESP_INLINE void Report::tell_labels_apart() {
 }
 
 ESP_INLINE std::string Report::markdown() const {
-  std::string out = "# " + title_ + "\n\n";
+  std::string out = "# " + markdown_text(title_) + "\n\n";
   if (!results_.empty()) out += markdown_table(value_table(results_)) + "\n";
   if (results_.size() > 1) {
-    out += "Against " + results_[0].label + ":\n\n" + markdown_table(difference_table(results_)) +
-           "\n";
+    out += "Against " + markdown_text(results_[0].label) + ":\n\n" +
+           markdown_table(difference_table(results_)) + "\n";
   }
   if (const TableRows answers = answer_table(results_); answers.size() > 1) {
     out += "Answers of MMLU-Pro:\n\n" + markdown_table(answers) + "\n";
   }
-  for (const ReportPlot& p : plots_) out += "![" + p.title() + "](" + p.file + ".png)\n\n";
+  for (const ReportPlot& p : plots_) {
+    out += "![" + markdown_text(p.title()) + "](" + p.file + ".png)\n\n";
+    if (!p.note.empty()) out += p.note + "\n\n";
+  }
   return out;
 }
 
 ESP_INLINE std::string Report::figure(std::size_t number) const {
-  return "<figure>" + inline_svg(plots_[number].encode(plot::Format::svg), number) + "</figure>\n";
+  const ReportPlot& p = plots_[number];
+  const auto note = [](const std::string& text) {
+    return text.empty() ? "" : "<figcaption class=\"note\">" + escape_html(text) + "</figcaption>";
+  };
+  try {
+    const std::string svg = inline_svg(p.encode(plot::Format::svg), number);
+    return "<figure>" + svg + note(p.note) + "</figure>\n";
+  } catch (const Error& e) {
+    return "<figure>" + note(p.title() + " could not be drawn: " + e.what()) + "</figure>\n";
+  }
 }
 
 ESP_INLINE std::string Report::page() const {
   std::string figures;
   for (std::size_t i = 0; i < plots_.size(); ++i) figures += figure(i);
-  return page_with(figures);
-}
-
-ESP_INLINE std::string Report::page_with(const std::string& figures) const {
   const std::string title = escape_html(title_);
   std::string out = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>" +
                     title + "</title>\n<style>\n" + detail::kPageStyle +
@@ -128,18 +139,20 @@ ESP_INLINE std::string Report::page_with(const std::string& figures) const {
   return out + "<h2>Plots</h2>\n" + figures + "</body></html>\n";
 }
 
-ESP_INLINE void Report::write(const std::filesystem::path& folder) const {
+ESP_INLINE std::vector<std::string> Report::write(const std::filesystem::path& folder) const {
   io::create_folders(folder);
-  std::string figures;
-  for (std::size_t i = 0; i < plots_.size(); ++i) {
-    for (const char* extension : {".png", ".svg"}) {
-      plots_[i].save(folder / (plots_[i].file + extension));
-    }
-    figures += figure(i);
-  }
   io::write_text(folder / "results.csv", results_csv(results_));
   io::write_text(folder / "results.md", markdown());
-  io::write_text(folder / "index.html", page_with(figures));
+  io::write_text(folder / "index.html", page());
+  std::vector<std::string> warnings;
+  for (const ReportPlot& p : plots_) {
+    for (const char* extension : {".png", ".svg"}) {
+      std::string reason = p.save_or_reason(folder / (p.file + extension));
+      if (!reason.empty()) warnings.push_back(std::move(reason));
+    }
+    if (!p.note.empty()) warnings.push_back(p.file + ": " + p.note);
+  }
+  return warnings;
 }
 
 }  // namespace espalier::eval

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plots of evaluation results and training logs: metrics over kept experts, accuracy by task and by
+// Plots evaluation results and training logs: metrics over kept experts, accuracy by task and by
 // category of MMLU-Pro, training loss.
 #pragma once
 
@@ -21,28 +21,33 @@ namespace espalier::eval {
 struct ReportPlot {
   std::string file;  // its name without extension
   std::variant<plot::Curves, plot::Bars> drawing;
+  std::string note = {};  // what it leaves out; empty: nothing
 
   const std::string& title() const;
-  void save(const std::filesystem::path& path) const;
+  /// @returns why there is no picture; empty if there is one
+  std::string save_or_reason(const std::filesystem::path& path) const;
   std::string encode(plot::Format format) const;
 };
 
-/// A plot per metric, in it a line per criterion over the number of experts. The unpruned model,
-/// where there is exactly one, is a point of every line. Empty without pruned models.
+/// Draws each metric over the number of kept experts, a line per criterion. If there is exactly one
+/// unpruned model, it is a point of every line. Draws at most 64 metrics; none without pruned
+/// models.
 [[nodiscard]] std::vector<ReportPlot> kept_experts_plots(const std::vector<Result>& results);
 
-/// A plot of the accuracies of each task, with one standard error each way. Empty without any.
+/// Draws the accuracies of each task with one standard error each way; no plot without accuracies.
+/// Bars that do not fit on a page go on the next one, accuracy_2, up to 16 pages.
 [[nodiscard]] std::vector<ReportPlot> accuracy_plots(const std::vector<Result>& results);
 
-/// A plot of MMLU-Pro by category, with one standard error each way. Empty without that task.
+/// Draws MMLU-Pro by category with one standard error each way, on up to 16 pages; no plot without
+/// that task.
 [[nodiscard]] std::vector<ReportPlot> category_plots(const std::vector<Result>& results);
 
-/// A plot with a line per folder that holds a train_log.jsonl. Empty without folders.
+/// Draws the losses of train_log.jsonl, a line per folder; no plot without folders.
 /// @throws IoError, FormatError
 [[nodiscard]] std::vector<ReportPlot> training_plots(
     const std::vector<std::filesystem::path>& folders);
 
-/// All of them.
+/// All plots above.
 [[nodiscard]] std::vector<ReportPlot> report_plots(
     const std::vector<Result>& results, const std::vector<std::filesystem::path>& folders);
 
@@ -53,22 +58,76 @@ struct ReportPlot {
 }  // namespace espalier::eval
 
 #ifdef ESP_BODIES
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
 
+#include <espalier/eval/file_name.hpp>
 #include <espalier/io/jsonl.hpp>
 
 namespace espalier::eval {
 
 namespace detail {
 
+/// Replaces all but letters, digits, dots and dashes, so that a page can name the file unescaped.
 inline std::string plain_file_name(std::string text) {
   for (char& c : text) {
     const bool plain = std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '.';
     c = plain ? c : '_';
   }
-  return text;
+  return file_name_of(std::move(text));
+}
+
+/// Cuts a label under a bar to 40 characters.
+inline std::string short_label(const std::string& text) {
+  constexpr std::size_t kLongest = 40;
+  std::size_t end = 0, characters = 0;
+  while (end < text.size() && characters < kLongest) {
+    end += std::max<std::size_t>(utf8_length(text, end), 1);
+    ++characters;
+  }
+  return end < text.size() ? text.substr(0, end) + "…" : text;
+}
+
+/// Splits a plot into pages of at most 1600 points, with the groups of bars spread evenly.
+inline std::vector<ReportPlot> pages_of(const std::string& file, const plot::Bars& all,
+                                        double bar_width, double least_width) {
+  constexpr double kMargin = 60, kWidest = 1600;
+  constexpr std::size_t kMostPages = 16;
+  const double group = bar_width * static_cast<double>(all.series.size());
+  const auto room = static_cast<std::size_t>(std::max((kWidest - kMargin) / group, 1.0));
+  const std::size_t count = all.categories.size(), needed = (count + room - 1) / room;
+  const std::size_t pages = std::min(needed, kMostPages);
+  const std::size_t drawn = needed > kMostPages ? room * kMostPages : count;
+  std::vector<ReportPlot> plots;
+  for (std::size_t p = 0; p < pages; ++p) {
+    const auto begin = static_cast<std::ptrdiff_t>(drawn * p / pages),
+               end = static_cast<std::ptrdiff_t>(drawn * (p + 1) / pages);
+    const auto part = [&](const auto& list) {
+      return std::remove_cvref_t<decltype(list)>(list.begin() + begin, list.begin() + end);
+    };
+    plot::Bars page = all;
+    page.categories = part(all.categories);
+    for (std::string& label : page.categories) label = short_label(label);
+    for (plot::BarSeries& s : page.series) {
+      s.values = part(s.values);
+      s.errors = part(s.errors);
+    }
+    page.page.width =
+        std::clamp(kMargin + group * static_cast<double>(end - begin), least_width, kWidest);
+    std::string name = file;
+    if (pages > 1) {
+      page.labels.title += " (" + std::to_string(p + 1) + " of " + std::to_string(pages) + ")";
+      if (p > 0) name += "_" + std::to_string(p + 1);
+    }
+    plots.push_back({name, std::move(page)});
+  }
+  if (drawn < count) {
+    plots.back().note = "the plots show the first " + std::to_string(drawn) + " of " +
+                        std::to_string(count) + " groups of bars";
+  }
+  return plots;
 }
 
 inline void replace_all(std::string& text, std::string_view what, const std::string& by) {
@@ -102,7 +161,7 @@ inline plot::Series series_of(const std::string& label, const Points& points) {
   return series;
 }
 
-/// Is the metric a share of answers, so that one axis can hold it beside others?
+/// True if the metric is a share of answers, so that it can share an axis with others.
 inline bool is_share(const std::string& metric) {
   return metric.starts_with("acc") || metric == "macro" || metric == "strict_accuracy";
 }
@@ -112,8 +171,8 @@ inline bool is_share(const std::string& metric) {
 ESP_INLINE const std::string& ReportPlot::title() const {
   return std::visit([](const auto& p) -> const std::string& { return p.labels.title; }, drawing);
 }
-ESP_INLINE void ReportPlot::save(const std::filesystem::path& path) const {
-  std::visit([&](const auto& p) { plot::save(p, path); }, drawing);
+ESP_INLINE std::string ReportPlot::save_or_reason(const std::filesystem::path& path) const {
+  return std::visit([&](const auto& p) { return plot::save_or_reason(p, path); }, drawing);
 }
 ESP_INLINE std::string ReportPlot::encode(plot::Format format) const {
   return std::visit([&](const auto& p) { return plot::encode(p, format); }, drawing);
@@ -126,9 +185,16 @@ ESP_INLINE std::vector<ReportPlot> kept_experts_plots(const std::vector<Result>&
     if (r.experts == 0) continue;
     (r.criterion.empty() ? whole : by_criterion[r.criterion]).push_back(&r);
   }
+  constexpr std::size_t kMost = 64;
   std::vector<ReportPlot> plots;
   if (by_criterion.empty()) return plots;
-  for (const auto& [task, name] : metric_columns(results)) {
+  const MetricColumns columns = metric_columns(results);
+  for (const auto& [task, name] : columns) {
+    if (plots.size() == kMost) {
+      plots.back().note = "of " + std::to_string(columns.size()) + " metrics the first " +
+                          std::to_string(kMost) + " are drawn over kept experts";
+      break;
+    }
     plot::Curves curves;
     curves.labels = {task + " over kept experts", "experts per layer", name};
     for (const auto& [criterion, list] : by_criterion) {
@@ -163,9 +229,7 @@ ESP_INLINE std::vector<ReportPlot> accuracy_plots(const std::vector<Result>& res
     }
     bars.series.push_back(std::move(series));
   }
-  bars.page.width =
-      std::max(560.0, 60.0 + 26.0 * static_cast<double>(drawn.size() * results.size()));
-  return {{"accuracy", std::move(bars)}};
+  return detail::pages_of("accuracy", bars, 26, 560);
 }
 
 ESP_INLINE std::vector<ReportPlot> category_plots(const std::vector<Result>& results) {
@@ -190,9 +254,7 @@ ESP_INLINE std::vector<ReportPlot> category_plots(const std::vector<Result>& res
     }
     bars.series.push_back(std::move(series));
   }
-  bars.page.width =
-      std::max(720.0, 60.0 + 14.0 * static_cast<double>(names.size() * bars.series.size()));
-  return {{"mmlu_pro_categories", std::move(bars)}};
+  return detail::pages_of("mmlu_pro_categories", bars, 14, 720);
 }
 
 ESP_INLINE std::vector<ReportPlot> training_plots(

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Results of several evaluations as tables: values with standard errors, differences to the first
-// result, how answers of MMLU-Pro were found. A table is rows of text, the first row its header;
-// here are its Markdown, its HTML, and CSV and JSON of the results themselves with every digit.
+// Tables over several evaluations: values with standard errors, differences from the first result,
+// and how answers of MMLU-Pro were found. A table is rows of text; the first row is the header.
+// Tables are written as Markdown or HTML, the results themselves as CSV or JSON with all digits.
 #pragma once
 
 #ifdef __CUDACC__
@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include <espalier/core/control_characters.hpp>
 #include <espalier/eval/result_table.hpp>
 
 namespace espalier::eval {
@@ -21,16 +22,15 @@ using TableRows = std::vector<std::vector<std::string>>;  // the first one is th
 /// A row per result: label, model, experts, criterion, and "value ± standard error" per metric.
 [[nodiscard]] TableRows value_table(const std::vector<Result>& results);
 
-/// A row per result but the first: its metrics minus those of the first result, with the standard
-/// error of a difference of independent samples.
+/// A row per result except the first: its metrics minus those of the first result, with the
+/// standard error of a difference of independent samples.
 [[nodiscard]] TableRows difference_table(const std::vector<Result>& results);
 
-/// How the answers of MMLU-Pro were found, a row per result that has that task. The header alone
-/// where none has.
+/// Counts how the answers of MMLU-Pro were found, a row per result with that task.
 [[nodiscard]] TableRows answer_table(const std::vector<Result>& results);
 
-/// result,model,experts,criterion,task,metric,value,stderr: a line per metric. What is not known is
-/// empty.
+/// Columns result,model,experts,criterion,task,metric,value,stderr; a line per metric. Unknown
+/// values are empty.
 [[nodiscard]] std::string results_csv(const std::vector<Result>& results);
 
 /// [{"result", "model", "experts", "criterion", "metrics": [{"task", "metric", "value",
@@ -39,8 +39,11 @@ using TableRows = std::vector<std::vector<std::string>>;  // the first one is th
 
 [[nodiscard]] std::string markdown_table(const TableRows& rows);
 [[nodiscard]] std::string html_table(const TableRows& rows);
-/// `text` with the characters that HTML reserves escaped.
+/// `text` as a text of HTML: what HTML reserves is escaped; control characters, and bytes that are
+/// not UTF-8, are shown as \x1b.
 [[nodiscard]] std::string escape_html(std::string_view text);
+/// `text` as a text of Markdown, in a line of its own or in a table: no HTML, no links, no columns.
+[[nodiscard]] std::string markdown_text(std::string_view text);
 
 }  // namespace espalier::eval
 
@@ -64,18 +67,20 @@ inline std::string with_error(const Estimate& e) {
 }
 
 /// `text` with `by` in front of each of `special`.
-inline std::string escaped(std::string_view text, char special, std::string_view by) {
+inline std::string escaped(std::string_view text, std::string_view special, char by) {
   std::string out;
   for (const char c : text) {
-    if (c == special) out += by;
+    if (special.find(c) != special.npos) out += by;
     out += c;
   }
   return out;
 }
 
-inline std::string csv_cell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == text.npos) return text;
-  return "\"" + escaped(text, '"', "\"") + "\"";
+/// Spreadsheets take a text that begins so for a formula; with an apostrophe in front it is a text.
+inline std::string csv_cell(std::string text) {
+  if (text.find_first_of("=+-@\t\r") == 0) text.insert(0, 1, '\'');
+  if (text.find_first_of(",\"\n\r") == text.npos) return text;
+  return "\"" + escaped(text, "\"", '"') + "\"";
 }
 
 inline void add_metric_columns(std::vector<std::string>& header, const MetricColumns& columns) {
@@ -179,7 +184,7 @@ ESP_INLINE std::string markdown_table(const TableRows& rows) {
     std::string rule = "|";
     out += "|";
     for (const std::string& cell : rows[r]) {
-      out += " " + detail::escaped(cell, '|', "\\") + " |";
+      out += " " + markdown_text(cell) + " |";
       rule += "---|";
     }
     out += "\n";
@@ -190,7 +195,7 @@ ESP_INLINE std::string markdown_table(const TableRows& rows) {
 
 ESP_INLINE std::string escape_html(std::string_view text) {
   std::string out;
-  for (const char c : text) {
+  for (const char c : escape_controls(text)) {
     if (c == '&') {
       out += "&amp;";
     } else if (c == '<') {
@@ -204,6 +209,10 @@ ESP_INLINE std::string escape_html(std::string_view text) {
     }
   }
   return out;
+}
+
+ESP_INLINE std::string markdown_text(std::string_view text) {
+  return detail::escaped(escape_html(text), "\\|[]`", '\\');
 }
 
 ESP_INLINE std::string html_table(const TableRows& rows) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Likelihoods for another program: lines {"context": ..., "continuation": ...} in, lines
-// {"logprob": sum, "greedy": ..., "tokens": of the continuation} out, in the same order. Tokens are
-// cut as lm-evaluation-harness does it (encode_pair.hpp).
+// Answers likelihood requests of another program: reads lines {"context": ..., "continuation":
+// ...}, writes lines {"logprob": sum, "greedy": ..., "tokens": of the continuation} in the same
+// order. Tokens are split as in lm-evaluation-harness (encode_pair.hpp).
 #pragma once
 
 #ifdef __CUDACC__
@@ -12,13 +12,15 @@
 
 namespace espalier::eval {
 
-/// Writes requests.jsonl; it appears when whole. A run that is cut short leaves a journal,
-/// requests.partial.jsonl, from which another goes on with `session.resume`.
+/// Writes requests.jsonl, which appears when complete. An interrupted run leaves the journal
+/// requests.partial.jsonl; a run with `session.resume` continues from it.
 /// @returns the number of requests
+/// @throws IoError if the folder holds answers and the run does not resume; FormatError
 inline std::size_t answer_requests(const Session& session, const std::filesystem::path& file,
                                    std::int64_t limit = -1) {
   const auto result = session.output / "requests.jsonl";
   const auto partial = session.output / "requests.partial.jsonl";
+  for (const auto& path : {result, partial}) require_fresh(path, session.resume);
   std::vector<std::vector<infer::Continuation>> asked;
   std::vector<Journal::Question> keys;
   const std::string text = io::read_text(file);
@@ -35,7 +37,6 @@ inline std::size_t answer_requests(const Session& session, const std::filesystem
     }
     keys.push_back({static_cast<std::int64_t>(keys.size()), prompt_fingerprint(asked.back())});
   });
-  if (!session.resume) std::filesystem::remove(partial);
   Journal journal(partial, "id", session.fingerprint, std::move(keys), session.resume);
   score_missing(session, "requests", journal, asked, [&](std::size_t i, auto found) {
     io::Json line = io::Json::object();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Results of several evaluations side by side. Read are the folders that `evaluate` writes (tasks
-// or replays), and LightEval's results files.
+// Reads results of several evaluations for comparison: folders that `evaluate` wrote (tasks or
+// replays), and results files of LightEval.
 #pragma once
 
 #ifdef __CUDACC__
@@ -23,9 +23,9 @@ struct ResultMetric {
 
 struct Result {
   std::string label;         // the folder's name
-  std::string model;         // as the evaluation called it
-  std::int64_t experts = 0;  // of each layer; 0: not told
-  std::string criterion;     // by which experts were dropped; empty: not pruned, or not told
+  std::string model;         // its name in the evaluation
+  std::int64_t experts = 0;  // per layer; 0: unknown
+  std::string criterion;     // of pruning; empty: not pruned, or unknown
   std::vector<ResultMetric> metrics;
   io::Json mmlu_pro;  // the summary of that task, else null
 
@@ -40,7 +40,7 @@ struct Result {
 /// (task, metric) of each column of a table.
 using MetricColumns = std::vector<std::pair<std::string, std::string>>;
 
-/// The last component of a path, whether or not a slash ends it.
+/// The last component of a path, with or without a slash at its end.
 [[nodiscard]] inline std::filesystem::path name_of_path(const std::filesystem::path& path) {
   const std::filesystem::path normal = path.lexically_normal();
   return normal.has_filename() ? normal.filename() : normal.parent_path().filename();

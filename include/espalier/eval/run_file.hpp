@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// run.json: how an evaluation was run, which the results do not depend on. A list of sessions; one
-// that goes on with an earlier one adds itself.
+// Writes run.json: time, tokens and machine of an evaluation, on which the results do not depend.
+// The file is a list of sessions; a resumed run appends its own.
 #pragma once
 
 #ifdef __CUDACC__
@@ -36,14 +36,14 @@ namespace espalier::eval {
 }
 
 struct RunSession {
-  std::string command;       // that goes on with the run
+  std::string command;       // that resumes the run
   double begin_seconds = 0;  // since 1970
   std::int64_t tokens = 0;   // that went through the model
   bool finished = false;
 };
 
-/// @param keep_earlier leave what is in the file; where that is damaged it is dropped, since the
-/// clock's notes are not worth a failed run
+/// @param keep_earlier keep the sessions in the file. A damaged file is replaced: times are not
+/// worth a failed run
 ESP_INLINE void write_run_file(const std::filesystem::path& folder, const RunSession& session,
                                bool keep_earlier) {
   const std::filesystem::path path = folder / "run.json";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every task of one evaluation shares: the model and its name, the tokenizer, where results
-// go, and the progress callback.
+// The state that all tasks of an evaluation share: the model and its name, the tokenizer, the
+// output folder, and the progress callback.
 #pragma once
 
 #ifdef __CUDACC__
@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include <espalier/eval/encode_pair.hpp>
+#include <espalier/eval/file_name.hpp>
 #include <espalier/eval/journal.hpp>
 #include <espalier/io/fingerprint.hpp>
 
@@ -19,14 +20,14 @@ namespace espalier::eval {
 struct Session {
   infer::LanguageModel* model = nullptr;
   Encode encode;
-  std::int32_t start = -1;         // the token that stands for an empty context
-  std::int64_t max_length = 4096;  // tokens that the model takes
+  std::int32_t start = -1;         // replaces an empty context: BOS, or else EOS
+  std::int64_t max_length = 4096;  // of the model, in tokens
   std::string model_name;
   std::string fingerprint;
   std::filesystem::path output;
   bool resume = false;
-  std::int64_t score_tokens = 4096;  // about so many are scored between two looks at the clock
-  /// Called as questions are done; may throw to end the run, which can be resumed.
+  std::int64_t score_tokens = 4096;  // scored between two progress reports, about
+  /// Called after questions are answered. May throw to end the run, which can be resumed.
   std::function<void(const std::string& task, std::size_t done, std::size_t total)> progress;
 
   void report(const std::string& task, const Journal& journal) const {
@@ -40,14 +41,14 @@ struct Session {
   return print.text();
 }
 
-/// The journal of `task`, named after it: arc_easy.jsonl.
+/// Path of the journal of `task`: arc_easy.jsonl for arc:easy.
 [[nodiscard]] inline std::filesystem::path journal_path(const Session& session, std::string task) {
   std::replace(task.begin(), task.end(), ':', '_');
-  return session.output / (task + ".jsonl");
+  return session.output / (file_name_of(task) + ".jsonl");
 }
 
-/// Scores the questions that the journal lacks, several at a time, and appends what
-/// `describe(i, likelihoods of asked[i])` makes of each.
+/// Scores the questions that the journal lacks, in batches, and appends
+/// `describe(i, likelihoods of asked[i])` for each.
 template <class Describe>
 void score_missing(const Session& session, const std::string& task, Journal& journal,
                    const std::vector<std::vector<infer::Continuation>>& asked,

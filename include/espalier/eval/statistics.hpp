@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Means and their standard errors. Sums run in the order given, in double: the same numbers give
-// the same bits.
+// Means and their standard errors. Sums are in double and in the given order, so that equal input
+// gives equal bits.
 #pragma once
 
 #include <cmath>
@@ -13,7 +13,7 @@ namespace espalier::eval {
 
 struct Estimate {
   double value = 0;
-  double standard_error = 0;  // NaN where there are too few samples to tell
+  double standard_error = 0;  // NaN for too few samples
 };
 
 /// Mean, and the sample's standard deviation over sqrt(n).

@@ -17,7 +17,7 @@ namespace espalier::eval {
 struct ChoiceData {
   std::vector<ChoiceQuestion> questions;
   std::vector<ChoiceQuestion> shots;  // worked examples; where empty, the questions serve
-  std::string id, hash;               // of the definition
+  std::string name, id, hash;         // of the definition
   TaskSource source;
   std::vector<std::string> metrics;
 };
@@ -174,6 +174,7 @@ ESP_INLINE ChoiceData load_choices(const std::filesystem::path& path,
     data.questions.push_back(definition->question(row));
   });
   ESP_REQUIRE(definition != nullptr, FormatError, path.string(), ": no question in it");
+  data.name = definition->name;
   data.id = definition->id();
   data.hash = definition->hash;
   data.source = definition->source;

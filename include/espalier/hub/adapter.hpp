@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// PEFT adapters on a model: do they fit, and what do they say in the model's words.
+// Applies PEFT adapters to a model: checks that modules and shapes fit, converts rank, scale and
+// targets to a LoraConfig, loads the values.
 #pragma once
 
 #ifdef __CUDACC__
@@ -13,24 +14,24 @@
 
 namespace espalier::hub {
 
-/// Does every module of the adapter sit on a matrix of this model, with the shapes it needs?
+/// Checks that every module of the adapter belongs to a matrix of this model and has its shape.
 /// @throws FormatError naming the module
 void check_adapter_fits(const io::Adapter& adapter, const DecoderConfig& model,
                         const std::filesystem::path& folder);
 
-/// Rank, scale and targets of an adapter as the model takes them.
+/// Converts rank, scale and targets of an adapter to the LoraConfig of a model.
 /// @throws FormatError when modules differ in rank or alpha
 [[nodiscard]] LoraConfig lora_config_of(const io::Adapter& adapter, const DecoderConfig& model,
                                         const std::string& path);
 
-/// What PEFT calls the modules of these targets: q_proj, w1, ... A target sits on every module of
-/// its name, so the last part of the name says it. With transformers 5, PEFT reaches some modules
-/// as parameters only: these are written "mlp.gate.weight" (see AdapterConfig::target_modules).
+/// Names the modules of these targets as PEFT does: q_proj, w1, ... PEFT applies a target to every
+/// module whose name ends in it. With transformers 5, PEFT reaches some modules as parameters only;
+/// their names end in ".weight": "mlp.gate.weight" (see AdapterConfig::target_modules).
 [[nodiscard]] std::vector<std::string> target_modules_of(const DecoderConfig& model,
                                                          const std::vector<std::string>& targets);
 
-/// Puts the values of `adapter` into a model's LoRA parameters.
-/// @throws FormatError when it has other modules than the model.
+/// Copies the values of `adapter` into the LoRA parameters of a model.
+/// @throws FormatError when adapter and model have different modules.
 void load_adapter_values(const std::vector<NamedParameter>& parameters, const io::Adapter& adapter,
                          const std::string& path);
 
@@ -51,11 +52,12 @@ inline std::string within_layer(const std::string& module) {
   if (at == std::string::npos) return module;
   return module.substr(module.find('.', at + kLayers.size()) + 1);
 }
-/// Must PEFT (0.21, with transformers 5.23) be told of this module as a parameter?
-///  - It fuses the experts of some families while it loads them, and takes every target gate_proj,
-///    up_proj and down_proj to mean these: the matrices of the same name in dense layers and shared
-///    experts would be left out, and only a warning would tell.
-///  - A router is no linear layer there; it knows how to adapt it in those families and Mixtral.
+/// True if PEFT (0.21, with transformers 5.23) adapts this module only under target_parameters:
+///  - PEFT fuses the experts of some families while it loads them, and applies the targets
+///    gate_proj, up_proj and down_proj to the fused experts alone. It would skip the matrices of
+///    the same names in dense layers and shared experts, with no more than a warning.
+///  - A router is not a linear layer in transformers 5. PEFT adapts the routers of the fused
+///    families and of Mixtral as modules, those of the families below as parameters.
 inline bool is_parameter_of_peft(const DecoderConfig& model, Part part) {
   constexpr std::string_view kFused[] = {"qwen3_moe", "olmoe", "deepseek_v2", "deepseek_v3",
                                          "glm4_moe"};

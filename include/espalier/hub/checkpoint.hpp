@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A Hugging Face checkpoint folder as a model: its family, its experts, and, where the family has a
-// forward pass, a check that every tensor of the model is there with its shape. Quantized
-// checkpoints and families without a forward pass open too: their bytes can be listed, pruned and
-// verified.
+// Opens a Hugging Face checkpoint folder as a model: finds its family and its experts and, for a
+// family with a forward pass, checks that every tensor of the model exists with the right shape.
+// Quantized checkpoints and families without a forward pass open too: their bytes can be listed,
+// pruned and verified.
 #pragma once
 
 #ifdef __CUDACC__
@@ -21,25 +21,26 @@
 
 namespace espalier::hub {
 
-/// A layer of multi-token prediction that holds experts. Its number follows that of the last layer,
-/// or counts from 0 under a prefix such as "mtp.".
+/// A layer of multi-token prediction that holds experts. Such layers are numbered after the last
+/// layer of the model, or from 0 under a prefix such as "mtp.".
 struct PredictionLayer {
   int layer = 0;
   bool prefixed = false;
 };
 
-/// The properties of a model that choosing and dropping experts needs.
+/// What pruning needs to know about the experts of a model.
 struct Mixture {
   std::int64_t layers = 0;   // of the model, dense ones included
   std::int64_t experts = 0;  // per layer that has any; 0: a dense model
   std::int64_t top_k = 0;
   std::int64_t groups = 1, top_groups = 1;
   bool groups_by_best_two = false;  // a group's score is the sum of its two best, else its best
-  std::vector<bool> sparse;         // [layers] has the layer experts?
+  std::vector<bool> sparse;         // [layers] true for a layer with experts
   std::vector<PredictionLayer> prediction;
 
   bool has(std::size_t layer) const { return layer < sparse.size() && sparse[layer]; }
-  /// Index of the tensor's layer in a plan: layers first, those of multi-token prediction behind.
+  /// Index of the tensor's layer in a pruning plan, where layers of multi-token prediction follow
+  /// those of the model.
   ESP_INLINE std::size_t entry_of(const ExpertTensor& t) const {
     if (!t.mtp && t.layer < layers) return static_cast<std::size_t>(t.layer);
     std::size_t i = 0;
@@ -51,7 +52,7 @@ struct Mixture {
   }
 };
 
-/// From a configuration alone.
+/// Derives the mixture from the configuration, without a look at the tensors.
 [[nodiscard]] Mixture mixture_of(const DecoderConfig& c);
 
 class Checkpoint : public io::CheckpointFiles {
@@ -62,24 +63,24 @@ class Checkpoint : public io::CheckpointFiles {
   const Family& family() const { return *family_; }
   const ExpertNames& expert_names() const { return expert_names_; }
   const Mixture& mixture() const { return mixture_; }
-  /// Every key of config.json that says how many experts there are; a dot leads into an object.
+  /// Every key of config.json that holds the number of experts; "a.b" is key b of object a.
   const std::vector<std::string>& count_keys() const { return count_keys_; }
-  /// Inconsistencies that do not keep the checkpoint from being used, a line each.
+  /// Inconsistencies that do not prevent using the checkpoint, one line each.
   const std::vector<std::string>& warnings() const { return warnings_; }
-  /// Is there a forward pass for this model?
+  /// True if this model has a forward pass here.
   bool computable() const { return config_.has_value(); }
-  /// @throws UnsupportedError saying why there is none
+  /// @throws UnsupportedError with the reason why this model has no forward pass
   const DecoderConfig& config() const {
     ESP_REQUIRE(computable(), UnsupportedError, why_not_);
     return *config_;
   }
-  /// The reason that `config` throws with; empty where it does not throw.
+  /// The reason why `config` throws; empty if it does not.
   const std::string& why_not_computable() const { return why_not_; }
-  /// The type of the embedding, taken for that of the checkpoint.
+  /// The element type of the embedding, which stands for the type of the whole checkpoint.
   DType dtype() const {
     return io::supported_dtype(at(family_->names.of(Part::embedding)), folder().string());
   }
-  /// Tensors that the model does not use, by name; only where it is computable.
+  /// Names of tensors that the forward pass does not use; empty if there is no forward pass.
   const std::vector<std::string>& unused_tensors() const { return unused_; }
 
  private:
@@ -90,6 +91,7 @@ class Checkpoint : public io::CheckpointFiles {
   void require_apart();
   void find_own_head();
   void check_layout();
+  void check_types();
   bool beyond_last_layer(std::string_view name) const;
   void refuse_beyond(const std::string& name, bool beyond) const;
   std::int64_t count_of(const std::vector<std::string>& keys) const;
@@ -103,10 +105,11 @@ class Checkpoint : public io::CheckpointFiles {
   std::vector<std::string> unused_;
 };
 
-/// A checkpoint's tensors as `c` describes them, all of one type.
+/// Lists the tensors of a model with configuration `c`, all of type `dtype`.
 [[nodiscard]] std::vector<io::TensorSpec> tensor_specs(const DecoderConfig& c, DType dtype);
 
-/// @throws FormatError for a dense model: `work` says what cannot be done with it
+/// Requires a mixture of experts; `work` is the verb of the error message ("prune").
+/// @throws FormatError for a dense model
 void require_mixture(const Checkpoint& checkpoint, std::string_view work);
 
 }  // namespace espalier::hub
@@ -138,6 +141,7 @@ ESP_INLINE Checkpoint::Checkpoint(const std::filesystem::path& folder)
   if (config_) require_apart();
   if (config_) find_own_head();
   if (config_) check_layout();
+  if (config_) check_types();
 }
 
 ESP_INLINE std::int64_t Checkpoint::count_of(const std::vector<std::string>& keys) const {
@@ -153,7 +157,7 @@ ESP_INLINE std::int64_t Checkpoint::count_of(const std::vector<std::string>& key
 
 ESP_INLINE void Checkpoint::read_mixture() {
   mixture_.layers = count_of({"num_hidden_layers", "text_config.num_hidden_layers"});
-  for (const char* key : {"layers_block_type", "layer_types"}) {  // as nemotron_h says it, by kind
+  for (const char* key : {"layers_block_type", "layer_types"}) {  // lists of nemotron_h
     const io::Json* types = config_json().find_value(key);
     if (mixture_.layers == 0 && types != nullptr && types->is_array())
       mixture_.layers = static_cast<std::int64_t>(types->size());
@@ -178,12 +182,12 @@ ESP_INLINE void Checkpoint::read_groups() {
   ESP_REQUIRE(mixture_.experts % mixture_.groups == 0, FormatError, config_json().where(), ": ",
               mixture_.experts, " experts in ", family_->groups_key, " ", mixture_.groups,
               " groups, expected equal groups");
-  // Families that choose by a biased score rate groups as DeepSeek-V3 does.
+  // Families that select experts by a biased score also score groups as DeepSeek-V3 does.
   mixture_.groups_by_best_two = !family_->names.pattern(Part::selection_bias).empty();
 }
 
-/// transformers reads each of these keys in place of another in some family; where two are there,
-/// families differ in which one counts.
+/// In some families transformers takes one of these keys as an alias of another. Families differ in
+/// which key wins when a config has two, so all must hold the same number.
 ESP_INLINE void Checkpoint::find_count_keys() {
   std::vector<std::string> keys = family_->expert_keys;
   for (const char* key :
@@ -204,9 +208,9 @@ ESP_INLINE void Checkpoint::find_count_keys() {
   }
 }
 
-/// Finds experts in one tensor where the family has a tensor per expert: transformers 5 keeps them
-/// so in memory, and opens a checkpoint that was written so. Such bytes can be pruned and verified,
-/// not computed with.
+/// Clears config_ if one tensor holds all experts in a family that stores a tensor per expert.
+/// transformers 5 fuses the experts in memory, and opens a checkpoint that was written like that.
+/// Such a checkpoint can be pruned and verified, not computed with.
 ESP_INLINE void Checkpoint::require_apart() {
   if (config_->mixture.experts == 0 || config_->mixture.storage != ExpertStorage::separate) return;
   for (const std::string& name : names()) {
@@ -221,7 +225,8 @@ ESP_INLINE void Checkpoint::require_apart() {
   }
 }
 
-/// Finds a head of its own where the config says that the head is the embedding: loaders use it.
+/// Uses a separate output head where config.json ties the head to the embedding but the files hold
+/// a different tensor: transformers does the same.
 ESP_INLINE void Checkpoint::find_own_head() {
   if (!config_->tie_word_embeddings) return;
   const std::string head = family_->names.of(Part::head),
@@ -249,7 +254,7 @@ ESP_INLINE void Checkpoint::find_own_head() {
 }
 
 ESP_INLINE void Checkpoint::find_experts() {
-  std::map<std::pair<bool, int>, std::vector<bool>> found;  // by layer: which experts are there
+  std::map<std::pair<bool, int>, std::vector<bool>> found;  // by layer: the experts that exist
   const auto text = [&](const ExpertTensor& t) {
     return std::string(t.mtp ? "prediction layer " : "layer ") + std::to_string(t.layer);
   };
@@ -292,7 +297,8 @@ ESP_INLINE void Checkpoint::find_experts() {
   }
 }
 
-/// Is `name` that of a layer behind the last one, in a family without multi-token prediction?
+/// True if `name` belongs to a layer after the last one, in a family without multi-token
+/// prediction.
 ESP_INLINE bool Checkpoint::beyond_last_layer(std::string_view name) const {
   if (!family_->mtp_key.empty()) return false;
   const std::string_view pattern = family_->names.pattern(Part::input_norm);
@@ -328,10 +334,25 @@ ESP_INLINE void Checkpoint::check_layout() {
     const std::optional<ExpertTensor> expert = expert_names_.find(name);
     const bool of_a_mixture = expert && !expert->mtp && expert->layer < c.num_hidden_layers &&
                               c.has_mixture(expert->layer);
-    const bool of_experts = of_a_mixture && expert->id_end > 0;  // else beside the router
+    const bool of_experts = of_a_mixture && expert->id_end > 0;  // else a tensor of the router
     refuse_beyond(name, of_experts || beyond_last_layer(name));
     unused_.push_back(name);
     if (of_a_mixture) warnings_.push_back("tensor " + name + " of a router is not used");
+  }
+}
+
+/// Clears config_ if a weight has a type other than the three that the forward pass takes. Without
+/// this check a GEMM would refuse such a weight in the middle of the work, and name no tensor.
+ESP_INLINE void Checkpoint::check_types() {
+  for (const TensorPlace& place : stored_tensors(*config_)) {
+    const std::string& type = at(place.name).type;
+    if (type == "F32" || type == "BF16" || type == "F16") continue;
+    why_not_ = shard_of(place.name).content.path().string() + ": tensor \"" + place.name +
+               "\" has dtype " + type +
+               "; weights of F32, BF16 and F16 are computed with, others can be inspected, pruned "
+               "and verified";
+    config_.reset();
+    return;
   }
 }
 

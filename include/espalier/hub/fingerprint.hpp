@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The identity of a model: whatever goes on from earlier work (a resumed run, a journal, a plan)
-// asks whether it is about the same weights.
+// Fingerprints of models. A resumed run, a journal and a pruning plan record the fingerprint of the
+// model that they belong to, and are refused for another one.
 #pragma once
 
 #ifdef __CUDACC__
@@ -12,16 +12,16 @@
 
 namespace espalier::hub {
 
-/// Of config.json as a value, and of every byte of every shard; 16 hexadecimal digits. The folder's
-/// name and place do not count. The first time it reads the whole checkpoint
-/// (io::fingerprint_of_file).
+/// Hashes config.json as a value and every byte of every shard to 16 hexadecimal digits. Name and
+/// place of the folder do not matter. The first call reads the whole checkpoint, later ones use the
+/// cache of io::fingerprint_of_file.
 [[nodiscard]] std::string fingerprint_of_weights(const io::CheckpointFiles& checkpoint);
 
-/// Of a PEFT adapter: its config and its weights.
+/// Hashes config and weights of a PEFT adapter.
 [[nodiscard]] std::string fingerprint_of_adapter(const std::filesystem::path& folder);
 
-/// "The same numbers will come out": weights, adapter (a folder, or empty), and how the model
-/// computes, such as "f32".
+/// Equal fingerprints mean equal numbers: hashes the weights, the adapter (a folder, or empty) and
+/// the arithmetic of the model, such as "f32".
 [[nodiscard]] std::string fingerprint_of_model(const io::CheckpointFiles& checkpoint,
                                                const std::filesystem::path& adapter,
                                                std::string_view compute);

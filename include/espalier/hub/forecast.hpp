@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a model will need, before anything is computed: bytes by what they are for, and
-// floating-point operations. Counts follow what the ops of a layer keep for their backward, in f32;
-// weights are mapped, so they count as they are stored. One forecast for every program that gives
-// one.
+// Forecasts memory and floating-point operations of a model before it computes anything.
+// Activations are what the ops of a layer keep for their backward pass, in f32. Weights are mapped,
+// so their size is that of the files. Every program uses this forecast.
 #pragma once
 
 #ifdef __CUDACC__
@@ -19,38 +18,38 @@
 namespace espalier {
 
 struct MemoryForecast {
-  double weights_bytes = 0;     // mapped; the system may drop and read them again
+  double weights_bytes = 0;     // mapped; the system may drop and reread pages
   double adapter_bytes = 0;     // parameters and gradients
   double optimizer_bytes = 0;   // two moments
-  double activation_bytes = 0;  // kept from forward to backward, and the work of one layer
+  double activation_bytes = 0;  // kept from forward to backward, and temporaries of one layer
   double total_bytes() const {
     return weights_bytes + adapter_bytes + optimizer_bytes + activation_bytes;
   }
 };
 
-/// Parameters of LoRA factors of rank `r` on these targets (as resolve_targets gives them).
+/// Counts the LoRA parameters of rank `r` on these targets (as resolve_targets returns them).
 [[nodiscard]] std::int64_t lora_parameters(const DecoderConfig& c, std::int64_t r,
                                            const std::vector<std::string>& targets);
 
-/// `tokens`: of the largest micro-batch. A layer keeps the inputs of those matrices that are
-/// adapted.
+/// Memory of fine-tuning; `tokens` is the size of the largest micro-batch. A layer keeps the inputs
+/// of those matrices that have an adapter.
 [[nodiscard]] MemoryForecast forecast_fine_tuning(const DecoderConfig& c, double weights_bytes,
                                                   const LoraConfig& lora, std::int64_t trainable,
                                                   std::int64_t tokens);
 
-/// Of a forward pass over `tokens` tokens: the work of one layer; with `logits` a score for every
-/// token of the vocabulary at every position.
+/// Memory of a forward pass over `tokens` tokens: temporaries of one layer and, with `logits`, the
+/// logits of every position.
 [[nodiscard]] MemoryForecast forecast_inference(const DecoderConfig& c, double weights_bytes,
                                                 std::int64_t tokens, bool logits);
 
-/// Of forward and backward for one token at a frozen base: 2 per weight that the token meets,
-/// forward and again for the gradient of the activations; 6 per adapter weight; attention over a
-/// sequence of `length` tokens.
+/// Operations of forward and backward per token, with a frozen base: 2 per weight that the token
+/// passes in the forward pass, 2 more for the gradient of the activations; 6 per adapter weight;
+/// attention over a sequence of `length` tokens.
 [[nodiscard]] double forecast_flops_per_token(const DecoderConfig& c, std::int64_t trainable,
                                               double length);
 
-/// f32 floating-point operations per second of a matrix product of the model's kind on this
-/// machine, measured for a twentieth of a second: what forecast_flops_per_token is divided by.
+/// Measures f32 operations per second of a matrix product with the sizes of the model, in a
+/// twentieth of a second. forecast_flops_per_token divided by it is the time per token.
 [[nodiscard]] double measured_flops_per_second(const DecoderConfig& c);
 
 }  // namespace espalier
@@ -63,7 +62,7 @@ namespace espalier {
 
 namespace detail {
 
-/// Values per token in one layer.
+/// Number of values per token in one layer.
 struct LayerWidths {
   double h, q, kv, f, k, e, shared;
 
@@ -82,7 +81,7 @@ struct LayerWidths {
   double passing() const { return 4 * h + 2 * q + 4 * kv + k * (2 * h + 3 * f) + 3 * shared; }
 };
 
-// Freed blocks that wait in the pool for reuse; measured 0.95 to 1.0, the rest is a margin.
+// Covers freed blocks that the pool keeps for reuse. Measured is 0.95 to 1.0; the rest is a margin.
 inline constexpr double kPoolMargin = 1.1;
 
 }  // namespace detail
@@ -113,8 +112,8 @@ ESP_INLINE MemoryForecast forecast_fine_tuning(const DecoderConfig& c, double we
   double kept = 0, passing = 0;
   for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
     const detail::LayerWidths w(c, l);
-    // The norms' inputs, q k v after rope and the attention's output; gate, up and output of the
-    // routed rows.
+    // Inputs of the norms; q, k, v after rope and the output of attention; gate, up and output of
+    // the routed rows.
     kept += 2 * w.h + 2 * w.q + 2 * w.kv + 2 * w.e + w.k * (2 * w.f + w.h) + 2 * w.shared;
     kept += copies * (w.h * (adapts({"q", "k", "v", "q_a", "kv_a"}) + adapts({"router"})) +
                       w.k * (w.h * adapts({"gate", "up"}) + w.f * adapts({"down"})) +
@@ -157,7 +156,7 @@ ESP_INLINE double forecast_flops_per_token(const DecoderConfig& c, std::int64_t 
     met += share * static_cast<double>(matrix.out) * static_cast<double>(matrix.in);
   }
   const double q = static_cast<double>(c.attention.heads * c.attention.head_dim);
-  const double attention =  // scores and sum, causal
+  const double attention =  // scores and weighted sum, causal
       static_cast<double>(c.num_hidden_layers) * 2 * q * (length / 2);
   return 4 * met + 6 * attention + 6 * static_cast<double>(trainable);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// config.json of a Hugging Face folder: which family it is of, and the numbers of its model.
+// Reads and writes config.json of a Hugging Face folder: the family, and the numbers of its model.
 #pragma once
 
 #ifdef __CUDACC__
@@ -16,24 +16,25 @@
 
 namespace espalier::hub {
 
-/// @throws FormatError for a model_type that is not known or that is refused, naming why
+/// Finds the family of a model_type.
+/// @throws FormatError with the reason for an unknown or a refused model_type
 [[nodiscard]] const Family& family_of(const io::Json& config);
 
-/// Every number that a forward pass needs.
-/// @throws FormatError naming the key, or the model_type when there is no forward pass for it
+/// Reads every number that a forward pass needs.
+/// @throws FormatError naming the key; UnsupportedError naming a model_type without a forward pass
 [[nodiscard]] DecoderConfig parse_config(const io::Json& config);
 
-/// Reads `folder`/config.json; ids that generation_config.json names as end of text are added.
+/// Reads `folder`/config.json, and adds the end-of-text ids of generation_config.json.
 [[nodiscard]] DecoderConfig load_config(const std::filesystem::path& folder);
 
-/// config.json as transformers (4 and 5) loads it.
-/// @throws UsageError for a family whose config cannot be written
+/// Writes a config.json that transformers 4 and 5 load.
+/// @throws UsageError for a family without a writer
 [[nodiscard]] io::Json config_json(const DecoderConfig& c, DType dtype);
 
-/// A value under a path of keys, "text_config.num_experts"; nullptr if there is none.
+/// Finds the value at a path of keys, "text_config.num_experts"; nullptr if a key is missing.
 [[nodiscard]] const io::Json* find_path(const io::Json& json, std::string_view path);
 
-/// One id, a list of them, or null.
+/// Reads one id, a list of ids, or null (no id).
 [[nodiscard]] std::vector<std::int32_t> token_ids(const io::Json* v);
 
 }  // namespace espalier::hub
@@ -95,8 +96,7 @@ class JsonConfigWriter final : public ConfigWriter {
   void set_texts(std::string_view key, const std::vector<std::string>& values) override {
     at(key) = io::Json::array(values);
   }
-  /// Keys in alphabetical order, as transformers writes them, but the ids of special tokens
-  /// together.
+  /// Sorts the keys by name, as transformers does, but keeps the ids of special tokens together.
   io::Json sorted() const {
     std::vector<std::pair<std::string, std::string>> order;
     for (const io::Json::Member& m : json_.members()) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// From folders to a model: a Hugging Face checkpoint, with a PEFT adapter on it where one is given.
-// Weights stay mapped in their stored type.
+// Loads a model from a Hugging Face checkpoint folder and, if given, a PEFT adapter folder. Weights
+// stay mapped in their stored type.
 #pragma once
 
 #ifdef __CUDACC__
@@ -12,10 +12,10 @@
 
 namespace espalier::hub {
 
-/// The model of `checkpoint`, computing in T, with the adapter in folder `adapter` unless that is
-/// empty. The checkpoint may go: its mapped memory stays as long as the model.
-/// @throws UnsupportedError where there is no forward pass, FormatError when the adapter does not
-/// fit.
+/// Loads the model of `checkpoint` to compute in T, with the adapter in folder `adapter` (empty:
+/// none). The model keeps the mapped files alive; `checkpoint` may be destroyed.
+/// @throws UnsupportedError for a model without a forward pass, FormatError for an adapter of
+/// another model
 template <FloatElement T = float, Device D = Cpu>
 [[nodiscard]] Decoder<T, D> load_model(const Checkpoint& checkpoint,
                                        const std::string& adapter = {}) {

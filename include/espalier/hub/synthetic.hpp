@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A synthetic checkpoint of any family with a forward pass, for tests, benches and rehearsals of a
-// run whose real weights are elsewhere. Norms are one; weights, biases and sinks are
-// normal(0, initializer range) by seed and number of the tensor.
+// Writes a synthetic checkpoint of any family with a forward pass, for tests, benches and
+// rehearsals of a run without its real weights. Norms are one; weights, biases and sinks are
+// normal(0, initializer range), drawn by seed and number of the tensor.
 //   hub::write_synthetic("tiny", {.family = "olmoe", .layers = 2, .hidden = 64, .width = 128});
 #pragma once
 
@@ -24,20 +24,20 @@ namespace espalier::hub {
 struct SyntheticCheckpoint {
   std::string family = "mixtral";  // model_type
   std::int64_t layers = 4, hidden = 256;
-  std::int64_t width = 512;  // inside a feed-forward layer, of each expert
+  std::int64_t width = 512;  // intermediate size of a feed-forward layer and of each expert
   std::int64_t heads = 8, kv_heads = 2;
   std::int64_t head_dim = 0;  // 0: hidden / heads
   std::int64_t max_positions = 4096;
   double rope_theta = 1e6, initializer_range = 0.02;
   bool tie_embeddings = false;
-  /// Refused by a family that cannot have them.
+  /// A family that has no such number refuses it.
   std::optional<std::int64_t> experts = {}, top_k = {};  // else 8 and 2
   std::optional<std::int64_t> shared_width = {};  // else `width`, where the family has that expert
   std::optional<std::int64_t> dense_layers =
       {};                                   // else 1, where the family begins with such layers
   std::optional<std::int64_t> window = {};  // 0: every earlier token; else the family's
-  /// Folder whose tokenizer files are copied. Its config.json, if there is one, gives the special
-  /// tokens, and the size of the vocabulary unless `vocab` does. Empty: no tokenizer.
+  /// Folder whose tokenizer files are copied; empty: no tokenizer. Its config.json, if any, gives
+  /// the special tokens, and the vocabulary size unless `vocab` gives it.
   std::string tokenizer = {};
   std::optional<std::int64_t> vocab = {};  // else 32000
 
@@ -46,8 +46,9 @@ struct SyntheticCheckpoint {
   std::size_t max_shard_bytes = io::kDefaultShardBytes;
 };
 
-/// The sizes as the family understands them.
-/// @throws UsageError for an unknown family, and for what the family cannot have
+/// Converts the sizes to the configuration of the family.
+/// @throws UsageError for an unknown family, for sizes that the family does not have, and for
+/// numbers that are not finite
 [[nodiscard]] DecoderConfig synthetic_config(const SyntheticCheckpoint& c);
 
 struct WrittenSizes {
@@ -55,7 +56,7 @@ struct WrittenSizes {
 };
 [[nodiscard]] WrittenSizes written_sizes(const io::CheckpointWriter& out);
 
-/// Called before the first tensor and after each one; may throw, and nothing is written then.
+/// Called before the first tensor and after each one. May throw: then no folder appears.
 using WriteProgress = std::function<void(std::size_t bytes_done, std::size_t bytes_total)>;
 
 /// Writes config.json, generation_config.json, the shards, and the tokenizer's files.
@@ -99,7 +100,7 @@ inline SpecialTokens special_tokens_of(const SyntheticCheckpoint& c) {
   return tokens;
 }
 
-/// The keys of mixtures.
+/// Adds the keys of mixtures.
 inline void put_mixture(const SyntheticCheckpoint& c, const Family& family, io::Json& j) {
   const std::int64_t shared = c.shared_width.value_or(c.width);
   for (const std::string& key : family.expert_keys) j[key] = c.experts.value_or(8);
@@ -113,8 +114,7 @@ inline void put_mixture(const SyntheticCheckpoint& c, const Family& family, io::
   j["mlp_only_layers"] = io::Json::array(dense);
 }
 
-/// A config.json with the sizes under every key by which a family may know them: a family reads
-/// those that it has.
+/// Writes the sizes under the keys of all families; each family reads its own.
 inline io::Json synthetic_json(const SyntheticCheckpoint& c, const Family& family) {
   const std::int64_t head_dim =
       c.head_dim > 0 ? c.head_dim : std::max<std::int64_t>(c.hidden / c.heads, 1);
@@ -141,7 +141,7 @@ inline io::Json synthetic_json(const SyntheticCheckpoint& c, const Family& famil
   j["pad_token_id"] = tokens.pad;
   j["eos_token_id"] = tokens.eos;
   put_mixture(c, family, j);
-  // what families have of their own
+  // keys of single families
   j["use_qk_norm"] = true;
   j["attention_multiplier"] = 1 / std::sqrt(static_cast<double>(head_dim));
   j["q_lora_rank"] = std::max<std::int64_t>(c.hidden / 2, 1);
@@ -190,7 +190,7 @@ inline void write_generation_config(const DecoderConfig& c, const std::filesyste
   io::write_text(folder / "generation_config.json", io::dump(j, 2) + "\n");
 }
 
-/// Refuses what the family took no notice of.
+/// Refuses sizes that the family ignored.
 inline void require_understood(const SyntheticCheckpoint& asked, const DecoderConfig& c) {
   const std::string a = "a " + asked.family;
   ESP_REQUIRE(c.has_mixture() || !(asked.experts || asked.top_k), UsageError, a,
@@ -206,7 +206,7 @@ inline void require_understood(const SyntheticCheckpoint& asked, const DecoderCo
     ESP_REQUIRE(c.has_mixture(l) == (l >= *asked.dense_layers), UsageError, "every layer of ", a,
                 " has experts, it cannot begin with ", *asked.dense_layers, " dense layers");
   }
-  // What is written must be read as it was meant.
+  // Windows must survive writing and reading.
   const DecoderConfig again =
       parse_config(io::parse_json(io::dump(config_json(c, DType::f32)), "the sizes"));
   for (std::int64_t l = 0; l < c.num_hidden_layers; ++l) {
@@ -221,6 +221,12 @@ ESP_INLINE DecoderConfig synthetic_config(const SyntheticCheckpoint& c) {
   const Family* family = find_family(c.family);
   ESP_REQUIRE(family != nullptr && family->write != nullptr, UsageError, "a ", c.family,
               " cannot be written; there are ", computed_families());
+  ESP_REQUIRE(c.initializer_range >= 0 && c.initializer_range <= 1e3, UsageError,
+              "initializer range ", c.initializer_range, ", expected a number from 0 to 1000");
+  ESP_REQUIRE(c.rope_theta >= 1 && c.rope_theta <= 1e30, UsageError, "rope theta ", c.rope_theta,
+              ", expected a number from 1 to 1e30");
+  ESP_REQUIRE(c.window.value_or(0) >= 0, UsageError, "window ", c.window.value_or(0),
+              ", expected 0 or more");
   try {
     const io::Json json = io::parse_json(io::dump(detail::synthetic_json(c, *family)), "the sizes");
     const DecoderConfig config = parse_config(json);

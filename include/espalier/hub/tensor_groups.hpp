@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A checkpoint at a glance: its tensors in groups of one name pattern, and its architecture as
-// JSON.
+// Summarises a checkpoint: tensors grouped by name pattern, and the architecture as JSON.
 #pragma once
 
 #ifdef __CUDACC__
@@ -14,22 +13,22 @@
 
 namespace espalier::hub {
 
-/// Tensors whose names differ in the numbers of layer and expert only, and of one type.
+/// Tensors of one type whose names differ only in the numbers of layer and expert.
 struct TensorGroup {
   std::string pattern;      // "model.layers.*.self_attn.q_proj.weight"
-  std::string type, shape;  // the shape is that of the first one
+  std::string type, shape;  // shape of the first tensor
   std::int64_t count = 0, parameters = 0;
   std::size_t bytes = 0;
 };
 
-/// In the order of the model, with tensors that it does not use behind; of a model without a
-/// forward pass in the order of the files.
+/// Groups the tensors in the order of the model, unused tensors last. Without a forward pass the
+/// order is that of the files.
 [[nodiscard]] std::vector<TensorGroup> tensor_groups(const Checkpoint& checkpoint);
 
-/// Layers of the model itself that have a mixture.
+/// Counts the layers with experts, without those of multi-token prediction.
 [[nodiscard]] std::int64_t sparse_layers(const Mixture& m);
 
-/// Family and sizes: few where the model cannot be computed, and then why.
+/// Family and sizes as JSON. Without a forward pass there are few sizes, and the reason.
 [[nodiscard]] io::Json architecture_json(const Checkpoint& checkpoint);
 
 }  // namespace espalier::hub

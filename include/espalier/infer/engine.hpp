@@ -12,12 +12,12 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
 #include <deque>
 #include <numeric>
 
 #include <espalier/infer/language_model.hpp>
 #include <espalier/infer/prefix_plan.hpp>
+#include <espalier/infer/sampling.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/text/decode_stream.hpp>
 
@@ -166,8 +166,8 @@ class DecoderEngine final : public LanguageModel {
       tokens += std::ssize(ids) - length;
     }
   };
-  /// The rows of a member's hidden states: row `first` of the first pass, and from the second one
-  /// on row `rest` of the other pass (-1: all are in the first).
+  /// Locates the hidden states of a member: row `first` of the first pass, then rows from `rest` on
+  /// of the second pass (-1: all rows are in the first pass).
   struct Rows {
     std::int64_t first, rest;
   };
@@ -278,8 +278,7 @@ class DecoderEngine final : public LanguageModel {
         result.log_prob += static_cast<double>(found.log_prob[row]);
         result.greedy = result.greedy && found.argmax[row] == targets[row];
       }
-      ESP_REQUIRE(!std::isnan(result.log_prob), Error,
-                  "the model's output is not a number; its weights are damaged or overflow");
+      require_finite_output(std::span<const double>(&result.log_prob, 1));
     }
   }
 
@@ -349,15 +348,13 @@ class DecoderEngine final : public LanguageModel {
     const std::int64_t v = logits.shape()[1];
     std::vector<std::int32_t> next;
     for (std::int64_t s = 0; s < count; ++s) {
-      const acc_t<T>* row = logits.data() + s * v;
-      next.push_back(static_cast<std::int32_t>(std::max_element(row, row + v) - row));
-      ESP_REQUIRE(!std::isnan(row[next.back()]), Error,
-                  "the model's output is not a number; its weights are damaged or overflow");
+      next.push_back(infer::most_likely(
+          std::span<const acc_t<T>>(logits.data() + s * v, static_cast<std::size_t>(v))));
     }
     return next;
   }
 
-  /// Appends the next token; true when the sequence is finished.
+  /// Appends the next token; returns true when the sequence is finished.
   bool advance(Active& a, std::int32_t id, int max_new_tokens) const {
     const bool end = std::find(end_.begin(), end_.end(), id) != end_.end();
     bool done = end;

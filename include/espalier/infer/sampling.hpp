@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Samples the next token from logits.
+// Chooses the next token from its logits, which must be finite.
 #pragma once
 
 #ifdef __CUDACC__
@@ -9,9 +9,12 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <span>
 #include <vector>
 
+#include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
+#include <espalier/core/math.hpp>
 #include <espalier/tensor/tensor.hpp>
 
 namespace espalier::infer {
@@ -21,16 +24,38 @@ struct SamplingOptions {
   double top_p = 1;        // draw from the likeliest tokens that reach this probability together
 };
 
+/// Requires finite logits. NaN or infinity in a weight reaches all logits or some. Comparisons with
+/// NaN are false, so a maximum would be taken over the other logits, without a word.
+/// @throws Error naming the first value that is not finite
+template <std::floating_point S>
+void require_finite_output(std::span<const S> logits) {
+  for (const S z : logits) {
+    ESP_REQUIRE(math::is_finite(z), Error, "the model's output is ",
+                math::is_nan(z) ? math::abs(static_cast<double>(z)) : static_cast<double>(z),
+                ", not a finite number: its weights hold NaN or infinity, or they overflow in the "
+                "type computed with");
+  }
+}
+
+/// The token with the largest of its logits [V], the lowest id among equals.
+/// @throws Error when a logit is not finite
+template <std::floating_point S>
+[[nodiscard]] std::int32_t most_likely(std::span<const S> logits) {
+  require_finite_output(logits);
+  return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
 /// The next token from its logits [V]: the most likely one, or nucleus sampling from the smallest
 /// set of most likely tokens whose probabilities reach top_p (Holtzman et al. 2019,
 /// arXiv:1904.09751). Ties go to the lowest id.
 /// @param uniform a random number in [0, 1)
+/// @throws Error when a logit is not finite
 [[nodiscard]] ESP_INLINE std::int32_t sample(const Tensor<float>& logits,
                                              const SamplingOptions& options, double uniform) {
   const float* z = logits.data();
   const auto vocabulary = static_cast<std::size_t>(logits.numel());
-  const auto best = static_cast<std::size_t>(std::max_element(z, z + vocabulary) - z);
-  if (options.temperature <= 0) return static_cast<std::int32_t>(best);
+  const std::int32_t best = most_likely(std::span<const float>(z, vocabulary));
+  if (options.temperature <= 0) return best;
   std::vector<double> p(vocabulary);
   for (std::size_t i = 0; i < vocabulary; ++i) {
     p[i] = std::exp((z[i] - z[best]) / options.temperature);

@@ -15,6 +15,7 @@
 #include <espalier/io/adapter_config.hpp>
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/safetensors_writer.hpp>
+#include <espalier/tensor/finite.hpp>
 
 namespace espalier::io {
 
@@ -103,8 +104,12 @@ inline void read_adapter_tensor(Adapter& adapter, const SafetensorsFile& file,
 
 /// Writes both files into `folder`, which is created if missing. Each file appears when complete,
 /// the tensors last. Names are those of `Adapter::parameter`; values are stored as f32.
+/// @throws Error for a value that is not finite, before anything is written; IoError
 ESP_INLINE void write_adapter(const std::filesystem::path& folder, const AdapterConfig& config,
                               const std::vector<std::pair<std::string, AnyTensor>>& tensors) {
+  for (const auto& [name, t] : tensors) {
+    require_finite((folder / kAdapterTensorFile).string(), name, t);
+  }
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) detail::throw_errno(folder, "create", error.value());

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include <espalier/autograd/checkpoint.hpp>
+#include <espalier/autograd/recompute.hpp>
 #include <espalier/core/function.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/models/decoder_config.hpp>
@@ -363,7 +363,7 @@ Var<T, D> Decoder<T, D>::run(const PackedTokens& tokens, const TrainContext* tra
                           context = *training](const Var<T, D>& x) {
         return run_layer(l, x, positions, segments, &context, nullptr);
       };
-      y = checkpoint(again, h);
+      y = recompute(again, h);
     } else {
       y = run_layer(l, h, positions, tokens.segments, training, observer);
     }

@@ -44,7 +44,7 @@ struct TrainContext {
   bool want_aux = false;
   std::uint64_t dropout_seed = 0;
   std::uint64_t step = 0;
-  bool recompute_layers = false;  // activation checkpointing: less memory, more time, equal bits
+  bool recompute_layers = false;  // recompute in backward: less memory, more time, equal bits
 };
 
 }  // namespace espalier

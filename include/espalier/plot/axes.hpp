@@ -104,19 +104,25 @@ class Axes {
   double draw_legend(const std::vector<LegendEntry>& legend, double top) {
     if (legend.empty()) return top;
     double x = left_, y = top + 11;
+    TextStyle style = kTickStyle;
+    style.color = kInk;
+    std::size_t left_out = legend.size();
     for (const LegendEntry& entry : legend) {
       const double width = 22 + canvas_.text_width(entry.label, kTickStyle);
       if (x > left_ && x + width > left_ + width_) {
+        if (y > top + 11 + 14 * 7) {  // the plot needs the room
+          canvas_.text({left_, y + 14}, "and " + std::to_string(left_out) + " more", style);
+          return y + 18;
+        }
         x = left_;
         y += 14;
       }
+      --left_out;
       if (entry.box) {
         canvas_.rectangle({x, y - 8}, {9, 9}, entry.color);
       } else {
         canvas_.line({x, y - 3.2}, {x + 15, y - 3.2}, entry.color, 2.2);
       }
-      TextStyle style = kTickStyle;
-      style.color = kInk;
       canvas_.text({x + (entry.box ? 14 : 20), y}, entry.label, style);
       x += width + 14;
     }

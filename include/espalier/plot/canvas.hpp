@@ -3,6 +3,7 @@
 // and PDF. A plot is anything with `Size size() const` and `void draw(Canvas&) const`:
 //   save(heatmap, "reap.png");  save(heatmap, "reap.svg");  std::string svg = encode(curves, svg);
 // Lengths are points (1/72 inch), y grows downwards. Files appear under their name when complete.
+// A page that is too large for its format is drawn smaller.
 #pragma once
 
 #ifdef __CUDACC__
@@ -12,12 +13,10 @@
 #include <cairo-pdf.h>
 #include <cairo-svg.h>
 #include <cairo.h>
-#include <fcntl.h>
-#include <unistd.h>
 
-#include <cerrno>
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -25,7 +24,9 @@
 #include <utility>
 #include <vector>
 
+#include <espalier/core/control_characters.hpp>
 #include <espalier/core/error.hpp>
+#include <espalier/io/file.hpp>
 #include <espalier/plot/color.hpp>
 
 namespace espalier::plot {
@@ -75,29 +76,11 @@ inline cairo_status_t append_to_string(void* text, const unsigned char* data, un
 /// Replaces ill-formed bytes by '?': Cairo stops all drawing at a text that is not UTF-8.
 inline std::string printable(std::string_view text) {
   std::string out;
-  for (std::size_t i = 0; i < text.size();) {
-    const auto first = static_cast<unsigned char>(text[i]);
-    std::size_t n = first < 0x80    ? 1
-                    : first >= 0xf0 ? 4
-                    : first >= 0xe0 ? 3
-                    : first >= 0xc2 ? 2
-                                    : 0;
-    bool valid = n > 0 && first < 0xf5 && i + n <= text.size();
-    for (std::size_t k = 1; valid && k < n; ++k) {
-      valid = (static_cast<unsigned char>(text[i + k]) & 0xc0) == 0x80;
-    }
-    if (valid && n >= 3) {  // overlong forms, surrogates, beyond U+10FFFF
-      const auto second = static_cast<unsigned char>(text[i + 1]);
-      valid = !(first == 0xe0 && second < 0xa0) && !(first == 0xed && second > 0x9f) &&
-              !(first == 0xf0 && second < 0x90) && !(first == 0xf4 && second > 0x8f);
-    }
-    if (valid && (n > 1 || first >= 0x20)) {
-      out += text.substr(i, n);
-    } else {
-      out += valid ? ' ' : '?';
-      n = 1;
-    }
-    i += n;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t n = utf8_length(text, at);
+    const bool control = n == 1 && static_cast<unsigned char>(text[at]) < 0x20;
+    out += n == 0 ? "?" : control ? " " : text.substr(at, n);
+    at += n == 0 ? 1 : n;
   }
   return out;
 }
@@ -106,8 +89,10 @@ inline std::string printable(std::string_view text) {
 
 class Canvas {
  public:
-  explicit Canvas(cairo_surface_t* surface) : context_(cairo_create(surface)) {
+  /// Draws `scale` times as large as it is told.
+  explicit Canvas(cairo_surface_t* surface, double scale = 1) : context_(cairo_create(surface)) {
     detail::check(cairo_status(context_.get()), "draw");
+    if (scale != 1) cairo_scale(context_.get(), scale, scale);
     cairo_set_line_join(context_.get(), CAIRO_LINE_JOIN_ROUND);
   }
 
@@ -197,27 +182,42 @@ class Canvas {
 
 inline constexpr double kPngScale = 2.0;
 
+/// The scale at which a page is drawn: 2 for PNG and 1 otherwise, less for a page that is too
+/// large. Images take at most 16384 pixels a side (Cairo 32767, many viewers half of it) and 2^25
+/// in all (128 MiB while they are drawn); pages at most 14400 points a side, as PDF allows.
+[[nodiscard]] inline double scale_of(const Size& size, Format format) {
+  const bool png = format == Format::png;
+  const double side = png ? 16384 : 14400, width = std::max(size.width, 1.0),
+               height = std::max(size.height, 1.0);
+  double scale = std::min({png ? kPngScale : 1.0, side / width, side / height});
+  if (png) scale = std::min(scale, std::sqrt(0x1p25 / width / height));
+  return scale;
+}
+
 /// The bytes of a file.
 template <class Plot>
 [[nodiscard]] std::string encode(const Plot& plot, Format format) {
   const Size size = plot.size();
+  const double scale = scale_of(size, format);
+  const double width = size.width * scale, height = size.height * scale;
   std::string out;
   detail::Surface surface;
   if (format == Format::png) {
-    surface.reset(cairo_image_surface_create(CAIRO_FORMAT_RGB24,
-                                             static_cast<int>(std::ceil(size.width * kPngScale)),
-                                             static_cast<int>(std::ceil(size.height * kPngScale))));
-    cairo_surface_set_device_scale(surface.get(), kPngScale, kPngScale);
+    const auto pixels = [](double length) {
+      return std::max(static_cast<int>(std::ceil(length)), 1);
+    };
+    surface.reset(cairo_image_surface_create(CAIRO_FORMAT_RGB24, pixels(width), pixels(height)));
+    cairo_surface_set_device_scale(surface.get(), scale, scale);
   } else if (format == Format::svg) {
-    surface.reset(cairo_svg_surface_create_for_stream(detail::append_to_string, &out, size.width,
-                                                      size.height));
+    surface.reset(
+        cairo_svg_surface_create_for_stream(detail::append_to_string, &out, width, height));
   } else {
-    surface.reset(cairo_pdf_surface_create_for_stream(detail::append_to_string, &out, size.width,
-                                                      size.height));
+    surface.reset(
+        cairo_pdf_surface_create_for_stream(detail::append_to_string, &out, width, height));
   }
   detail::check(cairo_surface_status(surface.get()), "create a page");
   {
-    Canvas canvas(surface.get());
+    Canvas canvas(surface.get(), format == Format::png ? 1 : scale);
     canvas.rectangle({0, 0}, size, kWhite);
     plot.draw(canvas);
     canvas.check();
@@ -232,31 +232,6 @@ template <class Plot>
   return out;
 }
 
-namespace detail {
-/// A small counterpart of io's AtomicFile, because plot/ does not include io/.
-inline void write_whole(const std::filesystem::path& path, const std::string& bytes) {
-  std::filesystem::path temporary = path;
-  temporary += ".tmp-" + std::to_string(::getpid());
-  const auto fail = [&](int fd) {
-    const int code = errno;
-    if (fd >= 0) ::close(fd);
-    ::unlink(temporary.c_str());
-    throw IoError(
-        espalier::detail::concat({path.string(), ": cannot write: ", std::strerror(code)}));
-  };
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) fail(fd);
-  for (std::size_t done = 0; done < bytes.size();) {
-    const ssize_t n = ::write(fd, bytes.data() + done, bytes.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail(fd);
-    done += static_cast<std::size_t>(n);
-  }
-  if (::fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP) fail(fd);
-  if (::close(fd) != 0 || ::rename(temporary.c_str(), path.c_str()) != 0) fail(-1);
-}
-}  // namespace detail
-
 /// The format is that of the file's extension. @throws UsageError for another one, IoError
 template <class Plot>
 void save(const Plot& plot, const std::filesystem::path& path) {
@@ -264,7 +239,20 @@ void save(const Plot& plot, const std::filesystem::path& path) {
   const bool png = extension == ".png", svg = extension == ".svg", pdf = extension == ".pdf";
   ESP_REQUIRE(png || svg || pdf, UsageError, path.string(),
               ": a plot is a .png, .svg or .pdf file");
-  detail::write_whole(path, encode(plot, png ? Format::png : svg ? Format::svg : Format::pdf));
+  io::write_text(path, encode(plot, png ? Format::png : svg ? Format::svg : Format::pdf));
+}
+
+/// save(), but work that has its numbers does not fail for a picture.
+/// @returns why there is no picture: "run/loss.png: cannot write: ..."; empty if there is one
+template <class Plot>
+[[nodiscard]] std::string save_or_reason(const Plot& plot, const std::filesystem::path& path) {
+  try {
+    save(plot, path);
+    return {};
+  } catch (const std::exception& e) {
+    const std::string name = path.string(), what = e.what();
+    return what.starts_with(name) ? what : name + ": " + what;
+  }
 }
 
 }  // namespace espalier::plot

@@ -36,11 +36,12 @@ struct Heatmap {
     }
     const Range usable = range.usable();
     const Scale scale(range.empty() ? usable : range);
+    const int decimals = cell_decimals(scale);
     canvas.text({l.left, 27}, title, kTitleStyle);
     draw_notes(canvas, l);
     for (std::size_t r = 0; r < values.size(); ++r) {
       for (std::size_t c = 0; c < values[r].size(); ++c) {
-        draw_cell(canvas, l, r, c, usable, scale);
+        draw_cell(canvas, l, r, c, usable, scale, decimals);
       }
     }
     if (l.rows == 0 || l.columns == 0) {
@@ -117,7 +118,7 @@ struct Heatmap {
   static double position(double v, const Range& range) { return (v - range.low) / range.span(); }
 
   /// The number of decimals for three significant digits of the largest value; 0 for integers.
-  std::string cell_text(double v, const Scale& scale) const {
+  int cell_decimals(const Scale& scale) const {
     bool whole = scale.exponent == 0;
     double largest = 0;
     for (const auto& row : values) {
@@ -128,11 +129,11 @@ struct Heatmap {
       }
     }
     const int power = largest > 0 ? static_cast<int>(std::floor(std::log10(largest))) : 0;
-    return detail::plain(scale.shown(v), whole ? 0 : std::clamp(2 - power, 0, 4));
+    return whole ? 0 : std::clamp(2 - power, 0, 4);
   }
 
   void draw_cell(Canvas& canvas, const Layout& l, std::size_t r, std::size_t c, const Range& range,
-                 const Scale& scale) const {
+                 const Scale& scale, int decimals) const {
     const double v = values[r][c];
     const Point corner{l.left + static_cast<double>(c) * l.cell_width,
                        l.top + static_cast<double>(r) * l.cell_height};
@@ -148,14 +149,10 @@ struct Heatmap {
     }
     const TextStyle style{std::min(8.5, l.cell_height * 0.5), ink, false, Align::center};
     if (!valid || style.size < 6) return;
-    const std::string text = fitting_text(canvas, l, v, scale, style);
+    const std::string text = detail::plain(scale.shown(v), decimals);
+    if (canvas.text_width(text, style) > l.cell_width - 5) return;
     canvas.text({corner.x + l.cell_width / 2, corner.y + l.cell_height / 2 + style.size * 0.36},
                 text, style);
-  }
-  std::string fitting_text(Canvas& canvas, const Layout& l, double v, const Scale& scale,
-                           const TextStyle& style) const {
-    std::string text = cell_text(v, scale);
-    return canvas.text_width(text, style) <= l.cell_width - 5 ? text : std::string();
   }
 
   void draw_axis_labels(Canvas& canvas, const Layout& l) const {

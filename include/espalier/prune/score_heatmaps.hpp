@@ -59,10 +59,9 @@ ESP_INLINE std::vector<std::string> write_heatmaps(const std::filesystem::path& 
   std::vector<std::string> failed;
   for (const auto& [name, layers] : scores.criteria) {
     const plot::Heatmap map = score_heatmap(name, layers, mark_keep, groups);
-    try {
-      for (const char* extension : {".png", ".svg"}) plot::save(map, folder / (name + extension));
-    } catch (const Error& e) {
-      failed.push_back(e.what());
+    for (const char* extension : {".png", ".svg"}) {
+      std::string reason = plot::save_or_reason(map, folder / (name + extension));
+      if (!reason.empty()) failed.push_back(std::move(reason));
     }
   }
   return failed;

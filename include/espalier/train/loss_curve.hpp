@@ -19,7 +19,7 @@ namespace espalier::train {
 /// it was measured. Returns why that failed, or nothing: a picture is not worth a failed run.
 [[nodiscard]] ESP_INLINE std::string draw_loss_curve(const std::vector<io::Json>& log,
                                                      const std::filesystem::path& folder,
-                                                     const std::string& title) try {
+                                                     const std::string& title) {
   plot::Series loss{"loss", {}, {}}, held_out{"held-out loss", {}, {}};
   for (const io::Json& entry : log) {
     const double step = entry.at("step").as_double();
@@ -36,11 +36,8 @@ namespace espalier::train {
   curves.labels = {title, "optimizer step", "mean loss per target"};
   curves.series.push_back(loss);
   if (!held_out.x.empty()) curves.series.push_back(held_out);
-  plot::save(curves, folder / "loss.png");
-  plot::save(curves, folder / "loss.svg");
-  return {};
-} catch (const Error& e) {
-  return e.what();
+  std::string reason = plot::save_or_reason(curves, folder / "loss.png");
+  return reason.empty() ? plot::save_or_reason(curves, folder / "loss.svg") : reason;
 }
 
 }  // namespace espalier::train

@@ -24,7 +24,7 @@ struct TrainerConfig {
   double clip = 1.0;              // maximal global gradient norm; 0: no clipping
   double aux_coefficient = 0.0;   // 0: the auxiliary loss is computed, but not trained on
   std::uint64_t seed = 0;         // of dropout
-  bool recompute_layers = false;  // activation checkpointing: only their inputs are kept
+  bool recompute_layers = false;  // keep their inputs only, recompute the rest in backward
   bool want_aux = true;           // false where the model has no auxiliary loss
 };
 
@@ -116,11 +116,14 @@ class Trainer {
   }
 
   static void require_finite(std::int64_t step, const char* what, double value) {
-    ESP_REQUIRE(
-        math::is_finite(value), DivergedError, "step ", step, ": the ", what, " is ",
-        math::is_nan(value) ? math::abs(value) : value,
-        "; nothing was updated. Lower the learning rate, lengthen the warmup, or look for a "
-        "broken example");
+    ESP_REQUIRE(math::is_finite(value), DivergedError, "step ", step, ": the ", what, " is ",
+                math::is_nan(value) ? math::abs(value) : value,
+                step == 1 ? " before the first update, so it comes from the weights or the data, "
+                            "not from the learning rate. Look for NaN or infinity in the weights "
+                            "that training starts from, for weights that overflow in the type "
+                            "computed with, or for a broken example"
+                          : "; nothing was updated. Lower the learning rate, lengthen the warmup, "
+                            "or look for a broken example");
   }
 
   ObjectiveFunction objective_;

@@ -128,6 +128,12 @@ inline void read_rope(const ConfigReader& json, double theta, DecoderConfig& c) 
   if (!in.empty()) {
     rope.theta = json.number_or(in + "rope_theta", rope.theta);
     rotated = json.number_or(in + "partial_rotary_factor", rotated);
+    const bool typed = json.has(in + "rope_type") || json.has(in + "type");
+    // transformers 5 takes rope_parameters without a type for plain rotary embeddings.
+    ESP_REQUIRE(typed || (in == "rope_parameters." && !json.has(in + "factor")), FormatError,
+                json.where(in.substr(0, in.size() - 1)),
+                ": has no \"rope_type\"; expected \"default\", \"linear\", \"yarn\" or "
+                "\"llama3\"");
     for (const char* key : {"rope_type", "type"}) {
       if (!json.has(in + key)) continue;
       const std::string type = json.text(in + key);
@@ -213,9 +219,10 @@ ESP_INLINE DecoderConfig read_common(const ConfigReader& json, const TensorNames
   c.eos_token_ids =
       json.present("eos_token_id") ? detail::token_ids(json, "eos_token_id") : defaults.eos;
   const double theta = c.attention.rope.theta;
-  ESP_REQUIRE(math::is_finite(theta) && theta > 0 && c.rms_norm_eps >= 0, FormatError, json.where(),
-              ": rope_theta ", theta, " and rms_norm_eps ", c.rms_norm_eps,
-              ", expected positive numbers");
+  ESP_REQUIRE(theta > 0 && theta <= 1e30, FormatError, json.where(), ": rope_theta ", theta,
+              ", expected a positive number of at most 1e30");
+  ESP_REQUIRE(c.rms_norm_eps >= 0 && c.rms_norm_eps <= 1, FormatError, json.where(),
+              ": rms_norm_eps ", c.rms_norm_eps, ", expected a number from 0 to 1");
   // Bounds above any checkpoint; they keep lists made from these numbers small.
   ESP_REQUIRE(c.num_hidden_layers <= 4096, FormatError, json.where(), ": ", c.num_hidden_layers,
               " layers are more than any checkpoint has");

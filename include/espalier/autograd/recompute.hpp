@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Activation checkpointing (Chen et al. 2016, arXiv:1604.06174): a part of a graph keeps its inputs
-// and outputs alone, and the backward pass computes the values between them again.
-//   const auto [h2, logits] = checkpoint([layer](const Var<float>& h) {
+// Recomputation (Chen et al. 2016, arXiv:1604.06174, who call it gradient checkpointing): a part of
+// a graph keeps only its inputs and outputs; the backward pass computes the values between again.
+//   const auto [h2, logits] = recompute([layer](const Var<float>& h) {
 //     ...; return std::pair{h2, logits}; }, h);
 // Gradients of inputs and of everything the function captures (parameters, other values) are the
 // same bits as without: the backward pass visits the recomputed nodes in the place of the original
@@ -22,7 +22,7 @@ namespace espalier {
 
 namespace detail {
 
-using CheckpointFunction = Function<std::vector<AnyVar>()>;
+using RecomputeFunction = Function<std::vector<AnyVar>()>;
 
 /// The nodes up to time `last` that `outputs` depend on.
 ESP_ON_DEMAND ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(
@@ -44,7 +44,7 @@ ESP_ON_DEMAND ESP_INLINE std::vector<std::shared_ptr<Node>> earlier_nodes(
 }
 
 /// Runs `f` again from time `first` of the clock, with everything recorded.
-ESP_ON_DEMAND inline std::vector<AnyVar> run_again(const CheckpointFunction& f,
+ESP_ON_DEMAND inline std::vector<AnyVar> run_again(const RecomputeFunction& f,
                                                    std::uint64_t first) {
   struct Rewind {
     std::uint64_t before;
@@ -56,23 +56,23 @@ ESP_ON_DEMAND inline std::vector<AnyVar> run_again(const CheckpointFunction& f,
   return f();
 }
 
-/// One node "checkpoint" behind the inputs computes all gradients at once. Each output has a node
+/// One node "recompute" behind the inputs computes all gradients at once. Each output has a node
 /// in front of it that stores its gradient here.
-struct CheckpointGradients {
+struct RecomputeGradients {
   std::vector<AnyTensor> of_outputs;
   std::vector<Shape> shapes;
 };
 
-ESP_ON_DEMAND ESP_INLINE std::vector<Node::Root> recomputed_roots(const CheckpointFunction& f,
+ESP_ON_DEMAND ESP_INLINE std::vector<Node::Root> recomputed_roots(const RecomputeFunction& f,
                                                                   std::uint64_t first,
-                                                                  CheckpointGradients& gradients) {
+                                                                  RecomputeGradients& gradients) {
   const std::vector<AnyVar> outputs = run_again(f, first);
-  ESP_REQUIRE(outputs.size() == gradients.shapes.size(), Error, "checkpoint: the function gave ",
+  ESP_REQUIRE(outputs.size() == gradients.shapes.size(), Error, "recompute: the function gave ",
               gradients.shapes.size(), " values, and ", outputs.size(), " when run again");
   std::vector<Node::Root> roots;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     if (!gradients.of_outputs[i]) continue;
-    ESP_REQUIRE(outputs[i].shape() == gradients.shapes[i], Error, "checkpoint: value ", i,
+    ESP_REQUIRE(outputs[i].shape() == gradients.shapes[i], Error, "recompute: value ", i,
                 " of the function was ", gradients.shapes[i], ", and ", outputs[i].shape(),
                 " when run again; it must compute the same each time");
     if (!outputs[i].requires_grad()) continue;  // its parameters were frozen in between
@@ -81,7 +81,7 @@ ESP_ON_DEMAND ESP_INLINE std::vector<Node::Root> recomputed_roots(const Checkpoi
   return roots;
 }
 
-ESP_ON_DEMAND ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) {
+ESP_ON_DEMAND ESP_INLINE std::vector<AnyVar> recomputed(RecomputeFunction f) {
   const std::uint64_t first = graph.clock;
   std::vector<AnyVar> outputs;
   {
@@ -90,8 +90,8 @@ ESP_ON_DEMAND ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) 
   }
   auto inputs = earlier_nodes(outputs, first);
   const bool saves = graph.recording == Recording::full;
-  const auto hub = new_node("checkpoint", std::move(inputs));
-  const auto gradients = std::make_shared<CheckpointGradients>();
+  const auto hub = new_node("recompute", std::move(inputs));
+  const auto gradients = std::make_shared<RecomputeGradients>();
   gradients->of_outputs.resize(outputs.size());
   for (const AnyVar& v : outputs) gradients->shapes.push_back(v ? v.shape() : Shape{});
   if (saves) {
@@ -110,7 +110,7 @@ ESP_ON_DEMAND ESP_INLINE std::vector<AnyVar> checkpointed(CheckpointFunction f) 
       if (outputs[j].node() == inner) front = fronts[j].node();
     }
     if (!front) {
-      front = new_node("checkpoint", {hub});
+      front = new_node("recompute", {hub});
       front->backward = [gradients, i](const AnyTensor& dy, const std::vector<bool>&) {
         gradients->of_outputs[i] = dy;
         // No values: the hub only needs some gradient to be visited.
@@ -130,10 +130,10 @@ inline constexpr bool is_var = std::is_base_of_v<AnyVar, T>;
 /// f(inputs...), which returns a Var or a tuple, pair or array of them. Backward calls `f` once
 /// more: it must compute the same, and what it captures by reference must live that long.
 template <class F, class... Inputs>
-[[nodiscard]] auto checkpoint(F f, const Inputs&... inputs) {
+[[nodiscard]] auto recompute(F f, const Inputs&... inputs) {
   using Result = std::remove_cvref_t<std::invoke_result_t<const F&, const Inputs&...>>;
   if (detail::graph.recording == detail::Recording::off) return Result(std::as_const(f)(inputs...));
-  auto list = detail::checkpointed([f = std::move(f), inputs...] {
+  auto list = detail::recomputed([f = std::move(f), inputs...] {
     if constexpr (detail::is_var<Result>) {
       return std::vector<AnyVar>{f(inputs...)};
     } else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// checkpoint() against the same program without it: every value and every gradient, bit by bit.
-#include <espalier/autograd/checkpoint.hpp>
+// recompute() against the same program without it: every value and every gradient, bit by bit.
+#include <espalier/autograd/recompute.hpp>
 #include <espalier/ops/add.hpp>
 #include <espalier/ops/dropout.hpp>
 #include <espalier/ops/linear.hpp>
@@ -33,12 +33,12 @@ Leaves copied(const Leaves& leaves) {
   return copies;
 }
 
-/// Runs `program(leaves, wrap)` twice, where wrap is checkpoint() or a plain call, and compares the
+/// Runs `program(leaves, wrap)` twice, where wrap is recompute() or a plain call, and compares the
 /// root and all gradients.
 template <class Program>
 void same_as_without(const Leaves& leaves, const Program& program) {
   const auto kept = [](auto f, const auto&... inputs) { return f(inputs...); };
-  const auto recomputed = [](auto f, const auto&... inputs) { return checkpoint(f, inputs...); };
+  const auto recomputed = [](auto f, const auto&... inputs) { return recompute(f, inputs...); };
   const Leaves plain = copied(leaves);
   const V want = program(plain, kept);
   backward(want);
@@ -65,8 +65,8 @@ Leaves layer_weights(std::int64_t h, std::int64_t f, std::uint64_t seed) {
 
 }  // namespace
 
-TEST_CASE("checkpoint: gradients of inputs and of captured parameters, with dropout",
-          "[autograd][checkpoint]") {
+TEST_CASE("recompute: gradients of inputs and of captured parameters, with dropout",
+          "[autograd][recompute]") {
   Leaves leaves = layer_weights(16, 24, 1);
   leaves.push_back(leaf({5, 16}, 9));
   same_as_without(leaves, [](const Leaves& l, auto wrap) {
@@ -74,8 +74,8 @@ TEST_CASE("checkpoint: gradients of inputs and of captured parameters, with drop
   });
 }
 
-TEST_CASE("checkpoint: layers that share weights, an input, and a value from outside",
-          "[autograd][checkpoint]") {
+TEST_CASE("recompute: layers that share weights, an input, and a value from outside",
+          "[autograd][recompute]") {
   // The weight norm l[0] is used within every layer, between them, and in what they start from: its
   // gradient is a sum of many terms, in one order.
   Leaves leaves = layer_weights(16, 24, 1);
@@ -92,8 +92,8 @@ TEST_CASE("checkpoint: layers that share weights, an input, and a value from out
 }
 
 TEST_CASE(
-    "checkpoint: several outputs, of which some lead nowhere, come twice, or come from outside",
-    "[autograd][checkpoint]") {
+    "recompute: several outputs, of which some lead nowhere, come twice, or come from outside",
+    "[autograd][recompute]") {
   const Leaves leaves = {leaf({33}, 1), leaf({33}, 2), leaf({33}, 3)};
   same_as_without(leaves, [](const Leaves& l, auto wrap) {
     const auto f = [l](const V& x) {
@@ -104,11 +104,11 @@ TEST_CASE(
     const auto [b, a, unused, again, x, constant] = wrap(f, l[0]);
     return sum(add(add(swiglu(b, a), swiglu(again, x)), swiglu(a, constant)));
   });
-  const auto one_of = checkpoint([&](const V& x) { return std::array{x, add(x, x)}; }, leaves[0]);
+  const auto one_of = recompute([&](const V& x) { return std::array{x, add(x, x)}; }, leaves[0]);
   REQUIRE(one_of[0].node() == leaves[0].node());
 }
 
-TEST_CASE("checkpoint: calls within calls", "[autograd][checkpoint]") {
+TEST_CASE("recompute: calls within calls", "[autograd][recompute]") {
   Leaves leaves = layer_weights(8, 12, 1);
   leaves.push_back(leaf({3, 8}, 9));
   same_as_without(leaves, [](const Leaves& l, auto wrap) {
@@ -121,7 +121,7 @@ TEST_CASE("checkpoint: calls within calls", "[autograd][checkpoint]") {
   });
 }
 
-TEST_CASE("checkpoint: parts without a graph, or nothing to train", "[autograd][checkpoint]") {
+TEST_CASE("recompute: parts without a graph, or nothing to train", "[autograd][recompute]") {
   const Leaves leaves = {leaf({9}, 1), leaf({9}, 2)};
   same_as_without(leaves, [](const Leaves& l, auto wrap) {
     return sum(wrap(
@@ -139,15 +139,15 @@ TEST_CASE("checkpoint: parts without a graph, or nothing to train", "[autograd][
   int calls = 0;
   const auto f = [&calls](const V& x) { return ++calls, add(x, x); };
   const V constant(Tensor<float>({2}, 1.0f));
-  REQUIRE(!checkpoint(f, constant).requires_grad());
+  REQUIRE(!recompute(f, constant).requires_grad());
   {
     const NoGrad no_grad;
-    REQUIRE(!checkpoint(f, leaves[0]).requires_grad());
+    REQUIRE(!recompute(f, leaves[0]).requires_grad());
   }
   REQUIRE(calls == 2);
-  backward(sum(checkpoint(f, leaves[0])), {.mode = GradMode::ignore});
+  backward(sum(recompute(f, leaves[0])), {.mode = GradMode::ignore});
   REQUIRE(calls == 3);  // no gradient is wanted: not run again
-  const V y = sum(checkpoint(f, leaves[0]));
+  const V y = sum(recompute(f, leaves[0]));
   {
     const NoGrad no_grad;  // of no concern to what backward recomputes
     backward(y);
@@ -155,7 +155,7 @@ TEST_CASE("checkpoint: parts without a graph, or nothing to train", "[autograd][
   REQUIRE(calls == 5);
 }
 
-TEST_CASE("checkpoint: the gradient of the formula", "[autograd][checkpoint]") {
+TEST_CASE("recompute: the gradient of the formula", "[autograd][recompute]") {
   const std::vector<double> x = normal(11, 1);
   const auto formula = [](const auto& z) {
     auto total = z[0] * 0.0;
@@ -170,16 +170,16 @@ TEST_CASE("checkpoint: the gradient of the formula", "[autograd][checkpoint]") {
     const auto s = swiglu(z, z);
     return scale(swiglu(s, s), 3);
   };
-  backward(sum(checkpoint(f, a)));
+  backward(sum(recompute(f, a)));
   const Mismatch m = compare(to_vector(a.grad()), complex_step_grad(formula, x), 1e-13, 1e-12);
   INFO(m);
   REQUIRE(m.count == 0);
 }
 
-TEST_CASE("checkpoint: misuse is refused", "[autograd][checkpoint]") {
+TEST_CASE("recompute: misuse is refused", "[autograd][recompute]") {
   const V a = leaf({4}, 1);
   std::int64_t n = 4;
-  const V y = sum(checkpoint(
+  const V y = sum(recompute(
       [&n, a](const V&) {
         const V half(Tensor<float>(Shape{n}, 1.0f));
         return n == 4 ? swiglu(a, half) : swiglu(half, half);
@@ -187,30 +187,30 @@ TEST_CASE("checkpoint: misuse is refused", "[autograd][checkpoint]") {
       a));
   n = 3;
   REQUIRE_THROWS_WITH(backward(y),
-                      "checkpoint: value 0 of the function was [4], and [3] when run again; it "
+                      "recompute: value 0 of the function was [4], and [3] when run again; it "
                       "must compute the same each time");
   V leaked;
-  (void)checkpoint([&leaked](const V& x) { return leaked = add(x, x); }, a);
+  (void)recompute([&leaked](const V& x) { return leaked = add(x, x); }, a);
   REQUIRE_THROWS_WITH(backward(leaked),
-                      "backward: 'add' was computed inside checkpoint(); return its value from the "
+                      "backward: 'add' was computed inside recompute(); return its value from the "
                       "function to use it outside");
-  const V once = sum(checkpoint([](const V& x) { return add(x, x); }, a));
+  const V once = sum(recompute([](const V& x) { return add(x, x); }, a));
   backward(once);
   REQUIRE_THROWS_WITH(backward(once),
                       "backward: the graph through 'sum' was already used; run the forward again");
 }
 
-TEST_CASE("checkpoint: a further layer costs the memory of its input", "[autograd][checkpoint]") {
+TEST_CASE("recompute: a further layer costs the memory of its input", "[autograd][recompute]") {
   const std::int64_t rows = 64, h = 32, f = 128;
   const Leaves w = layer_weights(h, f, 1);
-  const auto peak = [&](std::uint64_t layers, bool recompute) {
+  const auto peak = [&](std::uint64_t layers, bool again) {
     for (const V& v : w) v.zero_grad();
     V y(make_tensor<float>({rows, h}, normal(rows * h, 5)));
     reset_pool_peak();
     const std::size_t before = pool_stats().in_use_bytes;
     for (std::uint64_t i = 0; i < layers; ++i) {
       const auto one = [&w, i](const V& in) { return layer(in, w, i); };
-      y = recompute ? checkpoint(one, y) : one(y);
+      y = again ? recompute(one, y) : one(y);
     }
     backward(sum(y));
     return pool_stats().peak_bytes - before;
