@@ -64,21 +64,24 @@ void show(const std::vector<eval::Comparison>& all, const std::string& first) {
 
 io::Json json_of(const eval::Comparison& c) {
   const auto number = [](double x) { return x == x ? io::Json(x) : io::Json(); };
+  const std::pair<const char*, io::Json> fields[] = {
+      {"model", c.model},
+      {"task", c.task},
+      {"metric", c.metric},
+      {"questions", c.questions},
+      {"first", c.first},
+      {"other", c.other},
+      {"difference", c.difference.value},
+      {"standard_error", number(c.difference.standard_error)},
+      {"interval", io::Json::array(std::vector<double>{c.interval.low, c.interval.high})},
+      {"gained", c.gained},
+      {"lost", c.lost},
+      {"p", number(c.p)},
+      {"p_holm", number(c.p_holm)},
+      {"detectable", number(c.detectable)},
+  };
   io::Json j = io::Json::object();
-  j["model"] = c.model;
-  j["task"] = c.task;
-  j["metric"] = c.metric;
-  j["questions"] = c.questions;
-  j["first"] = c.first;
-  j["other"] = c.other;
-  j["difference"] = c.difference.value;
-  j["standard_error"] = number(c.difference.standard_error);
-  j["interval"] = io::Json::array(std::vector<double>{c.interval.low, c.interval.high});
-  j["gained"] = c.gained;
-  j["lost"] = c.lost;
-  j["p"] = number(c.p);
-  j["p_holm"] = number(c.p_holm);
-  j["detectable"] = number(c.detectable);
+  for (const auto& [key, value] : fields) j[key] = value;
   return j;
 }
 

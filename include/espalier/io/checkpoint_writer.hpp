@@ -14,6 +14,7 @@
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/io/shard_plan.hpp>
+#include <espalier/tensor/finite.hpp>
 
 namespace espalier::io {
 
@@ -42,7 +43,11 @@ class CheckpointWriter {
   ESP_INLINE void append(std::string_view name, const void* data, std::size_t bytes) {
     writer_for(name).append(name, data, bytes);
   }
-  void write(std::string_view name, const AnyTensor& t) { writer_for(name).write(name, t); }
+  /// @throws Error for values that are not finite: they show only where somebody computes with them
+  ESP_INLINE void write(std::string_view name, const AnyTensor& t) {
+    require_finite(folder_.string(), name, t);
+    writer_for(name).write(name, t);
+  }
 
   ESP_INLINE void commit() {
     while (next_ < shards_.size()) open_next();

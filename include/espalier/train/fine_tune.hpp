@@ -240,31 +240,35 @@ ESP_INLINE void FineTune::plan_steps() {
 /// Everything that affects the result; of files, their content. With a constant rate a run may be
 /// extended.
 ESP_INLINE io::Json FineTune::arguments() const {
+  const io::Json adapter =
+      config_.adapter.empty() ? io::Json() : io::Json(hub::fingerprint_of_adapter(config_.adapter));
+  const std::pair<const char*, io::Json> fields[] = {
+      {"model", hub::fingerprint_of_weights(base_)},
+      {"tokenizer and template", words_.fingerprint()},
+      {"data", io::Fingerprint().add(data_.dataset().fingerprint).text()},
+      {"adapter", adapter},
+      {"lora_r", lora_.r},
+      {"lora_alpha", lora_.alpha},
+      {"lora_dropout", lora_.dropout},
+      {"rslora", lora_.rslora},
+      {"target", io::Json::array(lora_.targets)},
+      {"batch_size", config_.batch_size},
+      {"grad_accum", config_.grad_accum},
+      {"max_length", config_.max_length},
+      {"packing", config_.packing},
+      {"shuffle", config_.shuffle},
+      {"chat_template", words_.template_name()},
+      {"lr", config_.lr},
+      {"schedule", config_.schedule},
+      {"warmup", config_.warmup},
+      {"weight_decay", config_.weight_decay},
+      {"clip", config_.clip},
+      {"aux_loss", config_.aux_loss},
+      {"dtype", config_.dtype},
+      {"seed", config_.seed},
+  };
   io::Json a = io::Json::object();
-  a["model"] = hub::fingerprint_of_weights(base_);
-  a["tokenizer and template"] = words_.fingerprint();
-  a["data"] = io::Fingerprint().add(data_.dataset().fingerprint).text();
-  a["adapter"] = nullptr;
-  if (!config_.adapter.empty()) a["adapter"] = hub::fingerprint_of_adapter(config_.adapter);
-  a["lora_r"] = lora_.r;
-  a["lora_alpha"] = lora_.alpha;
-  a["lora_dropout"] = lora_.dropout;
-  a["rslora"] = lora_.rslora;
-  a["target"] = io::Json::array(lora_.targets);
-  a["batch_size"] = config_.batch_size;
-  a["grad_accum"] = config_.grad_accum;
-  a["max_length"] = config_.max_length;
-  a["packing"] = config_.packing;
-  a["shuffle"] = config_.shuffle;
-  a["chat_template"] = words_.template_name();
-  a["lr"] = config_.lr;
-  a["schedule"] = config_.schedule;
-  a["warmup"] = config_.warmup;
-  a["weight_decay"] = config_.weight_decay;
-  a["clip"] = config_.clip;
-  a["aux_loss"] = config_.aux_loss;
-  a["dtype"] = config_.dtype;
-  a["seed"] = config_.seed;
+  for (const auto& [key, value] : fields) a[key] = value;
   if (config_.schedule != "constant") a["steps"] = state_.max_steps;
   return a;
 }
@@ -401,7 +405,9 @@ ESP_INLINE std::filesystem::path FineTune::save() const {
   ESP_REQUIRE(lock_, Error, "fine-tuning: begin() comes before save()");
   return checkpoints_.save(state_.step, *lock_, [this](const std::filesystem::path& folder) {
     write_state(folder);
-    io::save_safetensors(folder / "optimizer.safetensors", trainer_->optimizer().state());
+    const auto moments = trainer_->optimizer().state();
+    for (const auto& [name, t] : moments) require_finite("optimizer.safetensors", name, t);
+    io::save_safetensors(folder / "optimizer.safetensors", moments);
     write_adapter(folder);
   });
 }
