@@ -118,7 +118,7 @@ int main(int argc, char** argv) {
         app.add_option("--not-worse-by", o.not_worse_by,
                        "Exit with 3 if a model may be worse by more points: if the low end of the "
                        "95 % interval is below")
-            ->check(CLI::Range(0.0, 100.0));
+            ->check(real_within(0, 100));
       },
       [&](const CommonOptions& common) { return run(o, common); });
 }

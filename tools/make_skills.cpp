@@ -218,9 +218,9 @@ int main(int argc, char** argv) {
         if (common.json) {
           Json done = Json::object();
           done["output"] = o.output;
-          print("{}\n", espalier::io::dump(done));
+          fmt::print("{}\n", espalier::io::dump(done));
         } else {
-          print("{} base skills and 1 new one are in {}\n", base_skills().size(), o.output);
+          fmt::print("{} base skills and 1 new one are in {}\n", base_skills().size(), o.output);
         }
       });
 }

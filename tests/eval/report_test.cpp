@@ -199,7 +199,7 @@ TEST_CASE("A picture that cannot be written is a warning, and the tables are the
   const std::vector<std::string> warnings = report.write(folder / "out");
   REQUIRE(warnings.size() == 1);
   CHECK_THAT(warnings[0],
-             Catch::StartsWith((folder / "out/accuracy.png").string() + ": cannot write: "));
+             Catch::StartsWith((folder / "out/accuracy.png").string() + ": cannot create: "));
   for (const char* name : {"results.csv", "results.md", "index.html", "accuracy.svg"}) {
     CHECK(fs::file_size(folder / "out" / name) > 50);
   }

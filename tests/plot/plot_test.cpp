@@ -393,13 +393,13 @@ TEST_CASE("save: the extension chooses the format; failures leave nothing behind
   CHECK(message_of<UsageError>([&] { save(heatmap({{1}}), folder / "a.jpg"); }, folder.path()) ==
         "a.jpg: a plot is a .png, .svg or .pdf file");
   CHECK_THAT(message_of<IoError>([&] { save(heatmap({{1}}), folder / "no/a.png"); }, folder.path()),
-             Catch::StartsWith("no/a.png: cannot write: No such file"));
+             Catch::StartsWith("no/a.png: cannot create: No such file"));
   CHECK(std::distance(std::filesystem::directory_iterator(folder.path()),
                       std::filesystem::directory_iterator()) == 3);
   std::filesystem::create_directories(folder / "folder.png");
   CHECK(save_or_reason(heatmap({{1}}), folder / "b.png").empty());
   CHECK_THAT(save_or_reason(heatmap({{1}}), folder / "folder.png"),
-             Catch::StartsWith((folder / "folder.png").string() + ": cannot write: "));
+             Catch::StartsWith((folder / "folder.png").string() + ": cannot create: "));
   CHECK(save_or_reason(heatmap({{1, 2}, {3}}), folder / "c.png") ==
         (folder / "c.png").string() + ": heatmap: row 1 has 1 columns, row 0 has 2");
   CHECK(std::distance(std::filesystem::directory_iterator(folder.path()),
