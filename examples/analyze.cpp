@@ -127,8 +127,8 @@ void run(Options o, const CommonOptions& common) {
   tell(0);
   const prune::Scores scores = measure(analysis);
   tell(known);
-  prune::write_scores(o.output, scores);
   print_warnings("analyze", prune::write_heatmaps(o.output, scores, o.mark_keep, mixture.groups));
+  prune::write_scores(o.output, scores);  // scores.json last: it says that the others are there
   report(o, common, scores);
 }
 

@@ -53,11 +53,16 @@ class Checkpoints {
     io::AtomicFolder folder(target, io::AtomicFolder::Within{lock});
     write(folder.path());
     folder.commit();
+    remove_old();
+    return target;
+  }
+
+  /// All but the newest; a run that was killed in save() may have left one more.
+  void remove_old() const {
     const std::vector<Entry> all = list();
     for (std::size_t i = 0; keep_ > 0 && i + static_cast<std::size_t>(keep_) < all.size(); ++i) {
       io::remove_folder(all[i].path);
     }
-    return target;
   }
 
  private:

@@ -397,8 +397,8 @@ ESP_INLINE void FineTune::write_adapter(const std::filesystem::path& folder) con
 }
 
 ESP_INLINE void FineTune::write_state(const std::filesystem::path& folder) const {
-  io::write_text(folder / "trainer_state.json", io::dump(to_json(state_), 2) + "\n");
   io::write_text(folder / "chat_template_probe.json", io::dump(words_.probe(), 2) + "\n");
+  io::write_text(folder / "trainer_state.json", io::dump(to_json(state_), 2) + "\n");
 }
 
 ESP_INLINE std::filesystem::path FineTune::save() const {
@@ -417,6 +417,7 @@ ESP_INLINE void FineTune::finish() {
   if (found_finished_) return;
   const auto newest = checkpoints_.newest();
   if (!newest || newest->step != state_.step) save();
+  checkpoints_.remove_old();
   write_adapter(output_);
   const std::string no_curve = draw_loss_curve(state_.log, output_, "Training loss");
   if (!no_curve.empty() && on_warning) on_warning(no_curve);
