@@ -6,7 +6,7 @@
 // Off by default: `data()` is writable from any handle, so a write leaves no trace that a counter
 // could compare. While a CheckSaved lives, each op takes a checksum of every byte that it saves on
 // the host, and backward compares. Not seen: values on a device, and what the function of a
-// checkpoint() captures, which is read anew by design.
+// recompute() captures, which is read anew by design.
 #pragma once
 
 #include <cstdint>
