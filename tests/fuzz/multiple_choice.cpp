@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// Questions with choices to compare.
-#include <espalier/eval/multiple_choice.hpp>
+// Questions with choices to compare: rows of one's own, and of every task that ships.
+#include <espalier/eval/task_files.hpp>
 
 #include "fuzz.hpp"
 
 using namespace espalier;
 
 ESP_FUZZ(text) {
+  static const std::vector<eval::TaskDefinition> own = eval::own_forms();
+  static const std::vector<eval::TaskDefinition> shipped = eval::shipped_tasks();
+  const auto file = fuzz::file_of("questions.jsonl", text);
   fuzz::accepts([&] {
-    const eval::ChoiceData data = eval::load_choices(fuzz::file_of("questions.jsonl", text));
-    for (const eval::ChoiceQuestion& q : data.questions) {
-      fuzz::require(!q.contexts.empty() && !q.continuations.empty());
+    for (const eval::ChoiceQuestion& q : eval::load_choices(file, own).questions) {
+      fuzz::require(!q.contexts.empty() && !q.continuations.empty() && q.gold < q.size());
     }
   });
+  for (const eval::TaskDefinition& task : shipped) {
+    fuzz::accepts([&] {
+      for (const eval::ChoiceQuestion& q : eval::load_choices(file, {task}).questions) {
+        fuzz::require(!q.contexts.empty() && !q.continuations.empty() && q.gold < q.size());
+      }
+    });
+  }
 }
