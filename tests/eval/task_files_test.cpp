@@ -83,6 +83,12 @@ TEST_CASE("tasks: a definition in a file", "[eval]") {
            "\"shot\" is no key of a task"},
           {R"({"name": "x", "version": "1", "prompt": "a", "choices": "b", "metrics": []})",
            "expected a list of texts, or one column that is a list"},
+          {R"({"name": "x", "version": "1", "prompt": "a", "choices": ["b"], "metrics": [],
+                "gold": {"find": "{k}", "in": " {labels}"}})",
+           "expected a list of texts, or one column that is a list"},
+          {R"({"name": "x", "version": "1", "prompt": "a", "choices": ["b"], "metrics": [],
+                "truth": "1"})",
+           "expected a list of texts, or one column that is a list"},
           {R"({"name": "x", "version": "1", "choices": ["b"], "metrics": []})",
            "\"prompt\" is missing"}}) {
     test::write_bytes(data / "mine.json", broken);

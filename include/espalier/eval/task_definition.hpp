@@ -89,6 +89,7 @@ class TaskDefinition {
 
   Texts texts(const io::Json& value, const std::string& key) const;
   RowTemplate column(const io::Json& value, const std::string& key) const;
+  RowTemplate list_column(const io::Json& value, const std::string& key) const;
   void read_gold(const io::Json& gold);
   std::size_t gold_of(const io::Json& row, std::size_t choices) const;
 
@@ -119,9 +120,7 @@ ESP_INLINE TaskDefinition::Texts TaskDefinition::texts(const io::Json& value,
   Texts t;
   t.is_list = !value.is_array();
   if (t.is_list) {
-    t.templates.push_back(column(value, key));
-    ESP_REQUIRE(t.templates[0].is_placeholder(), FormatError, value.where(),
-                ": expected a list of texts, or one column that is a list");
+    t.templates.push_back(list_column(value, key));
     return t;
   }
   for (const io::Json& item : value.items()) t.templates.push_back(column(item, key));
@@ -131,6 +130,14 @@ ESP_INLINE TaskDefinition::Texts TaskDefinition::texts(const io::Json& value,
 
 ESP_INLINE RowTemplate TaskDefinition::column(const io::Json& value, const std::string& key) const {
   return RowTemplate(value.as_string(), name + ": " + key);
+}
+
+ESP_INLINE RowTemplate TaskDefinition::list_column(const io::Json& value,
+                                                   const std::string& key) const {
+  RowTemplate t = column(value, key);
+  ESP_REQUIRE(t.is_placeholder(), FormatError, value.where(),
+              ": expected a list of texts, or one column that is a list");
+  return t;
 }
 
 ESP_INLINE TaskDefinition::TaskDefinition(const io::Json& json) {
@@ -175,7 +182,7 @@ ESP_INLINE TaskDefinition::TaskDefinition(const io::Json& json) {
     metrics.push_back(m);
   }
   if (const io::Json* truth = json.find("truth")) {
-    truth_ = column(*truth, "truth");
+    truth_ = list_column(*truth, "truth");
     has_truth_ = true;
   }
   hash = io::Fingerprint().add(io::dump(json)).text();
@@ -194,7 +201,7 @@ ESP_INLINE void TaskDefinition::read_gold(const io::Json& gold) {
   } else {
     gold_form_ = GoldForm::find;
     gold_ = column(gold.at("find"), "gold");
-    gold_list_ = column(gold.at("in"), "gold");
+    gold_list_ = list_column(gold.at("in"), "gold");
   }
 }
 
