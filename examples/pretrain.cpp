@@ -154,7 +154,7 @@ class Pretrain {
     const DType dtype = base_.dtype();
     io::CheckpointWriter out(folder_.path(), hub::tensor_specs(base_.config(), dtype),
                              max_shard_bytes_);
-    for (const io::ShardPlan& shard : out.shards()) {
+    for (const io::ShardSpec& shard : out.shards()) {
       for (const io::TensorSpec& t : shard.tensors) {
         visit_dtype<float, bf16, f16>("pretrain", dtype, [&]<class T>() {
           out.write(t.name, converted<T>(trained(t.name)));

@@ -100,9 +100,9 @@ void warn_of_another_model(const io::Json& provenance, const std::string& who,
         base.folder().string());
 }
 
-std::int64_t parameters(const std::vector<io::ShardPlan>& shards) {
+std::int64_t parameters(const std::vector<io::ShardSpec>& shards) {
   std::int64_t n = 0;
-  for (const io::ShardPlan& shard : shards) {
+  for (const io::ShardSpec& shard : shards) {
     for (const io::TensorSpec& t : shard.tensors) {
       std::int64_t product = 1;
       for (const std::int64_t extent : t.shape) product *= extent;
@@ -129,7 +129,7 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
     j["dropped_tensors"] = what.dropped_tensors;
     j["left_out"] = io::Json::array(what.left_out);
     j["shards"] = io::Json::array();
-    for (const io::ShardPlan& shard : what.shards) {
+    for (const io::ShardSpec& shard : what.shards) {
       io::Json s = io::Json::object();
       s["file"] = shard.file;
       s["tensors"] = shard.tensors.size();
@@ -142,7 +142,7 @@ void report(const Options& o, const CommonOptions& common, const hub::Checkpoint
     return;
   }
   Table table({"shard", "tensors", "bytes", ""});
-  for (const io::ShardPlan& shard : what.shards) {
+  for (const io::ShardSpec& shard : what.shards) {
     table.add_row({shard.file, std::to_string(shard.tensors.size()), std::to_string(shard.bytes),
                    format_bytes(static_cast<double>(shard.bytes))});
   }

@@ -82,13 +82,13 @@ int fused_layer(const hub::Checkpoint& base, const std::string& name) {
   return matrix ? t->layer : -1;
 }
 
-std::vector<io::ShardPlan> shards_of(const hub::Checkpoint& base) {
-  std::vector<io::ShardPlan> plan;
+std::vector<io::ShardSpec> shards_of(const hub::Checkpoint& base) {
+  std::vector<io::ShardSpec> shards;
   for (const auto& shard : base.shards()) {
-    plan.push_back({shard.file, {}});
-    for (const io::TensorInfo& t : shard.content.tensors()) plan.back().tensors.push_back(t);
+    shards.push_back({shard.file, {}});
+    for (const io::TensorInfo& t : shard.content.tensors()) shards.back().tensors.push_back(t);
   }
-  return plan;
+  return shards;
 }
 
 void run(const Options& o, const CommonOptions& common) {
@@ -100,7 +100,7 @@ void run(const Options& o, const CommonOptions& common) {
   io::CheckpointWriter out(folder.path(), shards_of(base), io::companion_bytes(o.model, {}));
   Progress progress("merge_adapter", static_cast<std::int64_t>(base.names().size()), "tensors");
   std::int64_t done = 0, changed = 0, factors = 0;
-  for (const io::ShardPlan& shard : out.shards()) {
+  for (const io::ShardSpec& shard : out.shards()) {
     for (const io::TensorSpec& t : shard.tensors) {
       const std::string module = t.name.substr(0, t.name.rfind(".weight"));
       const int layer = fused_layer(base, t.name);

@@ -44,7 +44,7 @@ struct Target {
   std::uint64_t number;  // its stream of random numbers
   bool of_expert;
 };
-struct UpcyclePlan {
+struct UpcycledTensors {
   std::vector<io::TensorSpec> tensors;
   std::map<std::string, Target> targets;
 };
@@ -65,8 +65,8 @@ Part dense_part(Part part) {
 }
 
 /// The result's tensors in the types of their sources.
-UpcyclePlan plan(const hub::Checkpoint& dense, const DecoderConfig& config) {
-  UpcyclePlan plan;
+UpcycledTensors tensors_of(const hub::Checkpoint& dense, const DecoderConfig& config) {
+  UpcycledTensors out;
   const TensorNames& names = dense.family().names;
   for (const TensorPlace& place : stored_tensors(config)) {
     const Part part = dense_part(place.part);
@@ -75,11 +75,11 @@ UpcyclePlan plan(const hub::Checkpoint& dense, const DecoderConfig& config) {
     io::TensorSpec spec = io::make_spec(place.name, DType::f32, place.shape);
     spec.type = dense.at(source).type;
     spec.bytes = io::checked_bytes(spec, dense.folder().string());
-    plan.tensors.push_back(std::move(spec));
+    out.tensors.push_back(std::move(spec));
     const bool router = place.part == Part::router;
-    plan.targets[place.name] = {router ? "" : source, plan.targets.size(), place.expert >= 0};
+    out.targets[place.name] = {router ? "" : source, out.targets.size(), place.expert >= 0};
   }
-  return plan;
+  return out;
 }
 
 double deviation(const AnyTensor& t) {
@@ -155,7 +155,7 @@ void run(const Options& o, const CommonOptions& common) {
   const std::size_t max_shard_bytes = io::parse_bytes(o.max_shard_size);
   const hub::Checkpoint dense(o.model);
   const DecoderConfig config = mixture_config(dense, o);
-  const UpcyclePlan weights = plan(dense, config);
+  const UpcycledTensors weights = tensors_of(dense, config);
 
   io::require_apart(o.output, o.model);
   io::AtomicFolder folder(o.output);
@@ -164,7 +164,7 @@ void run(const Options& o, const CommonOptions& common) {
   WritingProgress progress;
   std::size_t done = 0;
   progress(done, out.total_bytes());
-  for (const io::ShardPlan& shard : out.shards()) {
+  for (const io::ShardSpec& shard : out.shards()) {
     for (const io::TensorSpec& t : shard.tensors) {
       append_tensor(out, t, dense, o, common.seed, weights.targets.at(t.name));
       done += t.bytes;

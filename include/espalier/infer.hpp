@@ -9,5 +9,5 @@
 #include <espalier/infer/engine.hpp>
 #include <espalier/infer/language_model.hpp>
 #include <espalier/infer/load_engine.hpp>
-#include <espalier/infer/prefix_plan.hpp>
+#include <espalier/infer/prefix_steps.hpp>
 #include <espalier/infer/sampling.hpp>

@@ -28,6 +28,6 @@
 #include <espalier/io/safetensors.hpp>
 #include <espalier/io/safetensors_writer.hpp>
 #include <espalier/io/sha256.hpp>
-#include <espalier/io/shard_plan.hpp>
+#include <espalier/io/shard_spec.hpp>
 #include <espalier/io/temporary.hpp>
 #include <espalier/io/tensor_spec.hpp>

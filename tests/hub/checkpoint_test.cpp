@@ -49,16 +49,16 @@ void change_json(const fs::path& path, void (*change)(Json&)) {
 TEST_CASE("Mixtral 8x7B falls into the 19 shards that its authors published") {
   const std::vector<TensorSpec> tensors = hub::tensor_specs(DecoderConfig(), DType::bf16);
   CHECK(tensors.size() == 995);
-  const std::vector<ShardPlan> shards = plan_shards(tensors, parse_bytes("5GB"));
+  const std::vector<ShardSpec> shards = split_into_shards(tensors, parse_bytes("5GB"));
   REQUIRE(shards.size() == 19);
   std::size_t total = 0;
-  for (const ShardPlan& shard : shards) total += shard.bytes;
+  for (const ShardSpec& shard : shards) total += shard.bytes;
   CHECK(total == 93405585408u);
   CHECK(shards.front().file == "model-00001-of-00019.safetensors");
   CHECK(shards.back().file == "model-00019-of-00019.safetensors");
   CHECK(shards.back().tensors.back().name == "lm_head.weight");
-  CHECK(plan_shards(tensors, parse_bytes("10GB")).size() == 10);
-  CHECK(plan_shards(tensors, parse_bytes("50GB")).size() == 2);
+  CHECK(split_into_shards(tensors, parse_bytes("10GB")).size() == 10);
+  CHECK(split_into_shards(tensors, parse_bytes("50GB")).size() == 2);
 }
 
 TEST_CASE("Tensors that the model does not use are listed, not refused") {
@@ -78,13 +78,14 @@ TEST_CASE("A tensor larger than a shard gets one of its own, in front") {
   const auto spec = [](const char* name, std::int64_t n) {
     return make_spec(name, DType::u8, {n});
   };
-  const auto shards = plan_shards({spec("a", 4), spec("b", 20), spec("c", 5), spec("d", 2)}, 10);
+  const auto shards =
+      split_into_shards({spec("a", 4), spec("b", 20), spec("c", 5), spec("d", 2)}, 10);
   REQUIRE(shards.size() == 3);
   CHECK(shards[0].tensors[0].name == "b");
   CHECK(shards[1].tensors.size() == 2);
   CHECK(shards[1].tensors[1].name == "c");
   CHECK(shards[2].bytes == 2);
-  CHECK(plan_shards({spec("a", 10)}, 10)[0].file == "model.safetensors");
+  CHECK(split_into_shards({spec("a", 10)}, 10)[0].file == "model.safetensors");
 }
 
 TEST_CASE("Sizes are read with decimal and binary units") {
@@ -194,7 +195,7 @@ TEST_CASE("Weights of a type that is not computed with are refused by file and t
       tensors[bad].type = type;
       tensors[bad].bytes = checked_bytes(tensors[bad], "test");
       CheckpointWriter out(folder.path(), tensors, 1 << 20);
-      for (const ShardPlan& shard : out.shards()) {
+      for (const ShardSpec& shard : out.shards()) {
         for (const TensorSpec& t : shard.tensors) {
           out.append(t.name, std::string(t.bytes, '\0').data(), t.bytes);
         }

@@ -152,7 +152,7 @@ TEST_CASE("Generation with a shared prefix in a changing batch equals plain deco
   }
 }
 
-TEST_CASE("Prompts compute what their plan says, whatever shares prefixes with what", "[infer]") {
+TEST_CASE("Prompts compute what their steps say, whatever shares prefixes with what", "[infer]") {
   const Tiny tiny;
   const Ids shots = random_ids(1, 90);
   std::vector<Ids> prompts;
@@ -163,7 +163,7 @@ TEST_CASE("Prompts compute what their plan says, whatever shares prefixes with w
     prompts.back().insert(prompts.back().end(), own.begin(), own.end());
   }
   const std::vector<TokenList> lists(prompts.begin(), prompts.end());
-  const std::int64_t planned = computed_tokens(lists, plan_prefixes(lists));
+  const std::int64_t planned = computed_tokens(lists, prefix_steps(lists));
   CHECK(planned < 200);
   std::vector<Ids> texts(prompts.size());
   for (const std::int64_t pass_tokens : {8, 2048}) {

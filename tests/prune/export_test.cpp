@@ -121,7 +121,7 @@ TEST_CASE("export: consolidated shards are those of a model that was saved with 
   run_export(base, kPlan, folder / "out", ShardLayout::consolidated, 9000);
   DecoderConfig small = test::synthetic_config();
   small.mixture.experts = 3;
-  const auto want = io::plan_shards(hub::tensor_specs(small, DType::bf16), 9000);
+  const auto want = io::split_into_shards(hub::tensor_specs(small, DType::bf16), 9000);
   const hub::Checkpoint out(folder / "out");
   REQUIRE(out.shards().size() == want.size());
   for (std::size_t i = 0; i < want.size(); ++i) {

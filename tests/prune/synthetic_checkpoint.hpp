@@ -40,7 +40,7 @@ inline void write_synthetic(const std::filesystem::path& folder, const DecoderCo
   std::filesystem::create_directories(folder);
   io::write_text(folder / "config.json", io::dump(hub::config_json(config, dtype), 2) + "\n");
   io::CheckpointWriter out(folder, hub::tensor_specs(config, dtype), max_shard_bytes);
-  for (const io::ShardPlan& shard : out.shards()) {
+  for (const io::ShardSpec& shard : out.shards()) {
     for (const io::TensorSpec& spec : shard.tensors) {
       AnyTensor t(io::shape_of(spec, "synthetic"), dtype);
       visit_dtype<float, bf16>("synthetic", dtype, [&]<class T>() {

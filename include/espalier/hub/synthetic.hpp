@@ -239,7 +239,7 @@ ESP_INLINE DecoderConfig synthetic_config(const SyntheticCheckpoint& c) {
 
 ESP_INLINE WrittenSizes written_sizes(const io::CheckpointWriter& out) {
   WrittenSizes sizes{0, out.shards().size(), out.total_bytes()};
-  for (const io::ShardPlan& shard : out.shards()) sizes.tensors += shard.tensors.size();
+  for (const io::ShardSpec& shard : out.shards()) sizes.tensors += shard.tensors.size();
   return sizes;
 }
 
@@ -255,7 +255,7 @@ ESP_INLINE WrittenSizes write_synthetic(const std::filesystem::path& folder,
   io::CheckpointWriter out(whole.path(), tensor_specs(config, c.dtype), c.max_shard_bytes);
   std::size_t done = 0;
   if (progress) progress(done, out.total_bytes());
-  for (const io::ShardPlan& shard : out.shards()) {
+  for (const io::ShardSpec& shard : out.shards()) {
     for (const io::TensorSpec& t : shard.tensors) {
       const std::uint64_t stream = number.at(t.name);
       if (detail::is_norm(places[stream].part)) {

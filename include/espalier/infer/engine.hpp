@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a decoder as a LanguageModel. Prefixes that several contexts or prompts share are computed
-// once (prefix_plan.hpp). Scoring computes each distinct context once and continues its choices
+// once (prefix_steps.hpp). Scoring computes each distinct context once and continues its choices
 // from the KV cache. A forward pass packs several sequences; the output head computes only rows
 // that predict a scored token. Generation decodes up to `batch` sequences with continuous batching:
 // a new sequence takes the place of a finished one at once. Rows of a pass are independent, so no
@@ -16,7 +16,7 @@
 #include <numeric>
 
 #include <espalier/infer/language_model.hpp>
-#include <espalier/infer/prefix_plan.hpp>
+#include <espalier/infer/prefix_steps.hpp>
 #include <espalier/infer/sampling.hpp>
 #include <espalier/models/decoder.hpp>
 #include <espalier/text/decode_stream.hpp>
@@ -98,7 +98,7 @@ class DecoderEngine final : public LanguageModel {
     std::vector<Likelihood> results(items.size());
     Path path = new_path();
     Group group;
-    for (const PrefixStep& step : plan_prefixes(contexts)) {
+    for (const PrefixStep& step : prefix_steps(contexts)) {
       follow(path, contexts[step.prompt], step.path);
       for (const std::size_t item : members[step.prompt]) {
         const auto size = std::ssize(items[item].continuation);
@@ -125,8 +125,8 @@ class DecoderEngine final : public LanguageModel {
                 std::span<const std::string> stop, const OnDone& on_done) override {
     const std::vector<TokenList> lists(prompts.begin(), prompts.end());
     check(lists);
-    const std::vector<PrefixStep> plan = plan_prefixes(lists);
-    std::span<const PrefixStep> waiting(plan);
+    const std::vector<PrefixStep> steps = prefix_steps(lists);
+    std::span<const PrefixStep> waiting(steps);
     Path path = new_path();
     std::vector<Active> active;
     active.reserve(static_cast<std::size_t>(options_.batch));

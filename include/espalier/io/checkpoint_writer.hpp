@@ -13,7 +13,7 @@
 #include <espalier/core/inline.hpp>
 #include <espalier/io/json_dump.hpp>
 #include <espalier/io/safetensors_writer.hpp>
-#include <espalier/io/shard_plan.hpp>
+#include <espalier/io/shard_spec.hpp>
 #include <espalier/tensor/finite.hpp>
 
 namespace espalier::io {
@@ -22,10 +22,10 @@ class CheckpointWriter {
  public:
   /// An index is written unless the only shard is model.safetensors.
   /// @throws IoError if the disk has less space than the shards and `more_bytes` take
-  ESP_INLINE CheckpointWriter(std::filesystem::path folder, std::vector<ShardPlan> shards,
+  ESP_INLINE CheckpointWriter(std::filesystem::path folder, std::vector<ShardSpec> shards,
                               std::uintmax_t more_bytes = 0)
       : folder_(std::move(folder)), shards_(std::move(shards)) {
-    for (ShardPlan& shard : shards_) {
+    for (ShardSpec& shard : shards_) {
       sort_for_alignment(shard.tensors);
       for (const TensorSpec& t : shard.tensors) total_bytes_ += t.bytes;
     }
@@ -33,10 +33,11 @@ class CheckpointWriter {
   }
   ESP_INLINE CheckpointWriter(std::filesystem::path folder, const std::vector<TensorSpec>& tensors,
                               std::size_t max_shard_bytes, std::uintmax_t more_bytes = 0)
-      : CheckpointWriter(std::move(folder), plan_shards(tensors, max_shard_bytes), more_bytes) {}
+      : CheckpointWriter(std::move(folder), split_into_shards(tensors, max_shard_bytes),
+                         more_bytes) {}
 
   /// The order in which tensors must be written, shard by shard.
-  const std::vector<ShardPlan>& shards() const { return shards_; }
+  const std::vector<ShardSpec>& shards() const { return shards_; }
   std::size_t total_bytes() const { return total_bytes_; }
 
   /// As SafetensorsWriter::write; closes a shard when it is complete.
@@ -55,7 +56,7 @@ class CheckpointWriter {
     writer_.reset();
     if (shards_.size() == 1 && shards_[0].file == "model.safetensors") return;
     std::vector<std::pair<std::string_view, std::string_view>> places;
-    for (const ShardPlan& shard : shards_) {
+    for (const ShardSpec& shard : shards_) {
       for (const TensorSpec& t : shard.tensors) places.emplace_back(t.name, shard.file);
     }
     std::sort(places.begin(), places.end());
@@ -92,7 +93,7 @@ class CheckpointWriter {
   }
 
   std::filesystem::path folder_;
-  std::vector<ShardPlan> shards_;
+  std::vector<ShardSpec> shards_;
   std::optional<SafetensorsWriter> writer_;
   std::size_t next_ = 0;
   std::size_t total_bytes_ = 0;

@@ -30,7 +30,7 @@ enum class ShardLayout {
 
 /// What an export will write.
 struct Export {
-  std::vector<io::ShardPlan> shards;
+  std::vector<io::ShardSpec> shards;
   std::map<std::string, std::string> sources;  // new tensor name -> name in the base
   std::size_t bytes = 0;                       // of all tensors
   std::size_t base_bytes = 0;
@@ -41,7 +41,7 @@ struct Export {
 namespace detail {
 
 /// New shards, in the order of a state dict; tensors that the model does not use come last.
-inline std::vector<io::ShardPlan> consolidated_shards(
+inline std::vector<io::ShardSpec> consolidated_shards(
     const hub::Checkpoint& base, std::map<std::string, io::TensorSpec> specs,
     const std::map<std::string, std::string>& sources, std::size_t max_shard_bytes) {
   std::vector<io::TensorSpec> ordered;
@@ -62,7 +62,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(
     }
   }
   while (!specs.empty()) take(specs.begin()->first);
-  return io::plan_shards(ordered, max_shard_bytes);
+  return io::split_into_shards(ordered, max_shard_bytes);
 }
 
 }  // namespace detail
@@ -76,7 +76,7 @@ inline std::vector<io::ShardPlan> consolidated_shards(
   Export out;
   std::map<std::string, io::TensorSpec> specs;
   for (const hub::Checkpoint::Shard& shard : base.shards()) {
-    io::ShardPlan target{shard.file, {}, 0};
+    io::ShardSpec target{shard.file, {}, 0};
     for (const io::TensorInfo& info : shard.content.tensors()) {
       out.base_bytes += info.bytes;
       const std::optional<io::TensorSpec> spec = pruned_spec(base, info, plan);
@@ -124,7 +124,7 @@ inline void write_export(const hub::Checkpoint& base, const Plan& plan, const Ex
   io::AtomicFolder folder(output);
   io::CheckpointWriter writer(folder.path(), what.shards,
                               io::companion_bytes(base.folder(), {"config.json", kPlanFile}));
-  for (const io::ShardPlan& shard : writer.shards()) {
+  for (const io::ShardSpec& shard : writer.shards()) {
     for (const io::TensorSpec& t : shard.tensors) {
       for_each_kept_piece(base, plan, what.sources.at(t.name),
                           [&](const void* data, std::size_t bytes) {

@@ -133,7 +133,7 @@ class FineTune {
  private:
   static LoraConfig lora_of(const FineTuneConfig& config, const hub::Checkpoint& base);
   void load_adapter(const std::filesystem::path& folder);
-  void plan_steps();
+  void prepare_steps();
   io::Json arguments() const;
   bool is_finished() const;
   void take_up();
@@ -191,7 +191,7 @@ ESP_INLINE FineTune::FineTune(FineTuneConfig config)
   }
   trainable_ = config_.load(base_, lora_, config_.seed);
   if (!config_.adapter.empty()) load_adapter(config_.adapter);
-  plan_steps();
+  prepare_steps();
 }
 
 /// Checks the targets against the model before anything slow is read.
@@ -212,7 +212,7 @@ ESP_INLINE void FineTune::load_adapter(const std::filesystem::path& folder) {
   hub::load_adapter_values(trainable_.parameters, io::read_adapter(folder), folder.string());
 }
 
-ESP_INLINE void FineTune::plan_steps() {
+ESP_INLINE void FineTune::prepare_steps() {
   sampler_ = std::make_unique<data::Sampler>(
       data_.rows(),
       data::SamplerConfig{config_.batch_size, config_.grad_accum, config_.shuffle, config_.seed});

@@ -46,7 +46,7 @@ class TaskShares {
 };
 
 /// Everything one parallel region does.
-struct Bf16Plan {
+struct Bf16Schedule {
   struct PackTask {
     std::size_t problem;
     std::int64_t row;
@@ -89,48 +89,49 @@ struct Bf16Plan {
 template <FloatElement T>
 void multiply_bf16(std::span<const GemmProblem<T>> problems) {
   // Kept between calls, so that a call asks the system for no memory.
-  static thread_local Bf16Plan kept;
-  Bf16Plan& plan = kept;  // that of this thread, for all threads
-  plan.products.clear(), plan.packs.clear(), plan.tasks.clear();
-  plan.sizes = {};
-  plan.packed_left = 0;
+  static thread_local Bf16Schedule kept;
+  Bf16Schedule& schedule = kept;  // that of this thread, for all threads
+  schedule.products.clear(), schedule.packs.clear(), schedule.tasks.clear();
+  schedule.sizes = {};
+  schedule.packed_left = 0;
   for (const auto& p : problems) {
     const bool empty = p.m == 0 || p.n == 0 || p.k == 0;
     if (empty) scale_c(p);
-    plan.products.push_back(empty ? Bf16Product{} : assign(p));
+    schedule.products.push_back(empty ? Bf16Product{} : assign(p));
   }
-  plan.cut_all();
-  if (plan.tasks.empty()) return;
+  schedule.cut_all();
+  if (schedule.tasks.empty()) return;
   const auto memory = allocate_bytes(
-      static_cast<std::size_t>(plan.packed_left + plan.threads * plan.sizes.total()));
+      static_cast<std::size_t>(schedule.packed_left + schedule.threads * schedule.sizes.total()));
   std::byte* packed = memory.get();
-  for (const auto& pack : plan.packs) {
+  for (const auto& pack : schedule.packs) {
     if (pack.row != 0) continue;
-    Bf16Product& p = plan.products[pack.problem];
+    Bf16Product& p = schedule.products[pack.problem];
     p.packed_left = packed;
     packed += p.packed_left_bytes();
   }
-  TaskShares packs(plan.packs.size(), plan.threads), tasks(plan.tasks.size(), plan.threads);
+  TaskShares packs(schedule.packs.size(), schedule.threads),
+      tasks(schedule.tasks.size(), schedule.threads);
   const auto pack_all = [&](int thread) {
     packs.work(thread, [&](std::size_t i) {
-      const Bf16Product& p = plan.products[plan.packs[i].problem];
-      const std::int64_t row = plan.packs[i].row;
+      const Bf16Product& p = schedule.products[schedule.packs[i].problem];
+      const std::int64_t row = schedule.packs[i].row;
       pack_left(p.left, row, std::min<std::int64_t>(kBlockLines, p.rows - row), 0, p.k,
                 p.packed_left + row / kTileLines * p.steps() * kTileBytes);
     });
   };
   const auto compute_all = [&](int thread) {
-    Bf16Worker worker(packed + thread * plan.sizes.total(), plan.sizes);
+    Bf16Worker worker(packed + thread * schedule.sizes.total(), schedule.sizes);
     tasks.work(thread, [&](std::size_t i) {
-      const Bf16Task& task = plan.tasks[i];
-      worker.compute(problems[task.problem], plan.products[task.problem], task);
+      const Bf16Task& task = schedule.tasks[i];
+      worker.compute(problems[task.problem], schedule.products[task.problem], task);
     });
   };
 #ifdef _OPENMP
-  if (plan.threads > 1) {
-#pragma omp parallel num_threads(plan.threads)
+  if (schedule.threads > 1) {
+#pragma omp parallel num_threads(schedule.threads)
     {
-      if (!plan.packs.empty()) {
+      if (!schedule.packs.empty()) {
         pack_all(omp_get_thread_num());
 #pragma omp barrier
       }

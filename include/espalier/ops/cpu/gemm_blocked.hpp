@@ -12,26 +12,26 @@
 #include <vector>
 
 #include <espalier/ops/cpu/gemm_few_rows.hpp>
-#include <espalier/ops/cpu/gemm_plan.hpp>
+#include <espalier/ops/cpu/gemm_schedule.hpp>
 #include <espalier/ops/cpu/microkernel.hpp>
 
 namespace espalier::cpu::detail {
 
 template <std::floating_point T>
-T* packed_panel(const Plan<T>& plan, const Chunk<T>& c, std::int64_t block, std::int64_t row,
-                T* packed) {
-  return packed + c.packed + plan.packed_rows(c.rows) * block * c.depth +
-         plan.packed_rows(row) * c.depth_of(block);
+T* packed_panel(const Schedule<T>& schedule, const Chunk<T>& c, std::int64_t block,
+                std::int64_t row, T* packed) {
+  return packed + c.packed + schedule.packed_rows(c.rows) * block * c.depth +
+         schedule.packed_rows(row) * c.depth_of(block);
 }
 
 template <std::floating_point T>
-void pack_a(const Plan<T>& plan, const PackTask& task, T* packed) {
-  const Chunk<T>& c = plan.chunks[task.chunk];
+void pack_a(const Schedule<T>& schedule, const PackTask& task, T* packed) {
+  const Chunk<T>& c = schedule.chunks[task.chunk];
   MatrixView transposed = c.problem->a;  // a panel holds the transpose
   transposed.transposed = !transposed.transposed;
   pack(transposed, task.block * c.depth, c.depth_of(task.block), c.row + task.row,
-       std::min(plan.sizes.panel, c.rows - task.row),
-       packed_panel(plan, c, task.block, task.row, packed), plan.sizes.stride);
+       std::min(schedule.sizes.panel, c.rows - task.row),
+       packed_panel(schedule, c, task.block, task.row, packed), schedule.sizes.stride);
 }
 
 /// Where the sliver of B at [k, k + depth) x [col, col + cols) lies in memory.
@@ -51,10 +51,11 @@ Ahead source_of(const GemmProblem<T>& p, std::int64_t k, std::int64_t depth, std
 template <std::floating_point T>
 class BlockProduct {
  public:
-  BlockProduct(const Plan<T>& plan, const Task& task, std::int64_t block, T* packed, T* scratch)
-      : plan_(plan),
+  BlockProduct(const Schedule<T>& schedule, const Task& task, std::int64_t block, T* packed,
+               T* scratch)
+      : schedule_(schedule),
         task_(task),
-        chunk_(plan.chunks[task.chunk]),
+        chunk_(schedule.chunks[task.chunk]),
         p_(*chunk_.problem),
         block_(block),
         k_(block * chunk_.depth),
@@ -65,8 +66,8 @@ class BlockProduct {
   /// Packs B sliver by sliver. The first rows use each sliver at once, while the source of the next
   /// one is prefetched.
   void multiply() {
-    const BlockSizes& sizes = plan_.sizes;
-    const bool few = has_few_rows(plan_, chunk_, task_);
+    const BlockSizes& sizes = schedule_.sizes;
+    const bool few = has_few_rows(schedule_, chunk_, task_);
     const std::int64_t first = few ? task_.rows : std::min(task_.rows, sizes.first_rows);
     for (std::int64_t col = 0; col < task_.cols; col += sizes.cols) {
       const std::int64_t cols = cols_at(col);
@@ -83,7 +84,7 @@ class BlockProduct {
 
  private:
   std::int64_t cols_at(std::int64_t col) const {
-    return std::min(plan_.sizes.cols, task_.cols - col);
+    return std::min(schedule_.sizes.cols, task_.cols - col);
   }
   /// Of the sliver at `col`, or of the first one of the next block.
   Ahead next_source(std::int64_t col) const {
@@ -108,13 +109,13 @@ class BlockProduct {
       s.stride_a = p_.a.stride;
       multiply_block<true>(s);
     } else {
-      s.a = packed_panel(plan_, chunk_, block_, row, packed_);
+      s.a = packed_panel(schedule_, chunk_, block_, row, packed_);
       s.stride_a = 0;
       multiply_block<false>(s);
     }
   }
 
-  const Plan<T>& plan_;
+  const Schedule<T>& schedule_;
   const Task& task_;
   const Chunk<T>& chunk_;
   const GemmProblem<T>& p_;
@@ -123,41 +124,42 @@ class BlockProduct {
 };
 
 template <std::floating_point T>
-void compute(const Plan<T>& plan, const Task& task, T* packed, T* scratch) {
-  for (std::int64_t block = 0; block < plan.chunks[task.chunk].blocks; ++block) {
-    BlockProduct<T>(plan, task, block, packed, scratch).multiply();
+void compute(const Schedule<T>& schedule, const Task& task, T* packed, T* scratch) {
+  for (std::int64_t block = 0; block < schedule.chunks[task.chunk].blocks; ++block) {
+    BlockProduct<T>(schedule, task, block, packed, scratch).multiply();
   }
 }
 
 template <std::floating_point T>
-void run(Plan<T>& plan) {
+void run(Schedule<T>& schedule) {
   std::int64_t work = 0;
-  for (const auto& c : plan.chunks) work += work_of(c);
+  for (const auto& c : schedule.chunks) work += work_of(c);
   int threads = work < kForkCost ? 1 : num_threads();
 #ifdef _OPENMP
   if (omp_in_parallel()) threads = 1;
 #endif
-  cut(plan, threads);
-  share_out(plan, threads);
+  cut(schedule, threads);
+  share_out(schedule, threads);
   std::int64_t scratch = 0;
-  for (const Task& t : plan.tasks) {
-    const Chunk<T>& c = plan.chunks[t.chunk];
-    const std::int64_t slivers = has_few_rows(plan, c, t) ? 1 : ceil_div(t.cols, plan.sizes.cols);
-    scratch = std::max(scratch, slivers * plan.sizes.cols * c.depth);
+  for (const Task& t : schedule.tasks) {
+    const Chunk<T>& c = schedule.chunks[t.chunk];
+    const std::int64_t slivers =
+        has_few_rows(schedule, c, t) ? 1 : ceil_div(t.cols, schedule.sizes.cols);
+    scratch = std::max(scratch, slivers * schedule.sizes.cols * c.depth);
   }
   const auto memory =
-      allocate_bytes(static_cast<std::size_t>(plan.packed + threads * scratch) * sizeof(T));
+      allocate_bytes(static_cast<std::size_t>(schedule.packed + threads * scratch) * sizeof(T));
   T* const packed = reinterpret_cast<T*>(memory.get());
 
   const auto pack_all = [&](int thread) {
-    for (std::size_t i; (i = plan.pack_queues.take(thread)) != Queues::kNone;) {
-      pack_a(plan, plan.packs[i], packed);
+    for (std::size_t i; (i = schedule.pack_queues.take(thread)) != Queues::kNone;) {
+      pack_a(schedule, schedule.packs[i], packed);
     }
   };
   const auto compute_all = [&](int thread) {
-    T* const mine = packed + plan.packed + thread * scratch;
-    for (std::size_t i; (i = plan.task_queues.take(thread)) != Queues::kNone;) {
-      compute(plan, plan.tasks[i], packed, mine);
+    T* const mine = packed + schedule.packed + thread * scratch;
+    for (std::size_t i; (i = schedule.task_queues.take(thread)) != Queues::kNone;) {
+      compute(schedule, schedule.tasks[i], packed, mine);
     }
   };
 #ifdef _OPENMP
@@ -165,7 +167,7 @@ void run(Plan<T>& plan) {
 #pragma omp parallel num_threads(threads)
     {
       const int thread = omp_get_thread_num();
-      if (!plan.packs.empty()) {
+      if (!schedule.packs.empty()) {
         pack_all(thread);
 #pragma omp barrier
       }
@@ -182,11 +184,11 @@ void run(Plan<T>& plan) {
 template <std::floating_point T>
 void multiply_widened(std::span<const GemmProblem<T>> problems) {
   // Kept between calls, so that a call asks the system for no memory.
-  static thread_local Plan<T> plan;
+  static thread_local Schedule<T> schedule;
   static thread_local FewRowProducts few_rows;
-  plan.clear();
+  schedule.clear();
   few_rows.clear();
-  plan.sizes = block_sizes<T>();
+  schedule.sizes = block_sizes<T>();
   for (const auto& p : problems) {
     if (p.m == 0 || p.n == 0) continue;
     if (p.k == 0) {
@@ -200,16 +202,16 @@ void multiply_widened(std::span<const GemmProblem<T>> problems) {
       }
     }
     for (std::int64_t row = 0; row < p.m;) {
-      const std::int64_t rows = add_chunk(plan, p, row);
+      const std::int64_t rows = add_chunk(schedule, p, row);
       row += rows;
       if (rows == 0 || row < p.m) {
-        run(plan);
-        plan.clear();
+        run(schedule);
+        schedule.clear();
       }
     }
   }
-  if (!plan.chunks.empty()) run(plan);
-  few_rows.multiply(plan.sizes.depth);
+  if (!schedule.chunks.empty()) run(schedule);
+  few_rows.multiply(schedule.sizes.depth);
 }
 
 }  // namespace espalier::cpu::detail

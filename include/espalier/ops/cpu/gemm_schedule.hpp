@@ -108,7 +108,7 @@ class Queues {
 
 /// What one parallel region does: pack every chunk, then work through the tasks.
 template <std::floating_point T>
-struct Plan {
+struct Schedule {
   BlockSizes sizes{};
   std::vector<Chunk<T>> chunks;
   std::vector<PackTask> packs;
@@ -133,31 +133,31 @@ struct Plan {
 /// A task whose rows of A stay in the L2 cache while slivers of B are streamed. A product of small
 /// k is bounded by C instead, which is better written row by row.
 template <std::floating_point T>
-bool has_few_rows(const Plan<T>& plan, const Chunk<T>& c, const Task& t) {
+bool has_few_rows(const Schedule<T>& schedule, const Chunk<T>& c, const Task& t) {
   const std::int64_t bytes = t.rows * c.depth * std::int64_t{sizeof(T)};
-  return t.rows <= plan.sizes.rows && bytes <= kStreamedBytes && c.depth >= kFewRowsDepth;
+  return t.rows <= schedule.sizes.rows && bytes <= kStreamedBytes && c.depth >= kFewRowsDepth;
 }
 
 /// Appends rows [row, ...) of `p`, as many as the packed limit leaves room for; returns how many.
 template <std::floating_point T>
-std::int64_t add_chunk(Plan<T>& plan, const GemmProblem<T>& p, std::int64_t row) {
-  const std::int64_t depth = block_depth(p.k, plan.sizes.depth);
+std::int64_t add_chunk(Schedule<T>& schedule, const GemmProblem<T>& p, std::int64_t row) {
+  const std::int64_t depth = block_depth(p.k, schedule.sizes.depth);
   const std::int64_t blocks = ceil_div(p.k, depth);
   const bool direct = p.a.dtype == dtype_of<T>::value && !p.a.transposed;
   if (direct) {
-    plan.chunks.push_back({&p, row, p.m - row, depth, ceil_div(p.k, depth), -1});
+    schedule.chunks.push_back({&p, row, p.m - row, depth, ceil_div(p.k, depth), -1});
     return p.m - row;
   }
-  const std::int64_t per_panel = blocks * depth * plan.sizes.stride;
+  const std::int64_t per_panel = blocks * depth * schedule.sizes.stride;
   const std::int64_t limit = kPackedLimit / static_cast<std::int64_t>(sizeof(T));
-  // An empty plan takes at least 8 panels, even above the limit.
-  const std::int64_t room = std::max<std::int64_t>((limit - plan.packed) / per_panel, 0);
-  std::int64_t panels = ceil_div(p.m - row, plan.sizes.panel);
-  if (panels > room) panels = plan.packed > 0 ? 0 : std::max<std::int64_t>(room, 8);
-  const std::int64_t rows = std::min(panels * plan.sizes.panel, p.m - row);
+  // An empty schedule takes at least 8 panels, even above the limit.
+  const std::int64_t room = std::max<std::int64_t>((limit - schedule.packed) / per_panel, 0);
+  std::int64_t panels = ceil_div(p.m - row, schedule.sizes.panel);
+  if (panels > room) panels = schedule.packed > 0 ? 0 : std::max<std::int64_t>(room, 8);
+  const std::int64_t rows = std::min(panels * schedule.sizes.panel, p.m - row);
   if (rows > 0) {
-    plan.chunks.push_back({&p, row, rows, depth, ceil_div(p.k, depth), plan.packed});
-    plan.packed += plan.packed_rows(rows) * blocks * depth;
+    schedule.chunks.push_back({&p, row, rows, depth, ceil_div(p.k, depth), schedule.packed});
+    schedule.packed += schedule.packed_rows(rows) * blocks * depth;
   }
   return rows;
 }
@@ -168,42 +168,42 @@ std::int64_t work_of(const Chunk<T>& c) {
 }
 
 template <std::floating_point T>
-void add_task(Plan<T>& plan, std::size_t chunk, std::int64_t row, std::int64_t rows,
+void add_task(Schedule<T>& schedule, std::size_t chunk, std::int64_t row, std::int64_t rows,
               std::int64_t col, std::int64_t cols) {
-  const std::int64_t cost = cols * plan.chunks[chunk].problem->k * (rows + kPackCost);
-  plan.tasks.push_back({chunk, row, rows, col, cols, cost});
+  const std::int64_t cost = cols * schedule.chunks[chunk].problem->k * (rows + kPackCost);
+  schedule.tasks.push_back({chunk, row, rows, col, cols, cost});
 }
 
 /// Cuts the chunks into tasks: by columns first, since each task packs its own part of B. Does not
 /// affect the bits of the result.
 template <std::floating_point T>
-void cut(Plan<T>& plan, int threads) {
+void cut(Schedule<T>& schedule, int threads) {
   std::int64_t total = 0;
-  for (const auto& c : plan.chunks) total += work_of(c);
+  for (const auto& c : schedule.chunks) total += work_of(c);
   const std::int64_t share =
       std::max<std::int64_t>(threads > 1 ? total / (threads * kTasksPerThread) : total, 1);
-  for (std::size_t i = 0; i < plan.chunks.size(); ++i) {
-    const Chunk<T>& c = plan.chunks[i];
+  for (std::size_t i = 0; i < schedule.chunks.size(); ++i) {
+    const Chunk<T>& c = schedule.chunks[i];
     const std::int64_t n = c.problem->n;
     const std::int64_t parts = std::max<std::int64_t>(work_of(c) / share, 1);
-    const std::int64_t slivers = ceil_div(n, plan.sizes.cols);
+    const std::int64_t slivers = ceil_div(n, schedule.sizes.cols);
     const std::int64_t widest = std::max<std::int64_t>(
-        kBlockBytes / (plan.sizes.cols * c.depth * std::int64_t{sizeof(T)}), 1);
+        kBlockBytes / (schedule.sizes.cols * c.depth * std::int64_t{sizeof(T)}), 1);
     std::int64_t row_parts = algo::clamp<std::int64_t>(c.rows / kRowsPerTask, 1, parts);
     const std::int64_t col_parts =
         std::max(std::min(ceil_div(parts, row_parts), slivers), ceil_div(slivers, widest));
-    const std::int64_t cols = ceil_div(slivers, col_parts) * plan.sizes.cols;
+    const std::int64_t cols = ceil_div(slivers, col_parts) * schedule.sizes.cols;
     row_parts = std::max(
         row_parts, std::min(ceil_div(parts, ceil_div(n, cols)), ceil_div(c.rows, kFewestRows)));
-    const std::int64_t rows = plan.whole_panels(ceil_div(c.rows, row_parts));
+    const std::int64_t rows = schedule.whole_panels(ceil_div(c.rows, row_parts));
     for (std::int64_t col = 0; col < n; col += cols) {
       for (std::int64_t row = 0; row < c.rows; row += rows) {
-        add_task(plan, i, row, std::min(rows, c.rows - row), col, std::min(cols, n - col));
+        add_task(schedule, i, row, std::min(rows, c.rows - row), col, std::min(cols, n - col));
       }
     }
     for (std::int64_t block = 0; block < (c.direct() ? 0 : c.blocks); ++block) {
-      for (std::int64_t row = 0; row < c.rows; row += plan.sizes.panel) {
-        plan.packs.push_back({i, block, row});
+      for (std::int64_t row = 0; row < c.rows; row += schedule.sizes.panel) {
+        schedule.packs.push_back({i, block, row});
       }
     }
   }
@@ -213,8 +213,8 @@ void cut(Plan<T>& plan, int threads) {
 /// operands. The largest task goes first, each to the thread with the least work; the largest
 /// surplus is then split off by rows.
 template <std::floating_point T>
-void assign(Plan<T>& plan, int threads) {
-  auto& tasks = plan.tasks;
+void assign(Schedule<T>& schedule, int threads) {
+  auto& tasks = schedule.tasks;
   std::vector<std::int64_t> load(static_cast<std::size_t>(threads));
   std::vector<std::size_t> order(tasks.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -239,10 +239,10 @@ void assign(Plan<T>& plan, int threads) {
     if (chosen == tasks.size()) return;
     const Task task = tasks[chosen];
     // Tasks begin at a panel.
-    const std::int64_t kept = plan.whole_panels(task.rows - surplus * task.rows / task.cost);
+    const std::int64_t kept = schedule.whole_panels(task.rows - surplus * task.rows / task.cost);
     if (kept >= task.rows) return;
     tasks[chosen].rows = kept;
-    add_task(plan, task.chunk, task.row + kept, task.rows - kept, task.col, task.cols);
+    add_task(schedule, task.chunk, task.row + kept, task.rows - kept, task.col, task.cols);
     tasks[chosen].cost -= tasks.back().cost;
     tasks.back().thread = static_cast<int>(least);
     load[least] += tasks.back().cost;
@@ -251,19 +251,20 @@ void assign(Plan<T>& plan, int threads) {
 }
 
 template <std::floating_point T>
-void share_out(Plan<T>& plan, int threads) {
-  if (threads > 1) assign(plan, threads);
-  algo::stable_sort(plan.tasks, [](const Task& a, const Task& b) { return a.thread < b.thread; });
-  plan.pack_queues.reset(threads);
-  plan.task_queues.reset(threads);
-  const auto packs = static_cast<std::int64_t>(plan.packs.size());
+void share_out(Schedule<T>& schedule, int threads) {
+  if (threads > 1) assign(schedule, threads);
+  algo::stable_sort(schedule.tasks,
+                    [](const Task& a, const Task& b) { return a.thread < b.thread; });
+  schedule.pack_queues.reset(threads);
+  schedule.task_queues.reset(threads);
+  const auto packs = static_cast<std::int64_t>(schedule.packs.size());
   std::size_t begin = 0;
   for (int thread = 0; thread < threads; ++thread) {
-    plan.pack_queues.set(thread, static_cast<std::size_t>(packs * thread / threads),
-                         static_cast<std::size_t>(packs * (thread + 1) / threads));
+    schedule.pack_queues.set(thread, static_cast<std::size_t>(packs * thread / threads),
+                             static_cast<std::size_t>(packs * (thread + 1) / threads));
     std::size_t end = begin;
-    while (end < plan.tasks.size() && plan.tasks[end].thread == thread) ++end;
-    plan.task_queues.set(thread, begin, end);
+    while (end < schedule.tasks.size() && schedule.tasks[end].thread == thread) ++end;
+    schedule.task_queues.set(thread, begin, end);
     begin = end;
   }
 }

@@ -36,12 +36,12 @@ inline constexpr std::int64_t kWorthAPass = 64;
 /// The order to take the prompts in, each with its path. Before a step the path is truncated to
 /// what it shares with the step's prompt, and then extended with tokens of that prompt, if need be.
 /// @param worth tokens that an extension must save
-[[nodiscard]] std::vector<PrefixStep> plan_prefixes(std::span<const TokenList> prompts,
-                                                    std::int64_t worth = kWorthAPass);
+[[nodiscard]] std::vector<PrefixStep> prefix_steps(std::span<const TokenList> prompts,
+                                                   std::int64_t worth = kWorthAPass);
 
-/// Tokens that a walk by this plan computes: extensions of the path, and what follows it.
+/// Tokens that a walk in these steps computes: extensions of the path, and what follows it.
 [[nodiscard]] std::int64_t computed_tokens(std::span<const TokenList> prompts,
-                                           std::span<const PrefixStep> plan);
+                                           std::span<const PrefixStep> steps);
 
 }  // namespace espalier::infer
 
@@ -50,9 +50,9 @@ namespace espalier::infer {
 
 namespace detail {
 
-class PrefixPlanner {
+class PrefixWalk {
  public:
-  PrefixPlanner(std::span<const TokenList> prompts, std::int64_t worth)
+  PrefixWalk(std::span<const TokenList> prompts, std::int64_t worth)
       : prompts_(prompts), worth_(worth), order_(prompts.size()) {
     std::iota(order_.begin(), order_.end(), std::size_t{0});
     std::stable_sort(order_.begin(), order_.end(), [&](std::size_t a, std::size_t b) {
@@ -100,16 +100,16 @@ class PrefixPlanner {
 
 }  // namespace detail
 
-ESP_INLINE std::vector<PrefixStep> plan_prefixes(std::span<const TokenList> prompts,
-                                                 std::int64_t worth) {
-  return detail::PrefixPlanner(prompts, worth).take();
+ESP_INLINE std::vector<PrefixStep> prefix_steps(std::span<const TokenList> prompts,
+                                                std::int64_t worth) {
+  return detail::PrefixWalk(prompts, worth).take();
 }
 
 ESP_INLINE std::int64_t computed_tokens(std::span<const TokenList> prompts,
-                                        std::span<const PrefixStep> plan) {
+                                        std::span<const PrefixStep> steps) {
   std::int64_t computed = 0, path = 0;
   TokenList before;
-  for (const PrefixStep& step : plan) {
+  for (const PrefixStep& step : steps) {
     const TokenList ids = prompts[step.prompt];
     const std::int64_t kept = std::min({path, step.path, common_prefix(before, ids)});
     computed += std::ssize(ids) - kept;

@@ -5,7 +5,7 @@
 #pragma once
 
 #ifdef __CUDACC__
-#error "espalier/io/shard_plan.hpp is host-only; include it from a .cpp"
+#error "espalier/io/shard_spec.hpp is host-only; include it from a .cpp"
 #endif
 
 #include <cctype>
@@ -49,7 +49,7 @@ inline constexpr std::size_t kDefaultShardBytes = 5'000'000'000;
                                              "such as 5GB, 500MB, 4GiB"}));
 }
 
-struct ShardPlan {
+struct ShardSpec {
   std::string file;
   std::vector<TensorSpec> tensors;
   std::size_t bytes = 0;  // of the tensors
@@ -57,10 +57,10 @@ struct ShardPlan {
 
 /// Fills shards in order up to `max_bytes`. A tensor that is larger alone gets a shard of its own,
 /// in front of the one being filled.
-[[nodiscard]] ESP_INLINE std::vector<ShardPlan> plan_shards(const std::vector<TensorSpec>& tensors,
-                                                            std::size_t max_bytes) {
-  std::vector<ShardPlan> shards;
-  ShardPlan current;
+[[nodiscard]] ESP_INLINE std::vector<ShardSpec> split_into_shards(
+    const std::vector<TensorSpec>& tensors, std::size_t max_bytes) {
+  std::vector<ShardSpec> shards;
+  ShardSpec current;
   for (const TensorSpec& t : tensors) {
     if (t.bytes > max_bytes) {
       shards.push_back({"", {t}, t.bytes});

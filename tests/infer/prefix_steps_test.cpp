@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <espalier/infer/prefix_plan.hpp>
+#include <espalier/infer/prefix_steps.hpp>
 
 #include <set>
 
@@ -43,36 +43,36 @@ std::size_t least_work(const std::vector<Ids>& prompts) {
 
 }  // namespace
 
-TEST_CASE("prefix plan: takes every prompt once, each with a token of its own", "[infer]") {
+TEST_CASE("prefix steps: takes every prompt once, each with a token of its own", "[infer]") {
   for (std::uint64_t seed = 0; seed < 200; ++seed) {
     const std::vector<Ids> prompts = prompts_from(seed, 1 + seed % 40);
     const auto lists = lists_of(prompts);
     for (const std::int64_t worth : {1, 3, 10}) {
-      const auto plan = plan_prefixes(lists, worth);
+      const auto steps = prefix_steps(lists, worth);
       std::set<std::size_t> seen;
-      for (const PrefixStep& step : plan) {
+      for (const PrefixStep& step : steps) {
         seen.insert(step.prompt);
         CHECK(step.path >= 0);
         CHECK(step.path < std::ssize(prompts[step.prompt]));
       }
-      CHECK(plan.size() == prompts.size());
+      CHECK(steps.size() == prompts.size());
       CHECK(seen.size() == prompts.size());
     }
   }
 }
 
-TEST_CASE("prefix plan: computes no more than the trie has nodes, if every token is worth a pass",
+TEST_CASE("prefix steps: computes no more than the trie has nodes, if every token is worth a pass",
           "[infer]") {
   for (std::uint64_t seed = 0; seed < 200; ++seed) {
     const std::vector<Ids> prompts = prompts_from(seed, 1 + seed % 40);
     const auto lists = lists_of(prompts);
-    const auto computed = computed_tokens(lists, plan_prefixes(lists, 1));
+    const auto computed = computed_tokens(lists, prefix_steps(lists, 1));
     CHECK(computed <= static_cast<std::int64_t>(least_work(prompts)));
-    CHECK(computed_tokens(lists, plan_prefixes(lists, 5)) >= computed);
+    CHECK(computed_tokens(lists, prefix_steps(lists, 5)) >= computed);
   }
 }
 
-TEST_CASE("prefix plan: one short prompt does not take the shots from all others", "[infer]") {
+TEST_CASE("prefix steps: one short prompt does not take the shots from all others", "[infer]") {
   const Ids shots(1000, 7);
   std::vector<Ids> prompts;
   for (std::int32_t i = 0; i < 50; ++i) {
@@ -81,14 +81,14 @@ TEST_CASE("prefix plan: one short prompt does not take the shots from all others
   }
   prompts.push_back({7, 7, 3});
   const auto lists = lists_of(prompts);
-  CHECK(computed_tokens(lists, plan_prefixes(lists)) == 1000 + 50 * 3 + 1);
+  CHECK(computed_tokens(lists, prefix_steps(lists)) == 1000 + 50 * 3 + 1);
 }
 
-TEST_CASE("prefix plan: few shared tokens are computed again rather than in a pass of their own",
+TEST_CASE("prefix steps: few shared tokens are computed again rather than in a pass of their own",
           "[infer]") {
   const std::vector<Ids> prompts = {{1, 2, 3, 4}, {1, 2, 3, 5}, {9, 9}};
-  for (const PrefixStep& step : plan_prefixes(lists_of(prompts))) CHECK(step.path == 0);
-  CHECK(plan_prefixes({}).empty());
+  for (const PrefixStep& step : prefix_steps(lists_of(prompts))) CHECK(step.path == 0);
+  CHECK(prefix_steps({}).empty());
 }
 
 }  // namespace espalier::infer
