@@ -52,6 +52,8 @@ class Report {
 #ifdef ESP_BODIES
 #include <set>
 
+#include <espalier/io/atomic_folder.hpp>
+
 namespace espalier::eval {
 
 namespace detail {
@@ -140,7 +142,7 @@ ESP_INLINE std::string Report::page() const {
 }
 
 ESP_INLINE std::vector<std::string> Report::write(const std::filesystem::path& folder) const {
-  io::create_folders(folder);
+  const io::OutputLock lock = io::open_output(folder);
   io::write_text(folder / "results.csv", results_csv(results_));
   io::write_text(folder / "results.md", markdown());
   io::write_text(folder / "index.html", page());
