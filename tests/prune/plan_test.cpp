@@ -205,6 +205,10 @@ TEST_CASE("scores: bad scores are refused in one line that names criterion and l
   CHECK(scores_refusal("{\"criteria\": {\"x\": [[]]}}") ==
         "s.json: criterion \"x\": no layer has experts");
   CHECK(scores_refusal("{\"criteria\": {}}") == "s.json: \"criteria\" is empty");
+  CHECK(scores_refusal("{\"criteria\": {\"x\": [[1, 2]], \"y\": [[1]]}}") ==
+        "s.json: criterion \"y\": layer 0 has 1 experts, of \"x\" it has 2");
+  CHECK(scores_refusal("{\"criteria\": {\"x\": [[1]], \"y\": [[1], [2]]}}") ==
+        "s.json: criterion \"y\" has 2 layers, \"x\" has 1");
   CHECK(scores_refusal("{\"scores\": {}}") == "s.json: \"criteria\" is missing");
   for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
     const Scores s{{{"x", {{0, 1}, {2, bad}}}}, {}};

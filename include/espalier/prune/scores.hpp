@@ -38,20 +38,27 @@ struct Scores {
   }
 };
 
-/// Checks that every expert has a finite score, and all layers the same number of experts.
+/// Checks that every expert has a finite score, all layers the same number of experts, and all
+/// criteria the same layers.
 /// @throws FormatError naming `source`, the criterion, and the layer
 inline void check_scores(const Scores& scores, const std::string& source) {
   ESP_REQUIRE(!scores.criteria.empty(), FormatError, source, ": \"criteria\" is empty");
+  const auto& [reference, shape] = scores.criteria.front();
   for (const auto& [name, layers] : scores.criteria) {
     ESP_REQUIRE(!layers.empty(), FormatError, source, ": criterion \"", name, "\" has no layers");
     std::size_t first = 0;  // layers without a mixture have no scores
     while (first < layers.size() && layers[first].empty()) ++first;
     ESP_REQUIRE(first < layers.size(), FormatError, source, ": criterion \"", name,
                 "\": no layer has experts");
-    for (std::size_t l = first; l < layers.size(); ++l) {
+    ESP_REQUIRE(layers.size() == shape.size(), FormatError, source, ": criterion \"", name,
+                "\" has ", layers.size(), " layers, \"", reference, "\" has ", shape.size());
+    for (std::size_t l = 0; l < layers.size(); ++l) {
       ESP_REQUIRE(layers[l].empty() || layers[l].size() == layers[first].size(), FormatError,
                   source, ": criterion \"", name, "\": layer ", l, " has ", layers[l].size(),
                   " experts, layer ", first, " has ", layers[first].size());
+      ESP_REQUIRE(layers[l].size() == shape[l].size(), FormatError, source, ": criterion \"", name,
+                  "\": layer ", l, " has ", layers[l].size(), " experts, of \"", reference,
+                  "\" it has ", shape[l].size());
       for (std::size_t e = 0; e < layers[l].size(); ++e) {
         ESP_REQUIRE(std::isfinite(layers[l][e]), FormatError, source, ": criterion \"", name,
                     "\": layer ", l, ", expert ", e, ": the score is ", layers[l][e],
