@@ -13,6 +13,7 @@
 #include <espalier/eval/held_out_loss.hpp>
 #include <espalier/eval/journal.hpp>
 #include <espalier/eval/lighteval_results.hpp>
+#include <espalier/eval/metrics.hpp>
 #include <espalier/eval/mmlu_pro.hpp>
 #include <espalier/eval/mmlu_pro_prompt.hpp>
 #include <espalier/eval/mmlu_pro_question.hpp>
