@@ -8,6 +8,21 @@
 #endif
 
 #include <espalier/eval/metrics/answer_filter.hpp>
+#include <espalier/eval/metrics/bleu.hpp>
+#include <espalier/eval/metrics/chrf.hpp>
+#include <espalier/eval/metrics/classification.hpp>
+#include <espalier/eval/metrics/copying.hpp>
+#include <espalier/eval/metrics/drop.hpp>
 #include <espalier/eval/metrics/exact_match.hpp>
+#include <espalier/eval/metrics/likelihood.hpp>
+#include <espalier/eval/metrics/ngrams.hpp>
+#include <espalier/eval/metrics/porter_stemmer.hpp>
+#include <espalier/eval/metrics/python_number.hpp>
 #include <espalier/eval/metrics/python_regex.hpp>
 #include <espalier/eval/metrics/python_text.hpp>
+#include <espalier/eval/metrics/rouge.hpp>
+#include <espalier/eval/metrics/samples.hpp>
+#include <espalier/eval/metrics/sentences.hpp>
+#include <espalier/eval/metrics/ter.hpp>
+#include <espalier/eval/metrics/text_match.hpp>
+#include <espalier/eval/metrics/word_tokens.hpp>

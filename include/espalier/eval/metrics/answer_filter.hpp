@@ -29,6 +29,7 @@
 #include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
 #include <espalier/eval/metrics/python_regex.hpp>
+#include <espalier/eval/metrics/samples.hpp>
 
 namespace espalier::eval::metrics {
 
@@ -99,7 +100,6 @@ class AnswerFilter {
 #ifdef ESP_BODIES
 #include <algorithm>
 #include <charconv>
-#include <map>
 #include <memory>
 #include <numeric>
 
@@ -280,17 +280,6 @@ class FilterArguments {
   AnswerFilter::Arguments all_;
 };
 
-/// The response that occurs most often, of several the first.
-inline AnswerFilter::Responses most_frequent(const AnswerFilter::Responses& responses,
-                                             std::span<const std::string>) {
-  ESP_REQUIRE(!responses.empty(), UsageError, "majority_vote needs a response, found none");
-  std::map<std::string_view, std::size_t> counts;
-  for (const std::string& r : responses) ++counts[r];
-  return {*std::max_element(
-      responses.begin(), responses.end(),
-      [&](const std::string& a, const std::string& b) { return counts[a] < counts[b]; })};
-}
-
 }  // namespace detail
 
 template <class Function>
@@ -365,7 +354,9 @@ ESP_INLINE AnswerFilter AnswerFilter::parse(std::string_view name, const Argumen
   ESP_REQUIRE(name == "majority_vote", FormatError, where, ": \"", name,
               "\" is no filter; there are regex, multi_choice_regex, remove_whitespace, lowercase, "
               "uppercase, map, take_first, take_first_k and majority_vote");
-  return done({name, detail::most_frequent});
+  return done({name, [](const Responses& responses, std::span<const std::string>) {
+                 return Responses{most_frequent(responses)};
+               }});
 }
 
 ESP_INLINE AnswerFilter::Responses apply_filters(std::span<const AnswerFilter> filters,
