@@ -83,6 +83,48 @@ inline constexpr std::string_view kShippedTasks = R"json([
  "files": ["lambada_openai", "lambada"],
  "prompt": "{text|before_last: }", "choices": ["{text|after_last: }"],
  "metrics": ["acc", "ppl"]},
+{"name": "mmlu", "version": "lm-eval-1.0",
+ "source": {"hub": "cais/mmlu", "subset": "all", "split": "test"},
+ "description": "The following are multiple choice questions (with answers) about {subject?file|replace:_= }.\n\n",
+ "prompt": "{question|strip}\nA. {choices.0?choice0?A}\nB. {choices.1?choice1?B}\nC. {choices.2?choice2?C}\nD. {choices.3?choice3?D}\nAnswer:",
+ "choices": ["A", "B", "C", "D"], "gold": "{answer}", "metrics": ["acc"],
+ "shot_order": "first", "by": "{subject?file}", "groups": {
+  "stem": [
+   "abstract_algebra", "anatomy", "astronomy", "college_biology", "college_chemistry",
+   "college_computer_science", "college_mathematics", "college_physics",
+   "computer_security", "conceptual_physics", "electrical_engineering",
+   "elementary_mathematics", "high_school_biology", "high_school_chemistry",
+   "high_school_computer_science", "high_school_mathematics", "high_school_physics",
+   "high_school_statistics", "machine_learning"],
+  "other": [
+   "business_ethics", "clinical_knowledge", "college_medicine", "global_facts",
+   "human_aging", "management", "marketing", "medical_genetics", "miscellaneous",
+   "nutrition", "professional_accounting", "professional_medicine", "virology"],
+  "social_sciences": [
+   "econometrics", "high_school_geography", "high_school_government_and_politics",
+   "high_school_macroeconomics", "high_school_microeconomics", "high_school_psychology",
+   "human_sexuality", "professional_psychology", "public_relations", "security_studies",
+   "sociology", "us_foreign_policy"],
+  "humanities": [
+   "formal_logic", "high_school_european_history", "high_school_us_history",
+   "high_school_world_history", "international_law", "jurisprudence", "logical_fallacies",
+   "moral_disputes", "moral_scenarios", "philosophy", "prehistory", "professional_law",
+   "world_religions"]}},
+{"name": "wikitext", "version": "lm-eval-2.0",
+ "source": {"hub": "EleutherAI/wikitext_document_level", "subset": "wikitext-2-raw-v1", "split": "test"},
+ "text": "{page|detokenize_wikitext}", "measured": "{page}",
+ "metrics": ["word_perplexity", "byte_perplexity", "bits_per_byte"]},
+{"name": "gsm8k", "version": "lm-eval-3.0",
+ "source": {"hub": "openai/gsm8k", "subset": "main", "split": "test"},
+ "prompt": "Question: {question}\nAnswer:", "target": "{answer}", "shots": 5,
+ "generate": {"stop": ["Question:", "</s>", "<|im_end|>"], "max_new_tokens": 256},
+ "metrics": [
+  {"name": "strict-match", "measure": "exact_match",
+   "filters": [{"function": "regex", "pattern": "#### (\\-?[0-9\\.\\,]+)"}],
+   "ignore": [",", "\\$", "(?s).*#### ", "\\.$"], "ignore_case": true},
+  {"name": "flexible-extract", "measure": "exact_match",
+   "filters": [{"function": "regex", "pattern": "(-?[$0-9.,]{2,})|(-?[0-9]+)", "group": -1}],
+   "ignore": [",", "\\$", "(?s).*#### ", "\\.$"], "ignore_case": true}]},
 )json"
                                                   R"json(
 {"name": "arc_easy", "version": "llm-foundry",
