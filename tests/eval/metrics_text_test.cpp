@@ -7,6 +7,7 @@
 #include <espalier/eval/metrics/drop.hpp>
 #include <espalier/eval/metrics/porter_stemmer.hpp>
 #include <espalier/eval/metrics/python_number.hpp>
+#include <espalier/eval/metrics/python_text.hpp>
 #include <espalier/eval/metrics/rouge.hpp>
 #include <espalier/eval/metrics/sentences.hpp>
 #include <espalier/eval/metrics/ter.hpp>
