@@ -14,6 +14,7 @@
 #include <espalier/eval/metrics/copying.hpp>
 #include <espalier/eval/metrics/drop.hpp>
 #include <espalier/eval/metrics/exact_match.hpp>
+#include <espalier/eval/metrics/instructions.hpp>
 #include <espalier/eval/metrics/letter_answer.hpp>
 #include <espalier/eval/metrics/likelihood.hpp>
 #include <espalier/eval/metrics/math_answer.hpp>
