@@ -14,7 +14,13 @@
 #include <espalier/eval/metrics/copying.hpp>
 #include <espalier/eval/metrics/drop.hpp>
 #include <espalier/eval/metrics/exact_match.hpp>
+#include <espalier/eval/metrics/instructions.hpp>
+#include <espalier/eval/metrics/letter_answer.hpp>
 #include <espalier/eval/metrics/likelihood.hpp>
+#include <espalier/eval/metrics/math_answer.hpp>
+#include <espalier/eval/metrics/math_match.hpp>
+#include <espalier/eval/metrics/math_value.hpp>
+#include <espalier/eval/metrics/named_metrics.hpp>
 #include <espalier/eval/metrics/ngrams.hpp>
 #include <espalier/eval/metrics/porter_stemmer.hpp>
 #include <espalier/eval/metrics/python_number.hpp>

@@ -8,6 +8,7 @@
 #error "espalier/eval/metrics/python_regex.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <concepts>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -41,6 +42,20 @@ class PythonRegex {
   [[nodiscard]] std::vector<Match> find_all(std::string_view text) const;
   /// re.sub with a plain text for each match.
   [[nodiscard]] std::string substitute(std::string_view text, std::string_view replacement) const;
+  /// re.sub with replacement(match) for each match.
+  template <class Replacement>
+  requires std::invocable<Replacement, const Match&>
+  [[nodiscard]] std::string substitute(std::string_view text, Replacement&& replacement) const {
+    std::string out;
+    std::size_t done = 0;
+    for (const Match& m : find_all(text)) {
+      out += text.substr(done, m.begin - done);
+      out += replacement(m);
+      done = m.end;
+    }
+    out += text.substr(done);
+    return out;
+  }
 
  private:
   io::Regex regex_;
@@ -90,15 +105,7 @@ ESP_INLINE std::vector<PythonRegex::Match> PythonRegex::find_all(std::string_vie
 
 ESP_INLINE std::string PythonRegex::substitute(std::string_view text,
                                                std::string_view replacement) const {
-  std::string out;
-  std::size_t done = 0;
-  for (const Match& m : find_all(text)) {
-    out += text.substr(done, m.begin - done);
-    out += replacement;
-    done = m.end;
-  }
-  out += text.substr(done);
-  return out;
+  return substitute(text, [&](const Match&) { return replacement; });
 }
 
 }  // namespace espalier::eval::metrics
