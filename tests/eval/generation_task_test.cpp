@@ -82,6 +82,54 @@ TEST_CASE("generation: GSM8K by both filters, as lm-evaluation-harness counts", 
   CHECK(samples[1].at("filtered_resps").at(0).as_string() == "1001");
 }
 
+TEST_CASE("generation: IFEval by prompt and by instruction; what cannot be checked is left out",
+          "[eval]") {
+  test::TemporaryFolder folder, output;
+  test::write_bytes(
+      folder / "ifeval.jsonl",
+      R"({"key": 1, "prompt": "A", "instruction_id_list": ["punctuation:no_comma", "change_case:english_lowercase"], "kwargs": [{}, {}]})"
+      "\n"
+      R"({"key": 2, "prompt": "B", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]})"
+      "\n"
+      R"({"key": 3, "prompt": "C", "instruction_id_list": ["language:response_language"], "kwargs": [{"language": "de"}]})"
+      "\n");
+  test::FakeModel model;
+  model.texts[bytes_as_tokens("A", true)] = "All right, then";  // follows neither
+  model.texts[bytes_as_tokens("B", true)] = "fine";
+  GenerationTask task("ifeval", Prompts("ifeval", load_task("ifeval", folder.path()), {}));
+  const TaskResult r = task.run(session_of(model, output.path()));
+  REQUIRE(r.metrics.size() == 4);
+  CHECK(r.metrics[0].name == "prompt_level_strict_acc");
+  CHECK(r.metrics[0].estimate.value == 0.5);
+  CHECK(r.metrics[1].name == "inst_level_strict_acc");
+  CHECK(r.metrics[1].estimate.value == Approx(1.0 / 3));
+  CHECK(r.documents == 2);
+  CHECK(r.notes ==
+        std::vector<std::string>{"1 rows are left out: language:response_language is not checked"});
+}
+
+TEST_CASE("generation: MATH's answer stands between dollar signs, or in a box", "[eval]") {
+  test::TemporaryFolder folder;
+  test::write_bytes(folder / "math.jsonl",
+                    R"({"problem": "Half of 1?", "solution": "It is $\\boxed{\\frac{1}{2}}$.", )"
+                    R"("type": "Algebra"})");
+  const auto score = [&](const char* name, const char* prompt, const char* answer) {
+    test::TemporaryFolder output;
+    test::FakeModel model;
+    model.texts[bytes_as_tokens(prompt, true)] = answer;
+    GenerationTask task(name, Prompts(name, load_task(name, folder.path()), {}), 50);
+    return task.run(session_of(model, output.path())).metrics.at(0).estimate.value;
+  };
+  const char* const plain = "Problem: Half of 1?\nAnswer:";
+  CHECK(score("hendrycks_math", plain, " $\\frac12$.") == 1);
+  CHECK(score("hendrycks_math", plain, " The answer is 1/2.") == 0);
+  CHECK(score("hendrycks_math", plain, " \\boxed{\\frac12}") == 0);  // as the harness counts
+  const char* const boxed =
+      "Half of 1?\n\nReason step by step, and put the final answer within \\boxed{}.\n";
+  CHECK(score("math_boxed", boxed, "So \\boxed{0.5}") == 1);
+  CHECK(score("math_boxed", boxed, "So \\boxed{0.4}") == 0);
+}
+
 TEST_CASE("generation: a prompt that leaves no room loses its beginning, and is counted",
           "[eval]") {
   test::TemporaryFolder folder;

@@ -36,6 +36,8 @@ class AnswerRule {
   explicit AnswerRule(const io::Json& json);
 
   const std::vector<std::string>& metrics() const { return metrics_; }
+  /// Why the measure cannot judge answers to this row, or nothing.
+  [[nodiscard]] std::string obstacle(const io::Json& row) const;
   /// What the filters leave of an answer.
   [[nodiscard]] std::string prediction(const std::string& answer) const;
   /// @param target the right answer; @param row of the question, for measures that read it
@@ -52,6 +54,7 @@ class AnswerRule {
   std::vector<metrics::AnswerFilter> filters_;
   std::vector<std::string> metrics_;
   Measure measure_;
+  bool instructions_ = false;
 };
 
 }  // namespace espalier::eval
@@ -60,6 +63,8 @@ class AnswerRule {
 #include <algorithm>
 
 #include <espalier/eval/metrics/exact_match.hpp>
+#include <espalier/eval/metrics/instructions.hpp>
+#include <espalier/eval/metrics/named_metrics.hpp>
 
 namespace espalier::eval {
 
@@ -102,6 +107,32 @@ inline metrics::ExactMatchOptions exact_match_options(const io::Json& json) {
   return options;
 }
 
+inline std::vector<std::string> instructions_of(const io::Json& row) {
+  std::vector<std::string> ids;
+  for (const io::Json& id : row.at("instruction_id_list").items()) ids.push_back(id.as_string());
+  return ids;
+}
+
+/// One value for the prompt, one for each instruction; strict, then loose.
+inline std::vector<std::vector<double>> judge_instructions(const std::string& answer,
+                                                           const io::Json& row) {
+  const metrics::FollowedInstructions followed =
+      metrics::follow_instructions(instructions_of(row), row.at("kwargs"), answer);
+  std::vector<std::vector<double>> values;
+  for (const std::vector<bool>& one : {followed.strict, followed.loose}) {
+    const bool all = std::find(one.begin(), one.end(), false) == one.end();
+    values.push_back({all ? 1.0 : 0.0});
+    values.emplace_back(one.begin(), one.end());
+  }
+  return values;
+}
+
+inline std::vector<std::vector<double>> values_of(const metrics::NamedScores& scores) {
+  std::vector<std::vector<double>> values;
+  for (const auto& [name, score] : scores) values.push_back({score});
+  return values;
+}
+
 }  // namespace detail
 
 ESP_INLINE AnswerRule::AnswerRule(const io::Json& json) {
@@ -131,8 +162,30 @@ ESP_INLINE void AnswerRule::read_measure(const io::Json& json) {
     };
     return;
   }
-  throw FormatError(espalier::detail::concat(
-      {json.at("measure").where(), ": \"", measure, "\" is no measure; there is exact_match"}));
+  if (measure == "instructions") {
+    instructions_ = true;
+    metrics_ = {"prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc",
+                "inst_level_loose_acc"};
+    measure_ = [](const std::string& prediction, const std::string&, const io::Json& row) {
+      return detail::judge_instructions(prediction, row);
+    };
+    return;
+  }
+  const metrics::AnswerMetric metric =
+      metrics::find_answer_metric(measure, json.at("measure").where());
+  measure_ = [metric](const std::string& prediction, const std::string& target, const io::Json&) {
+    return detail::values_of(metric.scores({{target}, {prediction}}));
+  };
+  metrics_.clear();  // a metric tells the names of its scores with them
+  for (const auto& [name, score] : metric.scores({{"1"}, {"1"}})) metrics_.push_back(name);
+}
+
+ESP_INLINE std::string AnswerRule::obstacle(const io::Json& row) const {
+  if (!instructions_) return {};
+  for (const std::string& id : detail::instructions_of(row)) {
+    if (!metrics::is_checked_instruction(id)) return id + " is not checked";
+  }
+  return {};
 }
 
 ESP_INLINE std::string AnswerRule::prediction(const std::string& answer) const {

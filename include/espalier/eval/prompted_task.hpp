@@ -53,6 +53,9 @@ void add_metrics(TaskResult& result, const Prompts& prompts, MetricsOf&& metrics
   r.id = prompts.data().definition.id();
   r.source = prompts.data().definition.source;
   r.prompt_form = prompts.form();
+  for (const auto& [why, count] : prompts.data().left_out) {
+    r.notes.push_back(espalier::detail::concat({count, " rows are left out: ", why}));
+  }
   return r;
 }
 

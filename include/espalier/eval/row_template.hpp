@@ -12,6 +12,7 @@
 //   map:A=B,C=D          B for A, D for C
 //   clean_wikihow        HellaSwag's: " [title]" becomes ". ", what stands in brackets goes, two
 //                        spaces become one, white space at the ends goes
+//   last_boxed           X of the last \boxed{X}, MATH's answers
 //   detokenize_wikitext  WikiText's text as it was written: " , " is ", ", " @-@ " is "-", ...
 #pragma once
 
@@ -68,7 +69,9 @@ class RowTemplate {
 #ifdef ESP_BODIES
 #include <algorithm>
 #include <charconv>
+#include <optional>
 
+#include <espalier/eval/metrics/math_answer.hpp>
 #include <espalier/eval/wikitext.hpp>
 
 namespace espalier::eval {
@@ -170,6 +173,12 @@ inline constexpr NamedFunction kTextFunctions[] = {
        return with_all_replaced(s, pair.substr(0, equals), pair.substr(equals + 1));
      }},
     {"clean_wikihow", [](const std::string& s, const std::string&) { return clean_wikihow(s); }},
+    {"last_boxed",
+     [](const std::string& s, const std::string&) {
+       const std::optional<std::string> boxed = metrics::last_boxed(s);
+       if (!boxed) throw FormatError("no \\boxed{...} in the text");
+       return *boxed;
+     }},
     {"detokenize_wikitext",
      [](const std::string& s, const std::string&) { return detokenize_wikitext(s); }},
 };

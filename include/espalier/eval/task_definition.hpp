@@ -103,6 +103,8 @@ class TaskDefinition {
   [[nodiscard]] bool fits(const io::Json& row) const;
   /// @throws FormatError naming the row and the column
   [[nodiscard]] Question question(const io::Json& row) const;
+  /// Why answers to this row cannot be judged, so that it is left out, or nothing.
+  [[nodiscard]] std::string obstacle(const io::Json& row) const;
 
   std::string name, version;
   TaskSource source;
@@ -386,6 +388,14 @@ ESP_INLINE std::size_t TaskDefinition::gold_of(const io::Json& row, std::size_t 
   ESP_REQUIRE(gold >= 0 && static_cast<std::size_t>(gold) < choices, FormatError, row.where(), ": ",
               name, ": the right answer is none of the ", choices, " choices");
   return static_cast<std::size_t>(gold);
+}
+
+ESP_INLINE std::string TaskDefinition::obstacle(const io::Json& row) const {
+  for (const AnswerRule& rule : rules) {
+    std::string why = rule.obstacle(row);
+    if (!why.empty()) return why;
+  }
+  return {};
 }
 
 ESP_INLINE Question TaskDefinition::question(const io::Json& row) const {

@@ -7,6 +7,7 @@
 #endif
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct TaskData {
   TaskDefinition definition;
   std::vector<Question> questions;
   std::vector<Question> shots = {};  // worked examples; where empty, the questions serve
+  std::map<std::string, std::size_t> left_out = {};  // rows whose answers cannot be judged, by why
 };
 
 /// The definitions that ship, by name and version.
@@ -162,16 +164,21 @@ ESP_INLINE TaskData load_questions(const std::vector<std::filesystem::path>& fil
                                    const std::vector<TaskDefinition>& candidates) {
   const TaskDefinition* definition = nullptr;
   std::vector<Question> questions;
+  std::map<std::string, std::size_t> left_out;
   for_each_row(files, [&](const io::Json& row) {
     if (definition == nullptr) {
       const auto fitting = std::find_if(candidates.begin(), candidates.end(),
                                         [&](const TaskDefinition& d) { return d.fits(row); });
       definition = fitting != candidates.end() ? &*fitting : &candidates.at(0);
     }
-    questions.push_back(definition->question(row));
+    Question question = definition->question(row);
+    const std::string why = definition->obstacle(row);
+    if (why.empty()) questions.push_back(std::move(question));
+    if (!why.empty()) ++left_out[why];
   });
-  ESP_REQUIRE(definition != nullptr, FormatError, files.at(0).string(), ": no question in it");
-  return {*definition, std::move(questions)};
+  ESP_REQUIRE(definition != nullptr && !questions.empty(), FormatError, files.at(0).string(),
+              ": no question in it");
+  return {*definition, std::move(questions), {}, std::move(left_out)};
 }
 
 ESP_INLINE std::vector<TaskDefinition> own_forms() {

@@ -171,10 +171,12 @@ inline NamedScores extractiveness_scores(const GeneratedAnswer& a) {
           {"summarization_density", e.density},
           {"summarization_compression", e.compression}};
 }
+/// The answer is what stands between the first and the last dollar sign, else all that was written.
 inline NamedScores hendrycks_scores(const GeneratedAnswer& a) {
   return best_score("exact_match", a, [](const std::string& g, const std::string& p) {
-    const auto inside = [](const std::string& s) { return last_boxed(s).value_or(s); };
-    return math_is_equiv(inside(g), inside(p)) ? 1.0 : 0.0;
+    const std::size_t first = p.find('$'), last = p.rfind('$');
+    const std::string answer = first < last ? p.substr(first + 1, last - first - 1) : p;
+    return math_is_equiv(last_boxed(g).value_or(g), answer) ? 1.0 : 0.0;
   });
 }
 inline NamedScores minerva_scores(const GeneratedAnswer& a) {
