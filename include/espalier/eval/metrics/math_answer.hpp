@@ -154,21 +154,28 @@ ESP_INLINE std::string minerva_answer(std::string_view text) {
 namespace detail {
 
 /// Appendix D's words that are no part of an answer.
-inline std::string without_unit_words(std::string s) {
-  static constexpr std::string_view kWords[] = {
-      "square",   "ways",    "integers", "dollars",  "mph",
-      "inches",   "ft",      "hours",    "km",       "units",
-      "sue",      "points",  "feet",     "minutes",  "digits",
-      "cents",    "degrees", "cm",       "gm",       "pounds",
-      "meters",   "meals",   "edges",    "students", "childrentickets",
-      "multiples"};
+inline constexpr std::string_view kUnitWords[] = {
+    "square",   "ways",    "integers", "dollars",  "mph",
+    "inches",   "ft",      "hours",    "km",       "units",
+    "sue",      "points",  "feet",     "minutes",  "digits",
+    "cents",    "degrees", "cm",       "gm",       "pounds",
+    "meters",   "meals",   "edges",    "students", "childrentickets",
+    "multiples"};
+
+inline PythonRegex unit_word_regex() {
+  std::string words;
+  for (const std::string_view w : kUnitWords) words += (words.empty() ? "" : "|") + std::string(w);
+  return {R"((?<!\\)\b(?:)" + words + R"()\b)", "minerva_normalize"};
+}
+
+inline std::string without_unit_words(const std::string& s) {
   static const PythonRegex command(R"(\\[a-zA-Z]+)", "minerva_normalize");
   std::string out;
   std::size_t done = 0;
   // "ft" is no unit in "\left": commands stay as they are.
   const auto add_rest = [&](std::string_view rest) {
     std::string plain(rest);
-    for (const std::string_view word : kWords) plain = replace_all(plain, word, "");
+    for (const std::string_view word : kUnitWords) plain = replace_all(plain, word, "");
     out += plain;
   };
   for (const PythonRegex::Match& m : command.find_all(s)) {
@@ -181,13 +188,11 @@ inline std::string without_unit_words(std::string s) {
 }
 
 /// re.sub of a pattern by one of its groups between two texts.
-inline std::string substitute_group(const std::string& text, std::string_view pattern,
-                                    std::string_view before, std::size_t group,
-                                    std::string_view after) {
-  return PythonRegex(pattern, "minerva_normalize")
-      .substitute(text, [&](const PythonRegex::Match& m) {
-        return std::string(before) + std::string(m.groups[group]) + std::string(after);
-      });
+inline std::string substitute_group(const std::string& text, const PythonRegex& pattern,
+                                    std::string_view around, std::size_t group) {
+  return pattern.substitute(text, [&](const PythonRegex::Match& m) {
+    return std::string(around) + std::string(m.groups[group]) + std::string(around);
+  });
 }
 
 }  // namespace detail
@@ -196,9 +201,7 @@ ESP_INLINE std::string minerva_normalize(std::string_view answer) {
   const std::string valid = valid_text(answer);
   std::string s(split(valid, "=").back());
   // Words first while spaces still delimit them: "2\pi cm".
-  static const PythonRegex words(
-      R"((?<!\\)\b(?:square|ways|integers|dollars|mph|inches|ft|hours|km|units|sue|points|feet|minutes|digits|cents|degrees|cm|gm|pounds|meters|meals|edges|students|childrentickets|multiples)\b)",
-      "minerva_normalize");
+  static const PythonRegex words = detail::unit_word_regex();
   s = words.substitute(s, "");
   for (const auto& [from, to] :
        {std::pair{"an ", ""}, std::pair{"a ", ""}, std::pair{".$", "$"}, std::pair{"\\$", ""},
@@ -207,17 +210,19 @@ ESP_INLINE std::string minerva_normalize(std::string_view answer) {
         std::pair{"\\text{m}", "\\text{}"}}) {
     s = replace_all(s, from, to);
   }
-  s = detail::without_unit_words(std::move(s));
+  s = detail::without_unit_words(s);
   for (const char* gone : {"\\ldots", "\\text{s}", "\\text{.}", "\\text{\ns}", "\\text{}^2",
                            "\\text{}^3", "\\text{\n}", "\\text{}", "\\mathrm{th}", "^\\circ",
                            "^{\\circ}", "\\;", ",\\!", "{,}", "\"", "\\dots"}) {
     s = replace_all(s, gone, "");
   }
-  s = detail::substitute_group(s, R"((.*?)(\$)(.*?)(\$)(.*))", "$", 2, "$");
-  for (const char* pattern : {R"((\\text\{)(.*?)(\}))", R"((\\textbf\{)(.*?)(\}))",
-                              R"((\\overline\{)(.*?)(\}))", R"((\\boxed\{)(.*)(\}))"}) {
-    s = detail::substitute_group(s, pattern, "", 1, "");
-  }
+  static const PythonRegex dollars(R"((.*?)(\$)(.*?)(\$)(.*))", "minerva_normalize");
+  static const PythonRegex wrappers[] = {{R"((\\text\{)(.*?)(\}))", "minerva_normalize"},
+                                         {R"((\\textbf\{)(.*?)(\}))", "minerva_normalize"},
+                                         {R"((\\overline\{)(.*?)(\}))", "minerva_normalize"},
+                                         {R"((\\boxed\{)(.*)(\}))", "minerva_normalize"}};
+  s = detail::substitute_group(s, dollars, "$", 2);
+  for (const PythonRegex& wrapper : wrappers) s = detail::substitute_group(s, wrapper, "", 1);
   static const PythonRegex fraction("(frac)([^{])(.)", "minerva_normalize"),
       indexed_root(R"((sqrt)(\[[^\]]*\])(\w))", "minerva_normalize"),
       root(R"((sqrt)(?!\[)([^{]))", "minerva_normalize"),

@@ -69,6 +69,8 @@ using SampleScore = std::function<double(const std::string&, const std::string&)
 
 #ifdef ESP_BODIES
 #include <algorithm>
+#include <map>
+#include <mutex>
 
 #include <espalier/core/error.hpp>
 #include <espalier/eval/metrics/bleu.hpp>
@@ -186,9 +188,16 @@ inline NamedScores minerva_scores(const GeneratedAnswer& a) {
     return gold == answer || math_equal(gold, answer) ? 1.0 : 0.0;
   });
 }
+/// Compiled once for each number of choices.
+inline LetterAnswer letter_answer(std::size_t choices, bool anywhere) {
+  static std::mutex mutex;
+  static std::map<std::pair<std::size_t, bool>, LetterAnswer> all;
+  const std::lock_guard lock(mutex);
+  return all.try_emplace({choices, anywhere}, choices, anywhere).first->second;
+}
 template <bool anywhere>
 NamedScores letter_scores(const GeneratedAnswer& a) {
-  return best_score("extractive_match", a, LetterAnswer(a.choices, anywhere));
+  return best_score("extractive_match", a, letter_answer(a.choices, anywhere));
 }
 
 inline constexpr MathTargets kExpressions = {true, false, false}, kLatex = {false, true, false},
@@ -310,7 +319,7 @@ ESP_INLINE SampleScore sample_score(std::string_view name, std::size_t choices,
       name == "letter" || name == "gpqa", FormatError, where, ": \"", name,
       "\" scores no samples; there are exact, math, math_expression, math_latex, letter and "
       "gpqa");
-  return LetterAnswer(choices, name == "gpqa");
+  return detail::letter_answer(choices, name == "gpqa");
 }
 
 ESP_INLINE std::vector<double> score_samples(const GeneratedAnswer& answer, std::size_t n,

@@ -26,32 +26,36 @@ namespace espalier::eval::metrics {
 
 namespace detail {
 
-/// "y" is a consonant at the begin and after a vowel.
+/// Is the letter after a consonant (or a vowel) a consonant? "y" is one at the begin and after a
+/// vowel.
+inline bool is_consonant_after(char c, bool first, bool after_consonant) {
+  if (c == 'a' || c == 'e' || c == 'i' || c == 'o' || c == 'u') return false;
+  return c != 'y' || first || !after_consonant;
+}
 inline bool is_consonant(std::string_view word, std::size_t i) {
   bool consonant = false;
   for (std::size_t k = 0; k <= i; ++k) {
-    const char c = word[k];
-    if (c == 'a' || c == 'e' || c == 'i' || c == 'o' || c == 'u') {
-      consonant = false;
-    } else {
-      consonant = c != 'y' || k == 0 || !consonant;
-    }
+    consonant = is_consonant_after(word[k], k == 0, consonant);
   }
   return consonant;
 }
 
 inline bool has_vowel(std::string_view stem) {
-  for (std::size_t i = 0; i < stem.size(); ++i) {
-    if (!is_consonant(stem, i)) return true;
+  bool consonant = true;
+  for (std::size_t i = 0; i < stem.size() && consonant; ++i) {
+    consonant = is_consonant_after(stem[i], i == 0, consonant);
   }
-  return false;
+  return !consonant;
 }
 
 /// Porter's m: how often a vowel is followed by a consonant.
 inline int measure(std::string_view stem) {
   int m = 0;
-  for (std::size_t i = 1; i < stem.size(); ++i) {
-    if (is_consonant(stem, i) && !is_consonant(stem, i - 1)) ++m;
+  bool consonant = true;
+  for (std::size_t i = 0; i < stem.size(); ++i) {
+    const bool before = consonant;
+    consonant = is_consonant_after(stem[i], i == 0, before);
+    if (consonant && !before) ++m;
   }
   return m;
 }

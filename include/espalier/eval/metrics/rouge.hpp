@@ -69,7 +69,6 @@ class SubsequenceTable {
       }
     }
   }
-  std::size_t length() { return cells_.back(); }
   /// Marks the words of `a` that take part in one longest common subsequence.
   void mark(std::vector<bool>& marks) {
     for (std::size_t i = a_.size(), j = b_.size(); i > 0 && j > 0;) {
@@ -92,6 +91,20 @@ class SubsequenceTable {
   std::size_t width_;
   std::vector<std::uint32_t> cells_;
 };
+
+/// Length of the longest common subsequence.
+inline std::size_t common_length(const RougeWords& a, const RougeWords& b) {
+  std::vector<std::size_t> row(b.size() + 1, 0);
+  for (const std::string& word : a) {
+    std::size_t across = 0;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t above = row[j];
+      row[j] = word == b[j - 1] ? across + 1 : std::max(above, row[j - 1]);
+      across = above;
+    }
+  }
+  return row.back();
+}
 
 inline std::vector<RougeWords> rouge_lines(std::string_view text, bool stem) {
   std::vector<RougeWords> lines;
@@ -138,7 +151,7 @@ ESP_INLINE OverlapScore rouge_n(std::string_view reference, std::string_view pre
 ESP_INLINE OverlapScore rouge_l(std::string_view reference, std::string_view prediction,
                                 bool stem) {
   const detail::RougeWords r = rouge_tokens(reference, stem), p = rouge_tokens(prediction, stem);
-  return OverlapScore::of(static_cast<double>(detail::SubsequenceTable(r, p).length()),
+  return OverlapScore::of(static_cast<double>(detail::common_length(r, p)),
                           static_cast<double>(p.size()), static_cast<double>(r.size()));
 }
 

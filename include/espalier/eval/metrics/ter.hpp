@@ -57,14 +57,16 @@ struct EditAlignment {
   std::vector<bool> word_wrong, reference_wrong;  // not copied unchanged
 };
 
-/// Edit distance within a band around the diagonal of the lengths, 25 wide where that suffices.
+/// Edit distance within a band around the diagonal of the lengths, 25 to each side where that
+/// suffices; the last row is whole.
 class EditTable {
  public:
-  EditTable(const Words& words, const Words& reference)
-      : words_(words), reference_(reference), width_(reference.size() + 1) {
-    cells_.assign((words.size() + 1) * width_, {kFar, Step::none});
-    for (std::size_t j = 0; j < width_; ++j)
-      at(0, j) = {static_cast<std::uint32_t>(j), Step::insert};
+  EditTable(const Words& words, const Words& reference) : words_(words), reference_(reference) {
+    const std::size_t width = reference.size() + 1;
+    add_row(0, width);
+    for (std::size_t j = 0; j < width; ++j) {
+      cells_[j] = {static_cast<std::uint32_t>(j), Step::insert};
+    }
     const double ratio =
         words.empty() ? 1
                       : static_cast<double>(reference.size()) / static_cast<double>(words.size());
@@ -72,9 +74,9 @@ class EditTable {
     for (std::size_t i = 1; i <= words.size(); ++i) {
       const double diagonal = std::floor(static_cast<double>(i) * ratio);
       const auto first = static_cast<std::size_t>(std::max(0.0, diagonal - band));
-      auto end =
-          static_cast<std::size_t>(std::min<double>(static_cast<double>(width_), diagonal + band));
-      if (i == words.size()) end = width_;
+      const auto last = static_cast<std::size_t>(diagonal + band);
+      const std::size_t end = i == words.size() ? width : std::min(width, last);
+      add_row(first, std::max(first, end));
       for (std::size_t j = first; j < end; ++j) fill(i, j);
     }
   }
@@ -103,9 +105,21 @@ class EditTable {
     std::uint32_t cost;
     Step step;
   };
+  /// Columns [first, end), from cell `start` on.
+  struct Row {
+    std::size_t first, end, start;
+  };
   static constexpr std::uint32_t kFar = 1u << 30;
 
-  Cell& at(std::size_t i, std::size_t j) { return cells_[i * width_ + j]; }
+  void add_row(std::size_t first, std::size_t end) {
+    rows_.push_back({first, end, cells_.size()});
+    cells_.resize(cells_.size() + end - first, {kFar, Step::none});
+  }
+  Cell at(std::size_t i, std::size_t j) const {
+    const Row& row = rows_[i];
+    return j < row.first || j >= row.end ? Cell{kFar, Step::none}
+                                         : cells_[row.start + j - row.first];
+  }
 
   void fill(std::size_t i, std::size_t j) {
     Cell best = {at(i - 1, j).cost + 1, Step::remove};
@@ -116,12 +130,12 @@ class EditTable {
       if (across.cost <= best.cost) best = across;
       if (at(i, j - 1).cost + 1 < best.cost) best = {at(i, j - 1).cost + 1, Step::insert};
     }
-    at(i, j) = best;
+    cells_[rows_[i].start + j - rows_[i].first] = best;
   }
 
   const Words& words_;
   const Words& reference_;
-  std::size_t width_;
+  std::vector<Row> rows_;
   std::vector<Cell> cells_;
 };
 
