@@ -52,6 +52,7 @@ inline constexpr std::string_view kShippedTasks = R"json([
 {"name": "copa", "version": "lm-eval-1.0",
  "source": {"hub": "aps/super_glue", "subset": "copa", "split": "validation"},
  "prompt": "{premise|strip|chop} {question|map:cause=because,effect=therefore}",
+ "delimiter": "  ",
  "choices": ["{choice1|lower_first}", "{choice2|lower_first}"], "gold": "{label}",
  "metrics": ["acc"]},
 {"name": "commonsense_qa", "version": "lm-eval-0.4.13",
