@@ -177,9 +177,6 @@ class ChoiceSearch {
   ChoiceSearch(const ChoiceFilter& filter, const std::string& where)
       : filter_(filter), regex_(filter.regex.pattern, where) {
     for (const std::string& pattern : filter.ignore) ignore_.emplace_back(pattern, where);
-    for (char last = 'A'; last <= 'Z'; ++last) {
-      after_colon_.emplace_back(std::string(":[\\s]*([A-") + last + "])", where);
-    }
   }
 
   AnswerFilter::Responses operator()(const AnswerFilter::Responses& responses,
@@ -203,8 +200,19 @@ class ChoiceSearch {
     if (std::string found = selected(regex_, response, group, ""); !found.empty()) return found;
     const std::size_t choice = texts.find(plain(response), group);
     if (choice != std::string::npos) return {'(', static_cast<char>('A' + choice), ')'};
-    const std::string found = selected(after_colon_[choices - 1], response, group, "");
+    const std::string found = selected(after_colon(choices), response, group, "");
     return found.empty() ? filter_.regex.fallback : "(" + found + ")";
+  }
+
+  static const PythonRegex& after_colon(std::size_t choices) {
+    static const std::vector<PythonRegex> all = [] {
+      std::vector<PythonRegex> patterns;  // for 1 to 26 choices
+      for (char last = 'A'; last <= 'Z'; ++last) {
+        patterns.emplace_back(std::string(":[\\s]*([A-") + last + "])", "multi_choice_regex");
+      }
+      return patterns;
+    }();
+    return all[choices - 1];
   }
 
   std::string plain(std::string_view text) const {
@@ -217,7 +225,6 @@ class ChoiceSearch {
   ChoiceFilter filter_;
   PythonRegex regex_;
   std::vector<PythonRegex> ignore_;
-  std::vector<PythonRegex> after_colon_;  // for 1 to 26 choices
 };
 
 /// Reads a filter's arguments; what nobody asked for is refused.

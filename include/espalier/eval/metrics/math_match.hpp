@@ -203,10 +203,11 @@ inline std::string_view trimmed_expression(std::string_view text, std::size_t be
 
 /// Adds numbers, and expressions of numbers, which stand at the begin, after white space or "=".
 inline void find_expressions(std::string_view text, std::vector<MathTarget>& out) {
-  static const PythonRegex start(R"((?:^|\s|=)(?:\*\*)?[$€£¥₹]?(?=[-(]*[\d.]))",
+  static const PythonRegex start(R"((?:^|\s|=)(?:\*\*)?[$€£¥₹]?(?=[-(]{0,4}[\d.]))",
                                  "begins of numbers");
   static const PythonRegex number(
-      R"((?:-?\d{1,3}(?:[ ,]\d{3})+(?!\d)(?:\.\d+)?|-?\d+[.,]\d+|\.\d+|-?\d+)(?:\s*(?:%|[Pp]ercent(?:age)?|[Pp]ct))?)",
+      R"((?:-?\d{1,3}(?:[ ,]\d{3})+(?!\d)(?:\.\d+)?|-?\d+[.,]\d+|\.\d+|-?\d+))"
+      R"((?:\s*(?:%|[Pp]ercent(?:age)?|[Pp]ct))?)",
       "numbers");
   static const PythonRegex run(R"(-?\(?-?\d(?:[\d.\s+\-*/^()]|×|÷)*+)", "expressions");
   const auto add_all = [&](const PythonRegex& regex, const auto& target) {
