@@ -185,8 +185,13 @@ TEST_CASE("letters: by falling priority, the last one", "[eval][metrics]") {
 }
 
 TEST_CASE("metrics by name: found, absent, unknown", "[eval][metrics]") {
-  const GeneratedAnswer a = {{"\\boxed{\\frac12}"}, {"I say \\boxed{0.5}"}};
+  const GeneratedAnswer a = {{"\\boxed{\\frac12}"}, {"I say $0.5$"}};
   CHECK(find_answer_metric("hendrycks_math", "t").scores(a) == NamedScores{{"exact_match", 1}});
+  const GeneratedAnswer boxed = {{"\\boxed{\\frac12}"}, {"I say \\boxed{0.5}"}};
+  CHECK(find_answer_metric("hendrycks_math", "t").scores(boxed) ==
+        NamedScores{{"exact_match", 0}});  // as lm-evaluation-harness: no dollar sign
+  CHECK(find_answer_metric("math_value", "t").scores(boxed) ==
+        NamedScores{{"extractive_match", 1}});
   const GeneratedAnswer m = {
       {"\\boxed{2\\pi}"}, {"Final Answer: The final answer is $2 \\pi$ cm. I hope it is correct."}};
   CHECK(find_answer_metric("minerva_math", "t").scores(m)[0].second == 1);

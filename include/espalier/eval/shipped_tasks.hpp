@@ -138,7 +138,7 @@ inline constexpr std::string_view kShippedTasks = R"json([
  "prompt": "{problem}\n\nReason step by step, and put the final answer within \\boxed{{}}.\n",
  "target": "\\boxed{{{solution|last_boxed}}}", "by": "{type}",
  "generate": {"stop": [], "max_new_tokens": 2048},
- "metrics": [{"measure": "expr_gold_metric"}]},
+ "metrics": [{"measure": "math_value"}]},
 {"name": "ifeval", "version": "lm-eval-4.0",
  "source": {"hub": "google/IFEval", "split": "train"},
  "prompt": "{prompt}", "generate": {"max_new_tokens": 1280},

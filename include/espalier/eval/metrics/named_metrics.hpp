@@ -202,6 +202,13 @@ NamedScores letter_scores(const GeneratedAnswer& a) {
 
 inline constexpr MathTargets kExpressions = {true, false, false}, kLatex = {false, true, false},
                              kBoth = {true, true, false}, kBoxedFirst = {true, true, true};
+/// Gold and answer in LaTeX or plain, a boxed one first.
+inline NamedScores math_value_scores(const GeneratedAnswer& a) {
+  return best_score("extractive_match", a, [](const std::string& g, const std::string& p) {
+    const MathTargets targets{true, true, true};
+    return math_match(g, targets, p, targets);
+  });
+}
 inline NamedScores expression_scores(const GeneratedAnswer& a) {
   return best_score("extractive_match", a, [](const auto& g, const auto& p) {
     return math_match(g, kExpressions, p, kBoxedFirst, 5);
@@ -265,6 +272,7 @@ ESP_INLINE std::span<const AnswerMetric> answer_metrics() {
       {"extractiveness", detail::extractiveness_scores},
       {"hendrycks_math", detail::hendrycks_scores},
       {"minerva_math", detail::minerva_scores},
+      {"math_value", detail::math_value_scores},
       {"expr_gold_metric", detail::expression_scores},
       {"gpqa_instruct_metric", detail::letter_scores<true>},
       {"letter_match", detail::letter_scores<false>}};
