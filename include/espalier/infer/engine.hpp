@@ -18,14 +18,15 @@
 #include <espalier/infer/language_model.hpp>
 #include <espalier/infer/prefix_steps.hpp>
 #include <espalier/infer/sampling.hpp>
+#include <espalier/infer/stopped_text.hpp>
 #include <espalier/models/decoder.hpp>
-#include <espalier/text/decode_stream.hpp>
 
 namespace espalier::infer {
 
 struct EngineOptions {
-  std::int64_t batch = 16;          // sequences decoded together
-  std::int64_t pass_tokens = 2048;  // of one forward pass, unless one sequence is longer
+  std::int64_t batch = 16;                    // sequences decoded together
+  std::int64_t pass_tokens = 2048;            // of one forward pass, unless one sequence is longer
+  std::vector<std::int32_t> end_tokens = {};  // besides those of the model and the tokenizer
 };
 
 /// The segments of one forward pass, each with its cache.
@@ -43,46 +44,6 @@ struct Pass {
   }
 };
 
-/// Streams tokens to text that ends before the first stop string. It starts with the prompt's last
-/// tokens, because decoders treat the first token of a text differently.
-class StoppedText {
- public:
-  StoppedText(const text::Tokenizer& tokenizer, std::span<const std::int32_t> prompt,
-              std::span<const std::string> stop)
-      : stream_(tokenizer), stop_(stop) {
-    constexpr std::size_t kBefore = 6;
-    for (const std::int32_t id : prompt.last(std::min(prompt.size(), kBefore))) {
-      (void)stream_.push(id);
-    }
-  }
-
-  /// True once a stop string has ended the text.
-  bool push(std::int32_t id) { return extend(stream_.push(id)); }
-  /// Flushes the text after the last token.
-  void finish() { extend(stream_.finish()); }
-  std::string& text() { return text_; }
-
- private:
-  bool extend(const std::string& more) {
-    if (stopped_) return true;
-    const std::size_t before = text_.size();
-    text_ += more;
-    std::size_t first = text_.npos;
-    for (const std::string& s : stop_) {
-      if (s.empty()) continue;
-      first = std::min(first, text_.find(s, before < s.size() ? 0 : before - s.size() + 1));
-    }
-    if (first == text_.npos) return false;
-    text_.resize(first);
-    return stopped_ = true;
-  }
-
-  text::DecodeStream stream_;
-  std::span<const std::string> stop_;
-  std::string text_;
-  bool stopped_ = false;
-};
-
 template <FloatElement T, Device D = Cpu>
 class DecoderEngine final : public LanguageModel {
  public:
@@ -90,6 +51,7 @@ class DecoderEngine final : public LanguageModel {
       : model_(std::move(model)), tokenizer_(std::move(tokenizer)), options_(options) {
     end_ = model_.config().eos_token_ids;
     if (const auto eos = tokenizer_.eos_id()) end_.push_back(*eos);
+    end_.insert(end_.end(), options_.end_tokens.begin(), options_.end_tokens.end());
   }
 
   std::vector<Likelihood> score(std::span<const Continuation> items) override {

@@ -90,6 +90,14 @@ class ChatTemplate {
     return t;
   }
 
+  /// The same template with a tokenizer's texts of BOS and EOS.
+  ChatTemplate with_tokens(std::string bos, std::string eos) const {
+    ChatTemplate t(*this);
+    t.bos_ = std::move(bos);
+    t.eos_ = std::move(eos);
+    return t;
+  }
+
   Kind kind() const { return kind_; }
   std::string_view name() const {
     constexpr std::string_view kByKind[] = {"chatml", "mixtral", "mixtral-v1"};
@@ -97,6 +105,11 @@ class ChatTemplate {
   }
   /// The default system message, for conversations without one.
   const std::optional<std::string>& default_system() const { return default_system_; }
+
+  /// What ends an assistant's message, in training too.
+  std::string turn_end() const { return kind_ == Kind::chatml ? "<|im_end|>" : eos_; }
+  /// What stands between the generation prompt and the assistant's text.
+  std::string_view before_answer() const { return kind_ == Kind::mixtral_v1 ? " " : ""; }
 
   /// @param add_generation_prompt appends the prefix of the assistant's answer
   /// @throws FormatError naming the message, for an order of roles that the template refuses

@@ -23,26 +23,27 @@ namespace espalier::text {
 /// Copies share the tokenizer.
 class ChatTokenizer {
  public:
-  /// `asked`: "auto" for the template in `folder`, if known; "none"; or the name of a built-in one,
-  /// which uses the tokenizer's texts of BOS and EOS.
+  /// `asked`: "auto" for the template in `folder`, if known; "none"; or the name of a built-in one.
+  /// Each uses the tokenizer's texts of BOS and EOS; without a BOS there is none in the text.
   /// @throws UsageError for an unknown name; IoError, FormatError for the tokenizer
   ESP_INLINE static ChatTokenizer load(const std::filesystem::path& folder,
                                        const std::string& asked = "auto") {
     ChatTokenizer words(Tokenizer::load(folder));
+    const auto text_of = [&](std::optional<std::int32_t> id, const char* otherwise) {
+      return id ? words.tokenizer_.token(*id) : std::string(otherwise);
+    };
+    const std::string bos = text_of(words.tokenizer_.bos_id(), "");
+    const std::string eos = text_of(words.tokenizer_.eos_id(), "</s>");
     if (asked == "none") {
       words.why_none_ = "no chat template was asked for";
     } else if (asked == "auto") {
       try {
-        words.chat_ = ChatTemplate::detect(folder);
+        words.chat_ = ChatTemplate::detect(folder).with_tokens(bos, eos);
       } catch (const FormatError& e) {
         words.why_none_ = e.what();
       }
     } else {
-      const auto text_of = [&](std::optional<std::int32_t> id, const char* fallback) {
-        return id ? words.tokenizer_.token(*id) : std::string(fallback);
-      };
-      words.chat_ = ChatTemplate::named(asked, text_of(words.tokenizer_.bos_id(), "<s>"),
-                                        text_of(words.tokenizer_.eos_id(), "</s>"));
+      words.chat_ = ChatTemplate::named(asked, bos, eos);
     }
     return words;
   }
@@ -58,6 +59,14 @@ class ChatTokenizer {
                                                    bool add_generation_prompt) const {
     ESP_REQUIRE(chat_, FormatError, why_none_);
     return tokenizer_.encode(chat_->render(messages, add_generation_prompt), false);
+  }
+
+  /// The id of the token that ends an assistant's message; empty without a template, or if its
+  /// tokenizer spells the end with several tokens.
+  ESP_INLINE std::optional<std::int32_t> turn_end_id() const {
+    if (!chat_) return std::nullopt;
+    const std::vector<std::int32_t> ids = tokenizer_.encode(chat_->turn_end(), false);
+    return ids.size() == 1 && tokenizer_.is_special(ids[0]) ? std::optional(ids[0]) : std::nullopt;
   }
 
   /// Text to ids, all of them below `vocabulary`, the rows of the model's embedding.
