@@ -83,11 +83,13 @@ void declare(CLI::App& app, Options& o) {
       ->group(prompts);
 
   const char* pro = "MMLU-Pro";
-  app.add_option("--rule", o.run.rule,
-                 "How answers count, and the limits of their time: current (three patterns, 2048 "
-                 "new tokens), 2024-07 (guess seeded anew each time), leaderboard-2024 (first "
-                 "pattern only, 256 new tokens)")
-      ->check(CLI::IsMember({"current", "2024-07", "leaderboard-2024"}))
+  app.add_option(
+         "--rule", o.run.rule,
+         "How answers count, and the limits of their time: current (three patterns, 2048 "
+         "new tokens), 2024-07 (guess seeded anew each time), leaderboard-2024 (first "
+         "pattern only, 256 new tokens), lm-eval (first pattern, no guess), apiX (last matches, "
+         "no guess)")
+      ->check(CLI::IsMember({"current", "2024-07", "leaderboard-2024", "lm-eval", "apiX"}))
       ->group(pro);
   app.add_option("--max-length", o.run.max_length,
                  "Prompt and answer together; shots are dropped until they fit. For the task loss: "

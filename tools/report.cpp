@@ -38,8 +38,9 @@ void run(const Options& o, const CommonOptions& common) {
     return;
   }
   if (!results.empty()) print_table(eval::value_table(results));
+  for (const std::string& note : report.notes()) print("\n{}\n", note);
   if (results.size() > 1) {
-    print("\nagainst {}:\n", results[0].label);
+    print("\nagainst {}:\n", results[eval::reference_of(results)].label);
     print_table(eval::difference_table(results));
   }
   print("\n{}\n", page);
@@ -53,8 +54,8 @@ int main(int argc, char** argv) {
       argc, argv, "report", "Tables, plots and one HTML page over several evaluation results.",
       [&](CLI::App& app) {
         app.add_option("results", o.results,
-                       "Folders that evaluate or fine_tune wrote, or LightEval results files; the "
-                       "others are compared with the first")
+                       "Folders that evaluate or fine_tune wrote, or results files of LightEval or "
+                       "lm-evaluation-harness; the others are compared with the unpruned one")
             ->required();
         app.add_option("--output", o.output, "Folder for the tables, plots and index.html")
             ->required();

@@ -175,6 +175,49 @@ TEST_CASE("Scores equal the reference's under each rule", "[eval]") {
   CHECK_THROWS_AS(mmlu_pro_rule("2023"), UsageError);
 }
 
+TEST_CASE("Rules without a guess count what is not found as wrong", "[eval]") {
+  CHECK(extract_answer("The answer is (A). No, the answer is B", 1).letter == 'A');
+  CHECK(extract_answer("The answer is (A). No, the answer is B", 1, true).letter == 'B');
+  // Python: re.findall(r"[aA]nswer:\s*([A-J])", text)[-1], and re.search(r".*[aA]nswer:\s*([A-J])")
+  CHECK(extract_answer("Answer: C or answer: D\nAnswer: E", 2, true).letter == 'E');
+  CHECK(extract_answer("Answer: C or answer: D\nAnswer: E", 2).letter == 'D');
+  const MmluProRule rule = mmlu_pro_rule("lm-eval");
+  const Replay r = replay(kGolden / "mini/outputs.json", rule);
+  CHECK(r.score.lucky == 0);
+  CHECK(r.score.correct == r.score.strict_correct);
+}
+
+TEST_CASE("Recorded answers under the rules of other harnesses", "[eval][.shared][shared]") {
+  const auto file = kShared / "mmlu_pro/mixtral_8x7b_instruct_outputs.json";
+  const auto accuracy = [&](const char* rule) {
+    return replay(file, mmlu_pro_rule(rule)).score.accuracy();
+  };
+  CHECK(accuracy("lm-eval") == Approx(0.4189).margin(0.00005));
+  CHECK(accuracy("apiX") == Approx(0.4254).margin(0.00005));
+}
+
+TEST_CASE("A null output is an answer that was not given; several models are not one score",
+          "[eval]") {
+  const test::Folder folder("replayed");
+  const auto write = [&](const char* model, const char* output) {
+    const fs::path at = folder.path / model / "CoT/all";
+    fs::create_directories(at);
+    io::write_text(at / "law.json",
+                   R"([{"question_id": 1, "question": "q", "options": ["a", "b"], "answer": "B",)"
+                   R"( "answer_index": 1, "cot_content": "", "category": "law", "src": "x",)"
+                   R"( "model_outputs": )" +
+                       std::string(output) + "}]");
+  };
+  write("A", "null");
+  const Replay r = replay(folder.path, mmlu_pro_rule("lm-eval"));
+  CHECK(r.score.unanswered == 1);
+  CHECK(r.score.correct == 0);
+  write("B", "\"The answer is (B)\"");
+  CHECK_THROWS_WITH(replay(folder.path, mmlu_pro_rule("lm-eval")),
+                    Catch::Contains("holds the outputs of several models"));
+  CHECK(replay(folder.path / "B", mmlu_pro_rule("lm-eval")).score.correct == 1);
+}
+
 TEST_CASE("The published results follow from the recorded answers", "[eval][.shared][shared]") {
   const io::Json golden = io::read_json(kGolden / "shared_mmlu_pro.json");
   const auto file = kShared / "mmlu_pro/mixtral_8x7b_instruct_outputs.json";

@@ -6,6 +6,7 @@
 //   1  answer is \(?([A-J])\)?            the first occurrence
 //   2  .*[aA]nswer:\s*([A-J])             the first line with a hit, its last hit
 //   3  \b[A-J]\b(?!.*\b[A-J]\b), dotall   the last letter A-J that stands alone
+// evaluate_from_apiX.py takes the last match of each, of pattern 2 without ".*".
 #pragma once
 
 #ifdef __CUDACC__
@@ -59,23 +60,26 @@ inline std::size_t skip_space(std::string_view text, std::size_t at) {
   return at;
 }
 
-inline char level_1(std::string_view text) {
+inline char level_1(std::string_view text, bool last) {
   constexpr std::string_view kLead = "answer is ";
+  char found = 0;
   for (std::size_t at = text.find(kLead); at != text.npos; at = text.find(kLead, at + 1)) {
     std::size_t letter = at + kLead.size();
     if (letter < text.size() && text[letter] == '(') ++letter;
-    if (is_answer_letter(text, letter)) return text[letter];
+    if (!is_answer_letter(text, letter)) continue;
+    found = text[letter];
+    if (!last) break;
   }
-  return 0;
+  return found;
 }
 
-inline char level_2(std::string_view text) {
+inline char level_2(std::string_view text, bool last) {
   constexpr std::string_view kLead = "nswer:";
   char found = 0;
   std::size_t line_end = 0;  // of the line with a hit
   for (std::size_t at = text.find(kLead); at != text.npos; at = text.find(kLead, at + 1)) {
     if (at == 0 || (text[at - 1] != 'a' && text[at - 1] != 'A')) continue;
-    if (found != 0 && at > line_end) break;
+    if (!last && found != 0 && at > line_end) break;
     const std::size_t letter = skip_space(text, at + kLead.size());
     if (!is_answer_letter(text, letter)) continue;
     found = text[letter];
@@ -84,7 +88,7 @@ inline char level_2(std::string_view text) {
   return found;
 }
 
-inline char level_3(std::string_view text) {
+inline char level_3(std::string_view text, bool) {
   for (std::size_t at = text.size(); at-- > 0;) {
     if (is_answer_letter(text, at) && !word_before(text, at) && !word_at(text, at + 1)) {
       return text[at];
@@ -95,12 +99,13 @@ inline char level_3(std::string_view text) {
 
 }  // namespace detail
 
-/// Tries the first `levels` patterns.
-[[nodiscard]] inline Answer extract_answer(std::string_view text, int levels = 3) {
-  using Level = char (*)(std::string_view);
+/// Tries the first `levels` patterns. @param last the last match of each, as apiX takes it
+[[nodiscard]] inline Answer extract_answer(std::string_view text, int levels = 3,
+                                           bool last = false) {
+  using Level = char (*)(std::string_view, bool);
   constexpr Level kLevels[] = {detail::level_1, detail::level_2, detail::level_3};
   for (int level = 1; level <= std::min(levels, 3); ++level) {
-    if (const char letter = kLevels[level - 1](text)) return {letter, level};
+    if (const char letter = kLevels[level - 1](text, last)) return {letter, level};
   }
   return {};
 }

@@ -26,14 +26,18 @@ struct MmluProRule {
   std::string name;
   int levels = 3;
   bool reseed = false;
+  bool guesses = true;      // else an answer that is not found is wrong
+  bool last_match = false;  // of each pattern
 };
 
 [[nodiscard]] inline MmluProRule mmlu_pro_rule(const std::string& name) {
   if (name == "current") return {name, 3, false};
   if (name == "2024-07") return {name, 3, true};
   if (name == "leaderboard-2024") return {name, 1, true};
+  if (name == "lm-eval") return {name, 1, false, false};
+  if (name == "apiX") return {name, 3, false, false, true};
   throw UsageError("MMLU-Pro has no rule " + name +
-                   "; expected current, 2024-07 or leaderboard-2024");
+                   "; expected current, 2024-07, leaderboard-2024, lm-eval or apiX");
 }
 
 /// The parts of an answered question that scoring needs.
@@ -49,7 +53,7 @@ struct AnsweredQuestion {
 [[nodiscard]] inline AnsweredQuestion answered(const MmluProQuestion& q, std::string_view text,
                                                const MmluProRule& rule) {
   return {q.id,     q.category,     static_cast<std::uint32_t>(q.options.size()),
-          q.answer, q.answer_index, extract_answer(text, rule.levels)};
+          q.answer, q.answer_index, extract_answer(text, rule.levels, rule.last_match)};
 }
 
 struct Verdict {
@@ -75,6 +79,7 @@ struct Verdict {
           verdicts[i].correct = q.answer == std::string_view(&q.found.letter, 1);
           continue;
         }
+        if (!rule.guesses) continue;
         if (rule.reseed) random.seed(kSeed);
         verdicts[i].guess = random.below(q.options);
         verdicts[i].correct = *verdicts[i].guess == q.answer_index;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scores recorded outputs anew under any rule: a JSON list or JSON lines of dataset records with
-// `model_outputs` or `generated_text`, or a folder of such files as the reference script writes
-// them, one per category. A recorded `pred` is ignored.
+// `model_outputs`, `generated_text` or `text` (a journal of this program), or a folder of such
+// files as the reference script writes them, one per category. An output that is null is an answer
+// that was not given. A recorded `pred` is ignored.
 #pragma once
 
 #ifdef __CUDACC__
@@ -9,6 +10,7 @@
 #endif
 
 #include <algorithm>
+#include <set>
 
 #include <espalier/eval/mmlu_pro_score.hpp>
 
@@ -19,6 +21,19 @@ struct Replay {
   std::vector<Verdict> verdicts;
   MmluProScore score;
 };
+
+/// Files of one model lie in one folder.
+/// @throws UsageError naming the folders where there are several
+inline void require_one_model(const std::filesystem::path& at,
+                              const std::vector<std::filesystem::path>& files) {
+  std::set<std::string> folders;
+  for (const std::filesystem::path& file : files) folders.insert(file.parent_path().string());
+  std::string names;
+  for (const std::string& f : folders) names += (names.empty() ? "" : ", ") + f;
+  ESP_REQUIRE(folders.size() < 2, UsageError, at.string(),
+              ": holds the outputs of several models or selections, which are not one score: ",
+              names, "; replay one of them");
+}
 
 /// Lists the *.json and *.jsonl files of a folder, sorted by name. If there are CoT folders below,
 /// lists theirs instead. @throws IoError if there are none
@@ -39,6 +54,7 @@ struct Replay {
     if (cot && recorded(e)) below.push_back(e.path());
   }
   if (!below.empty() && at.string().find("/CoT") == std::string::npos) files = below;
+  require_one_model(at, files);
   ESP_REQUIRE(!files.empty(), IoError, at.string(),
               ": no .json file of recorded outputs in this folder");
   std::sort(files.begin(), files.end());
@@ -46,12 +62,14 @@ struct Replay {
 }
 
 [[nodiscard]] inline std::string recorded_text(const io::Json& record) {
-  for (const char* key : {"model_outputs", "generated_text"}) {
-    if (const io::Json* text = record.find_value(key)) return text->as_string();
+  for (const char* key : {"model_outputs", "generated_text", "text"}) {
+    const io::Json* text = record.find(key);
+    if (text != nullptr) return text->is_null() ? std::string() : text->as_string();
   }
-  throw FormatError(record.where() +
-                    ": has neither \"model_outputs\" nor \"generated_text\"; expected the recorded "
-                    "output of a model");
+  throw FormatError(
+      record.where() +
+      ": has neither \"model_outputs\", \"generated_text\" nor \"text\"; expected the "
+      "recorded output of a model");
 }
 
 [[nodiscard]] inline Replay replay(const std::filesystem::path& at, const MmluProRule& rule) {

@@ -28,6 +28,8 @@ class Report {
   /// In the order of the paths, with distinct labels.
   const std::vector<Result>& results() const { return results_; }
   const std::vector<ReportPlot>& plots() const { return plots_; }
+  /// What was not asked or computed alike.
+  const std::vector<std::string>& notes() const { return notes_; }
 
   std::string markdown() const;
   /// The page index.html, with the plots embedded.
@@ -44,6 +46,7 @@ class Report {
 
   std::string title_;
   std::vector<Result> results_;
+  std::vector<std::string> notes_;
   std::vector<ReportPlot> plots_;
 };
 
@@ -64,7 +67,10 @@ inline constexpr const char* kPageStyle =
     "overflow-x:auto}\n"
     "th,td{border-bottom:1px solid #ddd;padding:.3em .8em;text-align:left;white-space:nowrap}\n"
     "th{border-bottom:2px solid #888}\nfigure{margin:1.5em 0;overflow-x:auto}\n"
-    "svg{max-width:100%;height:auto}\n.note{color:#666}\n";
+    "svg{max-width:100%;height:auto}\n.note{color:#666}\n"
+    ".overview tr:nth-child(2){font-weight:bold}\n"
+    "@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}\n"
+    "th,td{border-color:#444}.note{color:#999}figure svg{background:#fff;border-radius:4px}}\n";
 }  // namespace detail
 
 ESP_INLINE Report::Report(const std::vector<std::string>& paths, std::string title)
@@ -77,6 +83,18 @@ ESP_INLINE Report::Report(const std::vector<std::string>& paths, std::string tit
     if (!training || fs::exists(path / "summary.json")) results_.push_back(read_result(path));
   }
   tell_labels_apart();
+  notes_ = tell_tasks_apart(results_);
+  std::set<std::string> dtypes;
+  for (const Result& r : results_) {
+    if (!r.dtype.empty()) dtypes.insert(r.dtype);
+  }
+  if (dtypes.size() > 1) {
+    notes_.push_back("the results were computed in several types: " + [&] {
+      std::string names;
+      for (const std::string& d : dtypes) names += (names.empty() ? "" : ", ") + d;
+      return names;
+    }());
+  }
   plots_ = report_plots(results_, runs);
 }
 
@@ -92,9 +110,12 @@ ESP_INLINE void Report::tell_labels_apart() {
 
 ESP_INLINE std::string Report::markdown() const {
   std::string out = "# " + markdown_text(title_) + "\n\n";
+  const TableRows overview = overview_table(results_);
+  if (results_.size() > 1 && !overview.empty()) out += markdown_table(overview) + "\n";
   if (!results_.empty()) out += markdown_table(value_table(results_)) + "\n";
+  for (const std::string& note : notes_) out += "Note: " + markdown_text(note) + "\n\n";
   if (results_.size() > 1) {
-    out += "Against " + markdown_text(results_[0].label) + ":\n\n" +
+    out += "Against " + markdown_text(results_[reference_of(results_)].label) + ":\n\n" +
            markdown_table(difference_table(results_)) + "\n";
   }
   if (const TableRows answers = answer_table(results_); answers.size() > 1) {
@@ -124,16 +145,28 @@ ESP_INLINE std::string Report::page() const {
   std::string figures;
   for (std::size_t i = 0; i < plots_.size(); ++i) figures += figure(i);
   const std::string title = escape_html(title_);
-  std::string out = "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>" +
-                    title + "</title>\n<style>\n" + detail::kPageStyle +
-                    "</style></head>\n<body>\n<h1>" + title + "</h1>\n";
+  std::string out =
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" "
+      "content=\"width=device-width,initial-scale=1\">\n<meta name=\"color-scheme\" "
+      "content=\"light dark\">\n<title>" +
+      title + "</title>\n<style>\n" + detail::kPageStyle + "</style></head>\n<body>\n<h1>" + title +
+      "</h1>\n";
+  const TableRows overview = overview_table(results_);
+  if (results_.size() > 1 && !overview.empty()) {
+    out += "<h2>Which model?</h2>\n<div class=\"overview\">" + html_table(overview) + "</div>\n";
+  }
   if (!results_.empty()) {
     out += "<h2>Results</h2>\n" + html_table(value_table(results_));
-    out += "<p class=\"note\">± one standard error.</p>\n";
+    out += "<p class=\"note\">± one standard error; [95 % interval of Wilson].</p>\n";
+  }
+  for (const std::string& note : notes_) {
+    out += "<p class=\"note\">" + escape_html(note) + ".</p>\n";
   }
   if (results_.size() > 1) {
-    out += "<h2>Against " + escape_html(results_[0].label) + "</h2>\n" +
-           html_table(difference_table(results_));
+    out += "<h2>Against " + escape_html(results_[reference_of(results_)].label) + "</h2>\n" +
+           html_table(difference_table(results_)) +
+           "<p class=\"note\">Paired by question where both have journals: ± standard error of the "
+           "difference, p of McNemar's exact test, adjusted by Holm.</p>\n";
   }
   if (const TableRows answers = answer_table(results_); answers.size() > 1) {
     out += "<h2>Answers of MMLU-Pro</h2>\n" + html_table(answers);

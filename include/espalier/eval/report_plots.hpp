@@ -12,7 +12,7 @@
 #include <variant>
 #include <vector>
 
-#include <espalier/eval/result_table.hpp>
+#include <espalier/eval/report_tables.hpp>
 #include <espalier/plot/bars.hpp>
 #include <espalier/plot/curves.hpp>
 
@@ -30,7 +30,8 @@ struct ReportPlot {
 };
 
 /// Draws each metric over the number of kept experts, a line per criterion. If there is exactly one
-/// unpruned model, it is a point of every line. Draws at most 64 metrics; none without pruned
+/// unpruned model, it is a point of every line; several are points of their own. Values that spread
+/// over more than a factor of 100 are drawn as log10. Draws at most 64 metrics; none without pruned
 /// models.
 [[nodiscard]] std::vector<ReportPlot> kept_experts_plots(const std::vector<Result>& results);
 
@@ -161,9 +162,21 @@ inline plot::Series series_of(const std::string& label, const Points& points) {
   return series;
 }
 
-/// True if the metric is a share of answers, so that it can share an axis with others.
-inline bool is_share(const std::string& metric) {
-  return metric.starts_with("acc") || metric == "macro" || metric == "strict_accuracy";
+/// Perplexities of damaged models explode: on a linear axis all others would lie at the bottom.
+inline void use_logarithm_if_wide(plot::Curves& curves) {
+  double least = HUGE_VAL, most = 0;
+  for (const plot::Series& s : curves.series) {
+    for (const double y : s.y) {
+      if (!std::isfinite(y)) continue;
+      least = std::min(least, y);
+      most = std::max(most, y);
+    }
+  }
+  if (!(least > 0) || most < 100 * least) return;
+  for (plot::Series& s : curves.series) {
+    for (double& y : s.y) y = std::log10(y);
+  }
+  curves.labels.y = "log10 of " + curves.labels.y;
 }
 
 }  // namespace detail
@@ -205,6 +218,14 @@ ESP_INLINE std::vector<ReportPlot> kept_experts_plots(const std::vector<Result>&
       curves.series.push_back(detail::series_of(criterion, points));
     }
     if (curves.series.empty()) continue;
+    for (const Result* r : whole) {
+      detail::Points point;
+      detail::add_point(point, *r, task, name);
+      if (whole.size() > 1 && !point.empty()) {
+        curves.series.push_back(detail::series_of(r->label + ", not pruned", point));
+      }
+    }
+    detail::use_logarithm_if_wide(curves);
     plots.push_back({detail::plain_file_name("kept_" + task + "_" + name), std::move(curves)});
   }
   return plots;

@@ -13,17 +13,30 @@
 #include <vector>
 
 #include <espalier/core/control_characters.hpp>
+#include <espalier/eval/compare.hpp>
 #include <espalier/eval/result_table.hpp>
 
 namespace espalier::eval {
 
 using TableRows = std::vector<std::vector<std::string>>;  // the first one is the header
 
-/// A row per result: label, model, experts, criterion, and "value ± standard error" per metric.
+/// A row per result: label, model, experts, size, and the mean of the first share (accuracy) of
+/// each task that all results have, with its standard error; the best first. No rows without such a
+/// task.
+[[nodiscard]] TableRows overview_table(const std::vector<Result>& results);
+
+/// A row per result: label, model, experts, criterion, and "value ± standard error" per metric; an
+/// interval of Wilson at 95 % in place of an error of 0.
 [[nodiscard]] TableRows value_table(const std::vector<Result>& results);
 
-/// A row per result except the first: its metrics minus those of the first result, with the
-/// standard error of a difference of independent samples.
+/// The result that others are compared with: the first one that was not pruned and has most
+/// experts; else the first.
+[[nodiscard]] std::size_t reference_of(const std::vector<Result>& results);
+
+/// A row per result except the reference: its metrics minus those of the reference. Where both
+/// folders have journals the answers are paired by question: standard error of the paired
+/// difference, p of McNemar's exact test, adjusted by Holm over the table; else the error is that
+/// of independent samples, marked as unpaired.
 [[nodiscard]] TableRows difference_table(const std::vector<Result>& results);
 
 /// Counts how the answers of MMLU-Pro were found, a row per result with that task.
@@ -50,7 +63,11 @@ using TableRows = std::vector<std::vector<std::string>>;  // the first one is th
 #ifdef ESP_BODIES
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
+
+#include <espalier/eval/file_name.hpp>
 
 namespace espalier::eval {
 
@@ -89,6 +106,131 @@ inline void add_metric_columns(std::vector<std::string>& header, const MetricCol
 
 }  // namespace detail
 
+namespace detail {
+
+/// True if the metric is a share of answers, so that it can share an axis with others.
+inline bool is_share(const std::string& metric) {
+  return metric.starts_with("acc") || metric == "macro" || metric == "strict_accuracy" ||
+         metric == "mc2" || metric.starts_with("exact_match") || metric.ends_with("_acc");
+}
+
+/// The task without what tells its settings apart.
+inline std::string plain_task(const ResultMetric& m) {
+  return m.task.substr(0, m.task.size() - m.setting.size());
+}
+
+inline std::string value_text(const Result& r, const ResultMetric& m) {
+  const auto setting = r.settings.find(plain_task(m));
+  const std::int64_t n = setting == r.settings.end() ? 0 : setting->second.questions;
+  const bool certain = !(m.estimate.standard_error > 0);  // 0 or unknown
+  if (!is_share(m.name) || n == 0 || !certain) return with_error(m.estimate);
+  const Interval i = wilson_interval(std::llround(m.estimate.value * static_cast<double>(n)), n);
+  return number_text(m.estimate.value) + " [" + number_text(i.low) + ", " + number_text(i.high) +
+         "]";
+}
+
+/// Journals of a result's task, or an empty path.
+inline std::filesystem::path journal_of(const Result& r, const std::string& task) {
+  std::string name = task;
+  std::replace(name.begin(), name.end(), ':', '_');
+  const std::filesystem::path path = r.folder / (file_name_of(name) + ".jsonl");
+  std::error_code ignored;
+  return !r.folder.empty() && std::filesystem::exists(path, ignored) ? path
+                                                                     : std::filesystem::path();
+}
+
+struct Difference {
+  std::string text;                // where there is nothing to compute, or an unpaired difference
+  std::optional<Comparison> pair;  // with p to adjust
+};
+
+inline Difference difference_of(const Result& before, const ResultMetric& a, const Result& after,
+                                const ResultMetric& b) {
+  const auto first = journal_of(before, plain_task(a)), other = journal_of(after, plain_task(b));
+  if (!first.empty() && !other.empty()) {
+    const JournalScores x = read_journal_scores(first), y = read_journal_scores(other);
+    const auto has = [&](const JournalScores& s) {
+      return std::count(s.metrics.begin(), s.metrics.end(), a.name) > 0;
+    };
+    if (has(x) && has(y)) {
+      try {
+        require_same_questions(x, y, first, other);
+      } catch (const UsageError&) {
+        return {"other questions", std::nullopt};
+      }
+      return {"", compare_metric(x, y, a.name)};
+    }
+  }
+  const Estimate d{b.estimate.value - a.estimate.value,
+                   std::hypot(a.estimate.standard_error, b.estimate.standard_error)};
+  return {(d.value >= 0 ? "+" : "") + with_error(d) + " (unpaired)", std::nullopt};
+}
+
+inline std::string difference_text(const Comparison& c) {
+  std::string text = (c.difference.value >= 0 ? "+" : "") + with_error(c.difference);
+  if (c.is_share()) text += fmt::format(", p {:.3g}", c.p_holm);
+  return text;
+}
+
+inline const ResultMetric* metric_of(const Result& r, const std::string& task,
+                                     const std::string& name) {
+  for (const ResultMetric& m : r.metrics) {
+    if (m.task == task && m.name == name) return &m;
+  }
+  return nullptr;
+}
+
+}  // namespace detail
+
+ESP_INLINE std::size_t reference_of(const std::vector<Result>& results) {
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < results.size(); ++i) {
+    const auto rank = [&](std::size_t k) {
+      return std::pair(results[k].criterion.empty(), results[k].experts);
+    };
+    if (rank(i) > rank(best)) best = i;
+  }
+  return best;
+}
+
+ESP_INLINE TableRows overview_table(const std::vector<Result>& results) {
+  MetricColumns shared;
+  for (const auto& [task, name] : metric_columns(results)) {
+    const bool everywhere =
+        std::all_of(results.begin(), results.end(),
+                    [&, t = task, n = name](const Result& r) { return r.find(t, n) != nullptr; });
+    const bool first = shared.empty() || shared.back().first != task;
+    if (everywhere && first && detail::is_share(name)) shared.emplace_back(task, name);
+  }
+  if (shared.empty()) return {};
+  struct Row {
+    double mean;
+    std::vector<std::string> cells;
+  };
+  std::vector<Row> ranked;
+  for (const Result& r : results) {
+    double sum = 0, squares = 0;
+    for (const auto& [task, name] : shared) {
+      const Estimate& e = *r.find(task, name);
+      sum += e.value;
+      squares += e.standard_error * e.standard_error;
+    }
+    const auto n = static_cast<double>(shared.size());
+    const Estimate mean{sum / n, std::sqrt(squares) / n};
+    ranked.push_back(
+        {mean.value,
+         {r.label, r.model, r.experts > 0 ? std::to_string(r.experts) : "-",
+          r.bytes > 0 ? fmt::format("{:.2f} GB", static_cast<double>(r.bytes) / 1e9) : "-",
+          detail::with_error(mean)}});
+  }
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const Row& a, const Row& b) { return a.mean > b.mean; });
+  TableRows rows = {{"result", "model", "experts", "size",
+                     "mean of " + std::to_string(shared.size()) + " tasks"}};
+  for (Row& row : ranked) rows.push_back(std::move(row.cells));
+  return rows;
+}
+
 ESP_INLINE TableRows value_table(const std::vector<Result>& results) {
   const MetricColumns columns = metric_columns(results);
   TableRows rows = {{"result", "model", "experts", "criterion"}};
@@ -97,8 +239,8 @@ ESP_INLINE TableRows value_table(const std::vector<Result>& results) {
     rows.push_back({r.label, r.model, r.experts > 0 ? std::to_string(r.experts) : "-",
                     r.criterion.empty() ? "-" : r.criterion});
     for (const auto& [task, name] : columns) {
-      const Estimate* e = r.find(task, name);
-      rows.back().push_back(e ? detail::with_error(*e) : "-");
+      const ResultMetric* m = detail::metric_of(r, task, name);
+      rows.back().push_back(m != nullptr ? detail::value_text(r, *m) : "-");
     }
   }
   return rows;
@@ -106,20 +248,31 @@ ESP_INLINE TableRows value_table(const std::vector<Result>& results) {
 
 ESP_INLINE TableRows difference_table(const std::vector<Result>& results) {
   const MetricColumns columns = metric_columns(results);
+  const std::size_t reference = results.empty() ? 0 : reference_of(results);
   TableRows rows = {{"result"}};
   detail::add_metric_columns(rows[0], columns);
-  for (std::size_t i = 1; i < results.size(); ++i) {
+  std::vector<Comparison> pairs;
+  std::vector<std::pair<std::size_t, std::size_t>> cells;  // of the pairs
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (i == reference) continue;
     rows.push_back({results[i].label});
     for (const auto& [task, name] : columns) {
-      const Estimate* a = results[0].find(task, name);
-      const Estimate* b = results[i].find(task, name);
-      if (a == nullptr || b == nullptr) {
-        rows.back().push_back("-");
-        continue;
+      const ResultMetric* a = detail::metric_of(results[reference], task, name);
+      const ResultMetric* b = detail::metric_of(results[i], task, name);
+      detail::Difference d{"-", std::nullopt};
+      if (a != nullptr && b != nullptr) {
+        d = detail::difference_of(results[reference], *a, results[i], *b);
       }
-      const Estimate d{b->value - a->value, std::hypot(a->standard_error, b->standard_error)};
-      rows.back().push_back((d.value >= 0 ? "+" : "") + detail::with_error(d));
+      if (d.pair) {
+        pairs.push_back(*d.pair);
+        cells.emplace_back(rows.size() - 1, rows.back().size());
+      }
+      rows.back().push_back(d.text);
     }
+  }
+  adjust_for_number(pairs);
+  for (std::size_t k = 0; k < pairs.size(); ++k) {
+    rows[cells[k].first][cells[k].second] = detail::difference_text(pairs[k]);
   }
   return rows;
 }
