@@ -46,27 +46,41 @@ void declare(CLI::App& app, Options& o) {
   app.add_option(
          "--task", o.run.tasks,
          "Comma list: names of tasks, paths of definitions NAME.json, names of files of your "
-         "own in --data, mmlu_pro, loss; `list` prints what ships")
+         "own in --data, mmlu_pro, loss; `list` prints what ships (docs/tasks.md)")
       ->delimiter(',')
       ->group(tasks);
-  app.add_option("--data", o.run.data, "Folder with rows of tasks, multiple_choice/ and mmlu_pro/")
+  app.add_option("--data", o.run.data, "Folder with rows of tasks: JSON lines or CSV")
       ->group(tasks);
   app.add_option("--text", o.run.text, "JSONL for the task loss: text, prompt/response or messages")
       ->group(tasks);
-  app.add_option("--limit", o.run.limit,
-                 "Questions per task: the first ones; of mmlu_pro the first ones of each category, "
-                 "spread evenly")
+  app.add_option(
+         "--limit", o.run.limit,
+         "Questions per task: the first ones, of mmlu of each subject; of mmlu_pro the first "
+         "ones of each category, spread evenly")
       ->check(integer_within(1, kMostSteps))
       ->default_str("all")
       ->group(tasks);
   app.add_option("--shots", o.run.shots, "Worked examples in front of a question")
       ->check(integer_within(0, 1000))
-      ->default_str("5 for mmlu_pro, else 0")
+      ->default_str("5 for mmlu_pro and gsm8k, else 0")
       ->group(tasks);
+  app.add_option("--max-new-tokens", o.run.max_new_tokens, "Longest answer")
+      ->check(integer_within(1, 1 << 24))
+      ->default_str("as the task says; mmlu_pro by --rule: 2048 or 256")
+      ->group(tasks);
+
+  const char* prompts = "Prompts";
   app.add_option("--chat-template", o.run.chat_template,
-                 "For the task loss: auto (the checkpoint's), none, chatml, mixtral or mixtral-v1")
+                 "Ask in a conversation: auto (the checkpoint's template), chatml, mixtral, "
+                 "mixtral-v1, or none")
       ->check(CLI::IsMember({"auto", "none", "chatml", "mixtral", "mixtral-v1"}))
-      ->group(tasks);
+      ->default_str("none; auto for the task loss")
+      ->group(prompts);
+  app.add_option("--system", o.run.system, "System message, or in plain text what stands first")
+      ->group(prompts);
+  app.add_flag("--shots-as-turns", o.run.shots_as_turns,
+               "Worked examples are turns of the conversation")
+      ->group(prompts);
 
   const char* pro = "MMLU-Pro";
   app.add_option("--rule", o.run.rule,
@@ -74,10 +88,6 @@ void declare(CLI::App& app, Options& o) {
                  "new tokens), 2024-07 (guess seeded anew each time), leaderboard-2024 (first "
                  "pattern only, 256 new tokens)")
       ->check(CLI::IsMember({"current", "2024-07", "leaderboard-2024"}))
-      ->group(pro);
-  app.add_option("--max-new-tokens", o.run.max_new_tokens, "Longest answer")
-      ->check(integer_within(1, 1 << 24))
-      ->default_str("by --rule: 2048 or 256")
       ->group(pro);
   app.add_option("--max-length", o.run.max_length,
                  "Prompt and answer together; shots are dropped until they fit. For the task loss: "
@@ -96,11 +106,13 @@ void declare(CLI::App& app, Options& o) {
       ->group(other);
 }
 
-void print_summary(const Json& tasks, const std::vector<eval::TaskResult>& results) {
-  const Json* pro = tasks.find("mmlu_pro");
-  if (pro != nullptr) print_mmlu_pro(*pro);
-  if (results.empty()) return;
-  if (pro != nullptr) print("\n");
+void print_summary(const std::vector<eval::TaskResult>& results) {
+  bool pro = false;
+  for (const eval::TaskResult& r : results) {
+    if (!r.summary.is_null()) print_mmlu_pro(r.summary), pro = true;
+  }
+  if (results.size() == (pro ? 1U : 0U)) return;
+  if (pro) print("\n");
   print_results(results);
 }
 
@@ -138,7 +150,7 @@ class Watched {
     if (common_.json) {
       print("{}\n", io::dump(all));
     } else {
-      print_summary(all.at("tasks"), run_.results());
+      print_summary(run_.results());
     }
   }
 
@@ -201,7 +213,7 @@ void list_tasks() {
     table.add_row({d.id(), d.source.hub.empty() ? "-" : d.source.hub + " " + d.source.subset,
                    words(d.files), words(d.metrics)});
   }
-  table.add_row({"mmlu_pro", "TIGER-Lab/MMLU-Pro", "mmlu_pro/test", "see --rule"});
+  table.add_row({"mmlu_pro@tiger", "TIGER-Lab/MMLU-Pro", "mmlu_pro/test", "see --rule"});
   table.add_row({"loss", "-", "--text", "loss, ppl"});
   table.print();
 }

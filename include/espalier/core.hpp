@@ -19,3 +19,4 @@
 #include <espalier/core/threads.hpp>
 #include <espalier/core/trace.hpp>
 #include <espalier/core/trace_report.hpp>
+#include <espalier/core/version.hpp>

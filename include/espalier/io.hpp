@@ -12,6 +12,7 @@
 #include <espalier/io/checkpoint_files.hpp>
 #include <espalier/io/checkpoint_writer.hpp>
 #include <espalier/io/companions.hpp>
+#include <espalier/io/csv.hpp>
 #include <espalier/io/descriptor.hpp>
 #include <espalier/io/file.hpp>
 #include <espalier/io/fingerprint.hpp>

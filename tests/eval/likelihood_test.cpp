@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <espalier/eval/held_out_loss.hpp>
 #include <espalier/eval/lighteval_results.hpp>
+#include <espalier/eval/multiple_choice.hpp>
+#include <espalier/eval/python_random.hpp>
 #include <espalier/eval/requests.hpp>
+#include <espalier/eval/result_files.hpp>
 
 #include <set>
 
@@ -56,6 +59,14 @@ std::string message_of(Call&& call) {
     return e.what();
   }
   return "";
+}
+
+TaskData own_questions(const fs::path& file) {
+  return load_questions({file}, own_forms());
+}
+
+ChoiceTask own_task(const std::string& name, const fs::path& file, PromptOptions options = {}) {
+  return {name, Prompts(name, own_questions(file), std::move(options))};
 }
 
 TEST_CASE("Contexts and continuations are cut as lm-evaluation-harness cuts them", "[eval]") {
@@ -136,7 +147,7 @@ TEST_CASE("Multiple choice: prompts, journal and metrics", "[eval]") {
   Setup setup;
   const test::Folder folder("choices");
   io::write_text(folder.path / "q.jsonl", kChoices);
-  ChoiceTask task("arc:easy", load_choices(folder.path / "q.jsonl", own_forms()), {});
+  ChoiceTask task = own_task("arc:easy", folder.path / "q.jsonl");
   const TaskResult result = task.run(setup.session(folder.path));
   const auto journal = io::read_jsonl(folder.path / "arc_easy.jsonl");
   REQUIRE(journal.size() == 3);
@@ -180,8 +191,7 @@ TEST_CASE("Contexts that differ share a continuation, and a last word is greedy 
                                           R"({"context": "and then", "continuation": "he"})"
                                           "\n");
   const auto session = setup.session(folder.path);
-  const TaskResult w =
-      ChoiceTask("winogrande", load_choices(folder.path / "w.jsonl", own_forms()), {}).run(session);
+  const TaskResult w = own_task("winogrande", folder.path / "w.jsonl").run(session);
   const auto line = io::read_jsonl(folder.path / "winogrande.jsonl").at(0);
   const infer::Continuation a = encode_pair(setup.encode(), 1, "the one", " came");
   const infer::Continuation b = encode_pair(setup.encode(), 1, "that other", " came");
@@ -190,8 +200,7 @@ TEST_CASE("Contexts that differ share a continuation, and a last word is greedy 
   CHECK(w.metrics.at(0).estimate.value == (setup.sum(b) > setup.sum(a) ? 1.0 : 0.0));
   CHECK(w.metrics.size() == 1);
 
-  const TaskResult l =
-      ChoiceTask("lambada", load_choices(folder.path / "l.jsonl", own_forms()), {}).run(session);
+  const TaskResult l = own_task("lambada", folder.path / "l.jsonl").run(session);
   const infer::Continuation c = encode_pair(setup.encode(), 1, "and then", " he");
   REQUIRE(l.metrics.size() == 2);
   CHECK(l.metrics[1].name == "ppl");
@@ -207,9 +216,8 @@ TEST_CASE("Shots are other questions of the file, drawn as lm-evaluation-harness
              R"("], "gold": 1})" + "\n";
   }
   io::write_text(folder.path / "q.jsonl", lines);
-  const ChoiceTask task("arc:easy", load_choices(folder.path / "q.jsonl", own_forms()), {2, -1});
-  const auto prefixes = task.prefixes();
-  REQUIRE(prefixes.size() == 30);
+  const Prompts prompts("arc:easy", own_questions(folder.path / "q.jsonl"), {.shots = 2});
+  REQUIRE(prompts.size() == 30);
   // Python: r = random.Random(1234); r.sample(range(30), 3) for each question, without itself
   PythonRandom random(1234);
   for (std::uint32_t i = 0; i < 30; ++i) {
@@ -220,11 +228,11 @@ TEST_CASE("Shots are other questions of the file, drawn as lm-evaluation-harness
       const std::string n = std::to_string(drawn[static_cast<std::size_t>(k)]);
       want += "Question: q" + n + "\nAnswer: b" + n + "\n\n";
     }
-    CHECK(prefixes[i] == want);
-    CHECK(prefixes[i].find("q" + std::to_string(i) + "\n") == std::string::npos);
+    const std::string own = "Question: q" + std::to_string(i) + "\nAnswer:";
+    CHECK(prompts.context(i, 0) == want + own);
+    CHECK(want.find("q" + std::to_string(i) + "\n") == std::string::npos);
   }
-  CHECK_THROWS_AS(ChoiceTask("x", load_choices(folder.path / "q.jsonl", own_forms()), {30, -1}),
-                  UsageError);
+  CHECK_THROWS_AS(own_task("x", folder.path / "q.jsonl", {.shots = 30}), UsageError);
 }
 
 TEST_CASE("Worked examples never contain the question, though it stands twice", "[eval]") {
@@ -235,20 +243,24 @@ TEST_CASE("Worked examples never contain the question, though it stands twice", 
             "\n";
   }
   io::write_text(folder.path / "q.jsonl", text);
-  const ChoiceData data = load_choices(folder.path / "q.jsonl", own_forms());
+  const TaskData data = own_questions(folder.path / "q.jsonl");
   std::set<std::vector<std::string>> drawn;
   for (const std::int64_t seed : {1234, 1, 2, 3}) {
-    const auto prefixes = ChoiceTask("own", data, {3, -1, seed}).prefixes();
-    REQUIRE(prefixes.size() == 6);
+    const Prompts prompts("own", data, {.shots = 3, .seed = seed});
+    REQUIRE(prompts.size() == 6);
+    std::vector<std::string> shots;
     for (std::size_t i = 0; i < 6; ++i) {
-      CAPTURE(seed, i, prefixes[i]);
-      CHECK(prefixes[i].find("Q" + std::to_string(i / 2) + "\n") == std::string::npos);
-      CHECK(std::count(prefixes[i].begin(), prefixes[i].end(), 'Q') == 3);
+      const std::string asked = prompts.question(i).context(0), whole = prompts.context(i, 0);
+      REQUIRE(whole.ends_with(asked));
+      shots.push_back(whole.substr(0, whole.size() - asked.size()));
+      CAPTURE(seed, i, shots[i]);
+      CHECK(shots[i].find("Q" + std::to_string(i / 2) + "\n") == std::string::npos);
+      CHECK(std::count(shots[i].begin(), shots[i].end(), 'Q') == 3);
     }
-    drawn.insert(prefixes);
+    drawn.insert(shots);
   }
   CHECK(drawn.size() == 4);  // the seed acts
-  CHECK_THROWS_AS(ChoiceTask("own", data, {5, -1, 1234}).prefixes(), UsageError);
+  CHECK_THROWS_AS(Prompts("own", data, {.shots = 5}), UsageError);
 }
 
 TEST_CASE("Questions that the model cannot take whole are counted", "[eval]") {
@@ -262,16 +274,14 @@ TEST_CASE("Questions that the model cannot take whole are counted", "[eval]") {
   Setup setup;
   Session session = setup.session(output.path);
   session.max_length = 60;
-  CHECK(ChoiceTask("own", load_choices(folder.path / "q.jsonl", own_forms()), {})
-            .run(session)
-            .truncated == 1);
+  CHECK(own_task("own", folder.path / "q.jsonl").run(session).truncated == 1);
 }
 
 TEST_CASE("Questions that make no sense are refused with their line", "[eval]") {
   const test::Folder folder("bad_choices");
   const auto message = [&](const std::string& text) {
     io::write_text(folder.path / "q.jsonl", text);
-    return message_of([&] { (void)load_choices(folder.path / "q.jsonl", own_forms()); });
+    return message_of([&] { (void)own_questions(folder.path / "q.jsonl"); });
   };
   const std::string good = R"({"query": "q", "choices": ["a", "b"], "gold": 1})"
                            "\n";
@@ -295,9 +305,8 @@ TEST_CASE("A likelihood task that is killed and resumed leaves the same bytes", 
   Setup setup;
   const auto run = [&](const fs::path& output, bool resume) {
     const Session session = setup.session(output, resume);
-    const TaskResult r =
-        ChoiceTask("arc:easy", load_choices(data.path / "q.jsonl", own_forms()), {}).run(session);
-    write_lighteval_results({r}, {"fake", "f32", "cpu", -1, 5, 7}, output);
+    const TaskResult r = own_task("arc:easy", data.path / "q.jsonl").run(session);
+    write_results({r}, {"fake", "f32", "cpu", -1, 5, 7}, session);
   };
   run(whole.path, false);
   for (const int stop_after : {0, 3, 5}) {
@@ -307,14 +316,21 @@ TEST_CASE("A likelihood task that is killed and resumed leaves the same bytes", 
     setup.model.fail_after = -1;
     setup.model.scored = 0;
     run(folder.path, true);
-    CHECK(setup.model.scored <= 7 - (stop_after >= 3 ? 3 : 0));
+    CHECK(setup.model.scored <= 7 - (stop_after >= 3 ? 2 : 0));  // the first asked has two choices
     CHECK(test::files_of(folder.path) == test::files_of(whole.path));
   }
 }
 
 TEST_CASE("Results have LightEval's layout", "[eval]") {
-  const TaskResult a{"arc:easy", 0, 3, 9, {{"acc", {0.5, 0.1}}, {"acc_norm", {0.25, 0.2}}}, "aa"};
-  const TaskResult b{"lambada", 2, 1, 1, {{"acc", {1.0, std::nan("")}}, {"ppl", {4.0, 1.0}}}, "bb"};
+  TaskResult a, b;
+  a.task = "arc:easy";
+  a.documents = 3;
+  a.original_documents = 9;
+  a.metrics = {{"acc", {0.5, 0.1}}, {"acc_norm", {0.25, 0.2}}};
+  b.task = "lambada";
+  b.shots = 2;
+  b.documents = b.original_documents = 1;
+  b.metrics = {{"acc", {1.0, std::nan("")}}, {"ppl", {4.0, 1.0}}};
   const io::Json j = lighteval_results({a, b}, {"m", "f32", "cpu", 3, 10, 12.5});
   for (const char* key : {"config_general", "results", "versions", "config_tasks", "summary_tasks",
                           "summary_general"}) {
@@ -346,8 +362,8 @@ TEST_CASE("LightEval's own cases of likelihood accuracy hold", "[eval][.shared][
       log_probs.push_back(v.as_double());
     }
     CAPTURE(c.at("name").as_string());
-    const auto verdict = judge_choices(log_probs, {}, static_cast<std::size_t>(gold.as_int()));
-    CHECK((verdict.acc ? 1 : 0) == c.at("expected_output").at("acc").as_int());
+    const bool right = best_choice(log_probs) == static_cast<std::size_t>(gold.as_int());
+    CHECK((right ? 1 : 0) == c.at("expected_output").at("acc").as_int());
     ++checked;
   }
   CHECK(checked >= 5);
@@ -357,7 +373,7 @@ TEST_CASE("The data at hand loads, with the prompts of lm-evaluation-harness",
           "[eval][.shared][shared]") {
   const fs::path data = ESPALIER_SHARED_DATA;
   const auto load = [&](const char* task) { return load_task(task, data); };
-  const ChoiceData easy = load("arc:easy"), winogrande = load("winogrande"), last = load("lambada");
+  const TaskData easy = load("arc:easy"), winogrande = load("winogrande"), last = load("lambada");
   CHECK(easy.questions.size() == 2376);
   CHECK(load("arc:challenge").questions.size() == 1172);
   CHECK(winogrande.questions.size() == 1267);
@@ -382,7 +398,7 @@ TEST_CASE("Held-out loss: every run of targets, each token weighing alike", "[ev
   CHECK(runs[1].context == std::vector<std::int32_t>{1, 5, 6, 7});
   CHECK(runs[1].continuation == std::vector<std::int32_t>{8, 9});
 
-  const TaskResult r = held_out_loss(setup.session(folder.path), examples);
+  const TaskResult r = LossTask(examples).run(setup.session(folder.path));
   double sums[2] = {0, 0};
   for (std::size_t e = 0; e < 2; ++e) {
     for (std::size_t i = 1; i < examples[e].ids.size(); ++i) {

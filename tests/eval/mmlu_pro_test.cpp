@@ -274,7 +274,7 @@ struct Mini {
     session.fingerprint = fingerprint;
     session.output = output;
     session.resume = resume;
-    return MmluProTask(data, options).run(session);
+    return MmluProTask(data, options).run(session).summary;
   }
 };
 

@@ -32,9 +32,9 @@ TEST_CASE("tasks: the columns tell which version of a task a file is for", "[eva
       R"({"id": "1", "question": "Why?", "choices": {"text": ["so", "no"], "label": ["A", "B"]}, "answerKey": "B"})";
   test::write_bytes(data / "arc_easy.jsonl", kHub);
   for (const char* name : {"arc_easy", "arc:easy", "arc_easy@lm-eval-1.0"}) {
-    const ChoiceData task = load_task(name, data.path());
-    CHECK(task.id == "arc_easy@lm-eval-1.0");
-    CHECK(task.source.hub == "allenai/ai2_arc");
+    const TaskData task = load_task(name, data.path());
+    CHECK(task.definition.id() == "arc_easy@lm-eval-1.0");
+    CHECK(task.definition.source.hub == "allenai/ai2_arc");
     REQUIRE(task.questions.size() == 1);
     CHECK(task.questions[0].contexts == std::vector<std::string>{"Question: Why?\nAnswer:"});
     CHECK(task.questions[0].continuations == std::vector<std::string>{" so", " no"});
@@ -45,11 +45,11 @@ TEST_CASE("tasks: the columns tell which version of a task a file is for", "[eva
              Catch::StartsWith("arc_easy.jsonl: line 1: arc_easy: prompt needs the column "
                                "\"query\"; the row has id, question, choices, answerKey"));
   std::filesystem::rename(data / "arc_easy.jsonl", data / "multiple_choice/arc_easy.jsonl");
-  CHECK(load_task("arc_easy", data.path()).id == "arc_easy@lm-eval-1.0");
+  CHECK(load_task("arc_easy", data.path()).definition.id() == "arc_easy@lm-eval-1.0");
   test::write_bytes(data / "multiple_choice/arc_easy.jsonl",
                     R"({"query": "Question: Why?", "choices": ["so", "no"], "gold": 1})");
-  const ChoiceData foundry = load_task("arc:easy", data.path());
-  CHECK(foundry.id == "arc_easy@llm-foundry");
+  const TaskData foundry = load_task("arc:easy", data.path());
+  CHECK(foundry.definition.id() == "arc_easy@llm-foundry");
   CHECK(foundry.questions[0].contexts[0] == "Question: Why?\nAnswer:");
 }
 
@@ -72,8 +72,8 @@ TEST_CASE("tasks: a definition in a file", "[eval]") {
     "choices": ["{left}", "{right}"], "gold": "{right_is_right}", "metrics": ["acc"]})");
   test::write_bytes(data / "animals.jsonl",
                     R"({"sound": "Moo", "left": "dog", "right": "cow", "right_is_right": true})");
-  const ChoiceData task = load_task((data / "mine.json").string(), data.path());
-  CHECK(task.id == "animals@1");
+  const TaskData task = load_task((data / "mine.json").string(), data.path());
+  CHECK(task.definition.id() == "animals@1");
   CHECK(task.questions[0].solved() == "Moo says the cow");
   for (
       const auto& [broken, why] : std::vector<std::pair<std::string, std::string>>{
@@ -116,7 +116,7 @@ TEST_CASE("tasks: worked examples come from the training rows beside the questio
   CHECK(load_task("trees", data.path()).shots.empty());
   test::write_bytes(data / "trees_train.jsonl",
                     R"({"query": "T", "choices": ["c", "d"], "gold": 1})");
-  const ChoiceData task = load_task("trees", data.path());
+  const TaskData task = load_task("trees", data.path());
   REQUIRE(task.shots.size() == 1);
   CHECK(task.shots[0].solved() == "T\nAnswer: d");
 }

@@ -11,6 +11,6 @@ ESP_FUZZ(text) {
   fuzz::accepts([&] {
     const eval::TaskDefinition task(io::parse_json(text.substr(0, end), "task.json"));
     const std::string_view rows = text.substr(std::min(end + 1, text.size()));
-    (void)eval::load_choices(fuzz::file_of("rows.jsonl", rows), {task});
+    (void)eval::load_questions({fuzz::file_of("rows.jsonl", rows)}, {task});
   });
 }

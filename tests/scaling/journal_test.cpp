@@ -17,11 +17,12 @@ TEST_CASE("scaling: going on with a journal, and finishing it") {
       // All but the last ten, from the last to the first.
       if (i < 10) continue;
       lines += "{\"id\": " + std::to_string(size - 1 - i) +
-               ", \"acc\": 1, \"prompt\": \"p\", \"model\": \"m\"}\n";
+               ", \"acc\": 1, \"prompt\": \"p\", \"task\": \"t\", \"model\": \"m\", "
+               "\"computed_by\": \"c\"}\n";
     }
     test::write_bytes(folder / "journal.jsonl", lines);
     return [&folder, questions, size] {
-      eval::Journal journal(folder / "journal.jsonl", "id", "m", questions, true);
+      eval::Journal journal(folder / "journal.jsonl", "id", {"t", "m", "c"}, questions, true);
       for (std::size_t i = 0; i < size; ++i) {
         if (!journal.has(i)) journal.append(i, io::Json::object());
       }

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include <espalier/eval/multiple_choice.hpp>
+#include <espalier/eval/task.hpp>
 
 #include "cli/print.hpp"
 #include "cli/progress.hpp"
@@ -52,14 +52,22 @@ inline void print_mmlu_pro(const io::Json& s) {
         s.at("strict_accuracy").as_double());
 }
 
+/// Tasks, and their groups and parts below them.
 inline void print_results(const std::vector<eval::TaskResult>& results) {
   Table table({"task", "shots", "questions", "metric", "value", "stderr"});
-  for (const eval::TaskResult& r : results) {
-    for (const eval::Metric& m : r.metrics) {
-      table.add_row({r.task, std::to_string(r.shots), std::to_string(r.documents), m.name,
+  const auto add = [&](const std::string& name, int shots, std::size_t documents,
+                       const std::vector<eval::Metric>& metrics) {
+    for (const eval::Metric& m : metrics) {
+      table.add_row({name, std::to_string(shots), std::to_string(documents), m.name,
                      fmt::format("{:.4f}", m.estimate.value),
                      fmt::format("{:.4f}", m.estimate.standard_error)});
     }
+  };
+  for (const eval::TaskResult& r : results) {
+    if (!r.summary.is_null()) continue;  // a table of its own
+    add(r.task, r.shots, r.documents, r.metrics);
+    for (const eval::PartResult& g : r.groups) add("  " + g.name, r.shots, g.documents, g.metrics);
+    for (const eval::PartResult& p : r.parts) add("    " + p.name, r.shots, p.documents, p.metrics);
   }
   table.print();
 }

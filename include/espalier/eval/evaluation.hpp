@@ -18,9 +18,8 @@
 #include <string>
 #include <vector>
 
-#include <espalier/data/dataset.hpp>
 #include <espalier/eval/mmlu_pro.hpp>
-#include <espalier/eval/multiple_choice.hpp>
+#include <espalier/eval/prompts.hpp>
 #include <espalier/infer/load_engine.hpp>
 #include <espalier/io/atomic_folder.hpp>
 #include <espalier/text/chat_tokenizer.hpp>
@@ -33,17 +32,21 @@ struct EvaluationConfig {
   std::string data = {};     // folder with mmlu_pro/ and multiple_choice/
   std::string text = {};     // JSONL of the task "loss" (data/records.hpp)
   std::string output = {};   // folder for results and journals
-  /// mmlu_pro, loss, or files of data/multiple_choice by their names, such as arc:easy.
+  /// mmlu_pro, loss, or tasks by name, definition or file (task_files.hpp), such as arc:easy.
   std::vector<std::string> tasks = {};
   bool resume = false;
 
-  std::int64_t limit = -1;                         // questions per task; -1: all
-  int shots = -1;                                  // worked examples; -1: 5 for mmlu_pro, else 0
+  std::int64_t limit = -1;                         // questions per task or part; -1: all
+  int shots = -1;                                  // worked examples; -1: as the task says
   std::int64_t shots_seed = 1234;                  // which; lm-evaluation-harness's own
   std::string rule = "current", subjects = "all";  // of mmlu_pro
-  int max_new_tokens = 0;                          // of mmlu_pro; 0: by its rule
-  std::int64_t max_length = 0;         // 0: by the rule of mmlu_pro; for loss what the model takes
-  std::string chat_template = "auto";  // for loss
+  int max_new_tokens = 0;                          // of an answer; 0: as the task says
+  std::int64_t max_length = 0;  // 0: by the rule of mmlu_pro; for loss what the model takes
+  /// The format of prompts: "auto" (the checkpoint's), "none", or a name. Empty: auto for loss,
+  /// none for all others, which is how benchmarks are published.
+  std::string chat_template = {};
+  std::string system = {};      // a system message
+  bool shots_as_turns = false;  // of the conversation
 
   infer::EngineOptions engine = {};
   /// Loads the model with an element type and a device; `dtype` and `device` name them in results.
@@ -60,10 +63,11 @@ class Evaluation {
   Evaluation(const Evaluation&) = delete;
   Evaluation& operator=(const Evaluation&) = delete;
 
-  /// Runs the tasks in order, then writes summary.json and LightEval's results file.
+  /// Runs the tasks in order, then writes summary.json, which keeps the tasks that are in it
+  /// already, and the results and samples in the formats of LightEval and lm-evaluation-harness.
   /// @returns the summary: {"model": ..., "tasks": {...}}
   io::Json run_tasks();
-  /// Results of run_tasks, except mmlu_pro, whose numbers are in the summary.
+  /// Results of run_tasks, in order.
   const std::vector<TaskResult>& results() const { return results_; }
   /// Answers a file of requests (eval/requests.hpp). @returns the number of requests
   std::size_t answer_requests(const std::string& file);
@@ -81,22 +85,26 @@ class Evaluation {
   double begin_seconds() const { return begin_; }  // since 1970
 
  private:
+  void check_tasks() const;
   void load_tasks();
+  std::unique_ptr<Task> load(const std::string& task);
+  std::unique_ptr<Task> load_held_out();
+  PromptOptions prompt_options() const;
   MmluProOptions mmlu_pro_options() const;
+  void load_words();
   void prepare_model();
   void prepare_output();
-  TaskResult held_out() const;
+  void require_same_model(const std::filesystem::path& summary);
   void add(TaskResult result);
   io::Json describe_model() const;
 
   EvaluationConfig config_;
   double begin_;
   std::int64_t tokens_ = 0;
-  std::optional<MmluProTask> mmlu_pro_;
-  std::map<std::string, ChoiceTask> choices_;
-  data::Dataset held_out_;
   std::optional<hub::Checkpoint> checkpoint_;
-  std::optional<text::ChatTokenizer> words_;
+  std::optional<text::ChatTokenizer> words_, loss_words_;
+  std::vector<std::unique_ptr<Task>> tasks_;
+  std::vector<std::string> notes_;
   std::unique_ptr<infer::LanguageModel> engine_;
   std::optional<io::OutputLock> lock_;
   Session session_;
@@ -107,27 +115,34 @@ class Evaluation {
 }  // namespace espalier::eval
 
 #ifdef ESP_BODIES
+#include <espalier/core/version.hpp>
+#include <espalier/data/dataset.hpp>
+#include <espalier/eval/generation_task.hpp>
 #include <espalier/eval/held_out_loss.hpp>
-#include <espalier/eval/lighteval_results.hpp>
+#include <espalier/eval/multiple_choice.hpp>
 #include <espalier/eval/requests.hpp>
+#include <espalier/eval/result_files.hpp>
 #include <espalier/eval/result_table.hpp>
 #include <espalier/eval/run_file.hpp>
+#include <espalier/eval/text_task.hpp>
 #include <espalier/hub/fingerprint.hpp>
 
 namespace espalier::eval {
 
 ESP_INLINE Evaluation::Evaluation(EvaluationConfig config)
     : config_(std::move(config)), begin_(seconds_since_1970()) {
-  load_tasks();
+  check_tasks();
   for (const std::string& input : {config_.model, config_.adapter}) {
     if (!input.empty()) io::require_apart(config_.output, input);
   }
+  load_words();
+  load_tasks();
   prepare_model();
   model_ = describe_model();
   prepare_output();
 }
 
-ESP_INLINE void Evaluation::load_tasks() {
+ESP_INLINE void Evaluation::check_tasks() const {
   for (const std::string& task : config_.tasks) {
     ESP_REQUIRE(std::count(config_.tasks.begin(), config_.tasks.end(), task) == 1, UsageError,
                 "task ", task, " stands twice");
@@ -136,16 +151,67 @@ ESP_INLINE void Evaluation::load_tasks() {
       continue;
     }
     ESP_REQUIRE(!config_.data.empty(), UsageError, "task ", task, " needs the data folder");
-    if (task == "mmlu_pro") {
-      mmlu_pro_.emplace(load_mmlu_pro_data(config_.data), mmlu_pro_options());
-    } else {
-      const ChoiceOptions options{std::max(config_.shots, 0), config_.limit, config_.shots_seed};
-      ChoiceData data = load_task(task, config_.data);
-      // A definition's path is no name for a journal.
-      const std::string name = task.ends_with(".json") ? data.name : task;
-      choices_.emplace(task, ChoiceTask(name, std::move(data), options));
-    }
   }
+}
+
+ESP_INLINE void Evaluation::load_words() {
+  checkpoint_.emplace(config_.model);
+  const auto words = [&](const char* otherwise) {
+    const std::string& asked = config_.chat_template;
+    return text::ChatTokenizer::load(config_.model, asked.empty() ? otherwise : asked);
+  };
+  words_ = words("none");
+  loss_words_ = words("auto");
+  const bool wanted = !config_.chat_template.empty() && config_.chat_template != "none";
+  ESP_REQUIRE(!wanted || words_->chat(), UsageError, words_->why_none());
+  const bool shaped = config_.shots_as_turns && !wanted;
+  ESP_REQUIRE(!shaped, UsageError, "shots as turns need a chat template");
+}
+
+ESP_INLINE void Evaluation::load_tasks() {
+  session_.max_length = checkpoint_->config().max_position_embeddings;
+  for (const std::string& task : config_.tasks) tasks_.push_back(load(task));
+}
+
+ESP_INLINE std::unique_ptr<Task> Evaluation::load(const std::string& task) {
+  if (task == "loss") return load_held_out();
+  if (task == "mmlu_pro") {
+    ESP_REQUIRE(!words_->chat() && config_.system.empty(), UsageError,
+                "mmlu_pro is asked as its authors do, without chat template and system prompt");
+    return std::make_unique<MmluProTask>(load_mmlu_pro_data(config_.data), mmlu_pro_options());
+  }
+  TaskData data = load_task(task, config_.data);
+  // A definition's path is no name for a journal.
+  const std::string name = task.ends_with(".json") ? data.definition.name : task;
+  const TaskForm form = data.definition.form;
+  Prompts prompts(name, std::move(data), prompt_options());
+  if (form == TaskForm::text) return std::make_unique<TextTask>(name, std::move(prompts));
+  if (form == TaskForm::choices) return std::make_unique<ChoiceTask>(name, std::move(prompts));
+  return std::make_unique<GenerationTask>(name, std::move(prompts), config_.max_new_tokens);
+}
+
+ESP_INLINE std::unique_ptr<Task> Evaluation::load_held_out() {
+  const std::int64_t length = config_.max_length > 0 ? config_.max_length : session_.max_length;
+  data::Dataset texts = data::read_dataset(
+      config_.text, data::record_encoder(*loss_words_, checkpoint_->config()), length);
+  for (const std::string& line : texts.summary()) notes_.push_back(config_.text + ": " + line);
+  return std::make_unique<LossTask>(std::move(texts.examples), config_.limit);
+}
+
+ESP_INLINE PromptOptions Evaluation::prompt_options() const {
+  PromptOptions o;
+  o.shots = config_.shots;
+  o.seed = config_.shots_seed;
+  o.limit = config_.limit;
+  o.system = config_.system;
+  o.turns = config_.shots_as_turns;
+  o.chat_name = words_->template_name();
+  if (words_->chat()) {
+    o.chat = [chat = *words_->chat()](const std::vector<text::Message>& messages) {
+      return chat.render(messages, true);
+    };
+  }
+  return o;
 }
 
 ESP_INLINE MmluProOptions Evaluation::mmlu_pro_options() const {
@@ -161,8 +227,6 @@ ESP_INLINE MmluProOptions Evaluation::mmlu_pro_options() const {
 }
 
 ESP_INLINE void Evaluation::prepare_model() {
-  checkpoint_.emplace(config_.model);
-  words_ = text::ChatTokenizer::load(config_.model, config_.chat_template);
   const text::Tokenizer& tokenizer = words_->tokenizer();
   engine_ = config_.load(*checkpoint_, config_.adapter, tokenizer, config_.engine);
   engine_->on_pass = [this](std::int64_t tokens) {
@@ -172,57 +236,59 @@ ESP_INLINE void Evaluation::prepare_model() {
   session_.model = engine_.get();
   session_.encode = words_->encoder(checkpoint_->config().vocab_size);
   session_.start = tokenizer.bos_id().value_or(tokenizer.eos_id().value_or(-1));
-  session_.max_length = checkpoint_->config().max_position_embeddings;
   session_.model_name = name_of_path(std::filesystem::absolute(config_.model)).string();
   if (!config_.adapter.empty()) {
     session_.model_name += "+" + name_of_path(std::filesystem::absolute(config_.adapter)).string();
   }
   session_.fingerprint = hub::fingerprint_of_model(*checkpoint_, config_.adapter, config_.dtype);
+  session_.computed_by =
+      espalier::detail::concat({"espalier ", kVersion, ", ", config_.dtype, ", ", config_.device,
+                                " ", cpu::name(cpu::isa()), ", tokenizer ", words_->fingerprint()});
   session_.output = config_.output;
   session_.resume = config_.resume;
   session_.progress = [this](const std::string& task, std::size_t done, std::size_t total) {
     if (progress) progress(task, done, total);
   };
-  if (std::count(config_.tasks.begin(), config_.tasks.end(), "loss") == 0) return;
-  const std::int64_t length = config_.max_length > 0 ? config_.max_length : session_.max_length;
-  held_out_ = data::read_dataset(config_.text, data::record_encoder(*words_, checkpoint_->config()),
-                                 length);
 }
 
 ESP_INLINE void Evaluation::prepare_output() {
   std::map<std::filesystem::path, std::string> journals;
-  for (const std::string& task : config_.tasks) {
-    const auto choice = choices_.find(task);
-    const std::filesystem::path journal =
-        journal_path(session_, choice == choices_.end() ? task : choice->second.name());
-    const auto [other, fresh] = journals.emplace(journal, task);
-    ESP_REQUIRE(fresh, UsageError, "tasks ", other->second, " and ", task,
+  for (const auto& task : tasks_) {
+    const std::filesystem::path journal = journal_path(session_, task->name());
+    const auto [other, fresh] = journals.emplace(journal, task->name());
+    ESP_REQUIRE(fresh, UsageError, "tasks ", other->second, " and ", task->name(),
                 " have the same journal, ", journal.filename().string(), "; give one of them");
     require_fresh(journal, config_.resume);
   }
   lock_ = io::open_output(config_.output);
-  for (const std::string& task : config_.tasks) {
-    if (task == "mmlu_pro") {
-      mmlu_pro_->create_folders(session_);
-    } else {
-      io::create_folders(lighteval_folder(session_.model_name, config_.output));
-    }
+  require_same_model(session_.output / "summary.json");
+  for (const auto& task : tasks_) task->prepare(session_);
+  if (!tasks_.empty()) create_result_folders(session_.model_name, config_.output);
+}
+
+/// The results of earlier tasks in the folder are kept, so they must be of the same model.
+ESP_INLINE void Evaluation::require_same_model(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path)) return;
+  const io::Json earlier = io::read_json(path);
+  const io::Json* model = earlier.find_value("model");
+  if (model == nullptr) return;  // a replay's, or of another program
+  const std::string fingerprint = model->at("fingerprint").as_string();
+  ESP_REQUIRE(fingerprint == session_.fingerprint, UsageError, path.string(),
+              ": has results of another model (", model->at("name").as_string(), ", fingerprint ",
+              fingerprint, ", now ", session_.fingerprint, "); choose another output folder");
+  for (const io::Json::Member& task : earlier.at("tasks").members()) {
+    summary_[task.key] = task.value;
   }
 }
 
 ESP_INLINE io::Json Evaluation::run_tasks() {
-  for (const std::string& task : config_.tasks) {
-    if (task == "mmlu_pro") {
-      summary_["mmlu_pro"] = mmlu_pro_->run(session_);
-    } else if (task == "loss") {
-      add(held_out());
-    } else {
-      add(choices_.at(task).run(session_));
-    }
+  for (const std::string& line : notes_) {
+    if (on_note) on_note(line);
   }
+  for (const auto& task : tasks_) add(task->run(session_));
   const RunDescription description{session_.model_name, config_.dtype, config_.device,
                                    config_.limit,       begin_,        seconds_since_1970()};
-  if (!results_.empty()) write_lighteval_results(results_, description, config_.output);
+  if (!results_.empty()) write_results(results_, description, session_);
   io::Json all = io::Json::object();
   all["model"] = model_;
   all["tasks"] = summary_;
@@ -235,24 +301,17 @@ ESP_INLINE std::size_t Evaluation::answer_requests(const std::string& file) {
 }
 
 ESP_INLINE void Evaluation::add(TaskResult result) {
-  if (result.truncated > 0 && on_note) {
-    on_note(espalier::detail::concat({"warning: ", result.task, ": ", result.truncated, " of ",
-                                      result.documents, " questions are longer than the ",
-                                      session_.max_length,
-                                      " tokens that the model takes, and lost their beginning"}));
+  const auto note = [&](const std::string& line) {
+    if (on_note) on_note("warning: " + result.task + ": " + line);
+  };
+  if (result.truncated > 0) {
+    note(espalier::detail::concat({result.truncated, " of ", result.documents,
+                                   " questions are longer than the ", session_.max_length,
+                                   " tokens that the model takes, and lost their beginning"}));
   }
-  io::Json& s = summary_[result.task];
-  s["shots"] = result.shots;
-  s["documents"] = result.documents;
-  detail::put_metrics(s, result);
+  for (const std::string& line : result.notes) note(line);
+  summary_[result.task] = summary_of(result);
   results_.push_back(std::move(result));
-}
-
-ESP_INLINE TaskResult Evaluation::held_out() const {
-  for (const std::string& line : held_out_.summary()) {
-    if (on_note) on_note(config_.text + ": " + line);
-  }
-  return held_out_loss(session_, held_out_.examples, config_.limit);
 }
 
 /// Describes the model for tables over several models: sizes, and the pruning criterion if any.
@@ -262,6 +321,7 @@ ESP_INLINE io::Json Evaluation::describe_model() const {
   m["name"] = session_.model_name;
   m["fingerprint"] = session_.fingerprint;
   m["dtype"] = config_.dtype;
+  m["computed_by"] = session_.computed_by;
   m["layers"] = c.num_hidden_layers;
   m["experts"] = c.mixture.experts;
   m["experts_per_token"] = c.mixture.router.top_k;

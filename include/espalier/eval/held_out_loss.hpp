@@ -7,8 +7,10 @@
 #error "espalier/eval/held_out_loss.hpp is host-only; include it from a .cpp"
 #endif
 
+#include <cmath>
+
 #include <espalier/data/batches.hpp>
-#include <espalier/eval/multiple_choice.hpp>
+#include <espalier/eval/task.hpp>
 
 namespace espalier::eval {
 
@@ -30,44 +32,66 @@ namespace espalier::eval {
   return out;
 }
 
-/// Scores the first `limit` examples (-1: all). The journal loss.jsonl gets a line for each.
-[[nodiscard]] inline TaskResult held_out_loss(const Session& session,
-                                              const std::vector<data::Example>& examples,
-                                              std::int64_t limit = -1) {
-  const std::size_t count =
-      limit < 0 ? examples.size() : std::min(examples.size(), static_cast<std::size_t>(limit));
-  std::vector<std::vector<infer::Continuation>> asked;
-  std::vector<Journal::Question> keys;
-  io::Fingerprint all;
-  for (std::size_t i = 0; i < count; ++i) {
-    asked.push_back(continuations_of(examples[i]));
-    keys.push_back({static_cast<std::int64_t>(i), prompt_fingerprint(asked[i])});
-    all.add(keys.back().prompt);
+class LossTask final : public Task {
+ public:
+  /// Scores the first `limit` examples (-1: all). The journal loss.jsonl gets a line for each.
+  explicit LossTask(std::vector<data::Example> examples, std::int64_t limit = -1)
+      : examples_(std::move(examples)), all_(examples_.size()) {
+    if (limit >= 0 && static_cast<std::size_t>(limit) < all_) {
+      examples_.resize(static_cast<std::size_t>(limit));
+    }
   }
-  Journal journal(journal_path(session, "loss"), "id", session.fingerprint, std::move(keys),
-                  session.resume);
-  score_missing(session, "loss", journal, asked, [&](std::size_t i, auto found) {
-    double sum = 0;
-    for (const infer::Likelihood& l : found) sum += l.log_prob;
-    io::Json line = io::Json::object();
-    line["logprob"] = sum;
-    line["tokens"] = examples[i].targets();
-    return line;
-  });
-  journal.finish();
-  std::vector<double> losses, targets;
-  for (std::size_t i = 0; i < count; ++i) {
-    losses.push_back(-journal.entry(i).at("logprob").as_double());
-    targets.push_back(journal.entry(i).at("tokens").as_double());
+
+  const std::string& name() const override { return name_; }
+
+  TaskResult run(const Session& session) override {
+    std::vector<std::vector<infer::Continuation>> asked;
+    std::vector<Journal::Question> keys;
+    io::Fingerprint all;
+    for (std::size_t i = 0; i < examples_.size(); ++i) {
+      asked.push_back(continuations_of(examples_[i]));
+      keys.push_back({static_cast<std::int64_t>(i), prompt_fingerprint(asked[i])});
+      all.add(keys.back().prompt);
+    }
+    Journal journal(journal_path(session, name_), "id",
+                    {name_, session.fingerprint, session.computed_by}, std::move(keys),
+                    session.resume);
+    score_missing(session, name_, journal, asked, [&](std::size_t i, auto found) {
+      double sum = 0;
+      for (const infer::Likelihood& l : found) sum += l.log_prob;
+      io::Json line = io::Json::object();
+      line["logprob"] = sum;
+      line["tokens"] = examples_[i].targets();
+      return line;
+    });
+    journal.finish();
+    TaskResult result;
+    result.task = name_;
+    result.documents = examples_.size();
+    result.original_documents = all_;
+    result.metrics = metrics(journal);
+    result.prompts = all.text();
+    const TokenCounts tokens = count_tokens(asked);
+    result.tokens_asked = tokens.asked;
+    result.tokens_computed = tokens.computed;
+    return result;
   }
-  const Estimate loss = ratio_of(losses, targets);
-  const double ppl = std::exp(loss.value);
-  return {"loss",
-          0,
-          count,
-          examples.size(),
-          {{"loss", loss}, {"ppl", {ppl, ppl * loss.standard_error}}},
-          all.text()};
-}
+
+ private:
+  std::vector<Metric> metrics(const Journal& journal) const {
+    std::vector<double> losses, targets;
+    for (std::size_t i = 0; i < journal.size(); ++i) {
+      losses.push_back(-journal.entry(i).at("logprob").as_double());
+      targets.push_back(journal.entry(i).at("tokens").as_double());
+    }
+    const Estimate loss = ratio_of(losses, targets);
+    const double ppl = std::exp(loss.value);
+    return {{"loss", loss}, {"ppl", {ppl, ppl * loss.standard_error}}};
+  }
+
+  std::string name_ = "loss";
+  std::vector<data::Example> examples_;
+  std::size_t all_;
+};
 
 }  // namespace espalier::eval

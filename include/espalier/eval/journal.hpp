@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The journal of an evaluation: one JSON line per question, appended as soon as the answer is
-// known. A run that was killed continues after the whole lines; a torn last line is dropped. Each
-// line names its model and its prompt, and a run refuses lines of others. At the end the lines are
-// sorted by question, so that an interrupted run leaves the same bytes as an uninterrupted one.
+// known, and on the disk before the next questions are computed. A run that was killed continues
+// after the whole lines; a torn last line is dropped. Each line names its model, its prompt, its
+// task and what computed it, and a run refuses lines of others. At the end the lines are sorted by
+// question, so that an interrupted run leaves the same bytes as an uninterrupted one.
 #pragma once
 
 #ifdef __CUDACC__
@@ -24,6 +25,13 @@ inline void require_fresh(const std::filesystem::path& journal, bool resume) {
               ": exists already; resume to go on with it, or choose another output folder");
 }
 
+/// What all lines of a journal have in common, and a resumed run must have as well.
+struct JournalKey {
+  std::string task = {};         // definition and its fingerprint
+  std::string model = {};        // fingerprint of its weights
+  std::string computed_by = {};  // what else the bits depend on, in words (Session::computed_by)
+};
+
 class Journal {
  public:
   struct Question {
@@ -32,12 +40,12 @@ class Journal {
   };
 
   /// @throws IoError if the file exists and `resume` is false; FormatError naming a line of another
-  /// model, prompt or set of questions
-  Journal(std::filesystem::path path, std::string id_key, std::string model,
+  /// key, prompt or set of questions
+  Journal(std::filesystem::path path, std::string id_key, JournalKey key,
           std::vector<Question> questions, bool resume)
       : path_(std::move(path)),
         id_key_(std::move(id_key)),
-        model_(std::move(model)),
+        key_(std::move(key)),
         questions_(std::move(questions)),
         entries_(questions_.size()) {
     for (std::size_t i = 0; i < questions_.size(); ++i) index_[questions_[i].id] = i;
@@ -53,17 +61,21 @@ class Journal {
   /// The line of question `i`, which must have been answered.
   const io::Json& entry(std::size_t i) const { return entries_[i].value(); }
 
-  /// Appends the answer to question `i`.
+  /// Appends the answer to question `i`. After `sync` it survives a power cut.
   void append(std::size_t i, const io::Json& fields) {
     io::Json line = io::Json::object();
     line[id_key_] = questions_[i].id;
     for (const io::Json::Member& m : fields.members()) line[m.key] = m.value;
     line["prompt"] = questions_[i].prompt;
-    line["model"] = model_;
+    line["task"] = key_.task;
+    line["model"] = key_.model;
+    line["computed_by"] = key_.computed_by;
     log_->append(io::dump(line));
     done_ += has(i) ? 0 : 1;
     entries_[i] = std::move(line);
   }
+
+  void sync() { log_->sync(); }
 
   /// A line to change; finish() writes the change to the file.
   io::Json& edit(std::size_t i) { return entries_[i].value(); }
@@ -83,9 +95,9 @@ class Journal {
         known != index_.end(), FormatError, line.where(), ": ", id_key_, " ", id,
         " is not among the questions of this run; was it started with other questions, or with "
         "another limit of them?");
-    ESP_REQUIRE(line.at("model").as_string() == model_, FormatError, line.where(), ": ", id_key_,
-                " ", id, " was answered by another model (", line.at("model").as_string(), ", now ",
-                model_, "); choose another output folder");
+    require_same(line, id, "model", key_.model, "by another model");
+    require_same(line, id, "task", key_.task, "for another definition of the task");
+    require_same(line, id, "computed_by", key_.computed_by, "on other terms");
     const std::string& prompt = line.at("prompt").as_string();
     ESP_REQUIRE(prompt == questions_[known->second].prompt, FormatError, line.where(), ": ",
                 id_key_, " ", id, " was asked with another prompt (", prompt, ", now ",
@@ -95,8 +107,19 @@ class Journal {
     entries_[known->second] = std::move(line);
   }
 
+  /// Lines of before a key was written lack it, and are refused like those of another.
+  void require_same(const io::Json& line, std::int64_t id, const char* key,
+                    const std::string& expected, const char* how) const {
+    const io::Json* found = line.find(key);
+    const std::string value = found != nullptr ? found->as_string() : std::string("not named");
+    ESP_REQUIRE(value == expected, FormatError, line.where(), ": ", id_key_, " ", id,
+                " was answered ", how, " (", value, ", now ", expected,
+                "); choose another output folder");
+  }
+
   std::filesystem::path path_;
-  std::string id_key_, model_;
+  std::string id_key_;
+  JournalKey key_;
   std::vector<Question> questions_;
   std::vector<std::optional<io::Json>> entries_;
   std::unordered_map<std::int64_t, std::size_t> index_;

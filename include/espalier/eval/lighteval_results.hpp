@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes results in the format of LightEval, for tools that read it:
-//   {output}/results/{model}/results_latest.json
-// LightEval puts the date into the file name. Here the name is fixed, so that a resumed run leaves
-// the same files as an uninterrupted one; only config_general holds dates.
+// Results in the format of LightEval, for tools that read it. A task with parts is a task for each,
+// "mmlu:anatomy|5", and "mmlu:_average|5", the mean over them; the whole task counts each question
+// alike. LightEval's details (Parquet) are not written; lm-evaluation-harness' samples are
+// (lm_eval_results.hpp).
 #pragma once
 
 #ifdef __CUDACC__
@@ -11,7 +11,7 @@
 
 #include <map>
 
-#include <espalier/eval/multiple_choice.hpp>
+#include <espalier/eval/task.hpp>
 
 namespace espalier::eval {
 
@@ -24,12 +24,18 @@ struct RunDescription {
 
 namespace detail {
 
-inline io::Json metric_config(const Metric& m) {
-  const bool lower = m.name == "ppl" || m.name == "loss";
+/// Are smaller values of a metric better?
+inline bool is_lower_better(const std::string& metric) {
+  return metric == "ppl" || metric == "loss" || metric.ends_with("perplexity") ||
+         metric == "bits_per_byte";
+}
+
+inline io::Json metric_config(const Metric& m, bool generated) {
+  const bool lower = is_lower_better(m.name);
   io::Json j = io::Json::object();
   j["metric_name"] = m.name;
   j["higher_is_better"] = !lower;
-  j["category"] = lower ? "PERPLEXITY" : "LOGPROBS";
+  j["category"] = generated ? "GENERATIVE" : lower ? "PERPLEXITY" : "LOGPROBS";
   return j;
 }
 
@@ -39,7 +45,7 @@ inline io::Json task_config(const TaskResult& r) {
   j["hf_repo"] = r.source.hub;
   j["hf_subset"] = r.source.subset.empty() ? std::string("default") : r.source.subset;
   j["metrics"] = io::Json::array();
-  for (const Metric& m : r.metrics) j["metrics"].push_back(metric_config(m));
+  for (const Metric& m : r.metrics) j["metrics"].push_back(metric_config(m, r.generated));
   j["evaluation_splits"] = io::Json::array(
       std::vector<std::string>{r.source.split.empty() ? std::string("test") : r.source.split});
   j["few_shots_split"] = io::Json();
@@ -63,11 +69,24 @@ inline void put_lengths(io::Json& to, std::size_t truncated, std::size_t documen
 }
 
 /// NaN (too few samples) is null in JSON.
-inline void put_metrics(io::Json& to, const TaskResult& r) {
-  for (const Metric& m : r.metrics) {
+inline void put_metrics(io::Json& to, const std::vector<Metric>& metrics) {
+  for (const Metric& m : metrics) {
     to[m.name] = m.estimate.value;
     to[m.name + "_stderr"] = m.estimate.standard_error;
   }
+}
+
+/// The parts of a task, and the mean over them.
+inline void put_parts(io::Json& results, const TaskResult& r) {
+  if (r.parts.empty()) return;
+  const std::string shots = "|" + std::to_string(r.shots);
+  std::map<std::string, std::vector<double>> values;
+  for (const PartResult& part : r.parts) {
+    put_metrics(results[r.task + ":" + part.name + shots], part.metrics);
+    for (const Metric& m : part.metrics) values[m.name].push_back(m.estimate.value);
+  }
+  io::Json& mean = results[r.task + ":_average" + shots];
+  for (const auto& [metric, of_parts] : values) mean[metric] = mean_of(of_parts).value;
 }
 
 /// The mean over the tasks that have a metric, as LightEval's "all".
@@ -76,7 +95,7 @@ inline io::Json over_all(const std::vector<TaskResult>& results) {
   std::vector<std::string> order;
   for (const TaskResult& r : results) {
     io::Json values = io::Json::object();
-    put_metrics(values, r);
+    put_metrics(values, r.metrics);
     for (const io::Json::Member& m : values.members()) {
       if (sums.count(m.key) == 0) order.push_back(m.key);
       sums[m.key].first += m.value.as_double();
@@ -112,7 +131,8 @@ inline io::Json over_all(const std::vector<TaskResult>& results) {
   std::size_t truncated = 0, documents = 0;
   for (const TaskResult& r : results) {
     const std::string name = r.task + "|" + std::to_string(r.shots);
-    detail::put_metrics(j["results"][name], r);
+    detail::put_metrics(j["results"][name], r.metrics);
+    detail::put_parts(j["results"], r);
     j["versions"][name] = 0;
     j["config_tasks"][name] = detail::task_config(r);
     io::Json& summary = j["summary_tasks"][name];
@@ -127,22 +147,6 @@ inline io::Json over_all(const std::vector<TaskResult>& results) {
   summary["hashes"]["hash_input_tokens"] = all_prompts.text();
   detail::put_lengths(summary, truncated, documents);
   return j;
-}
-
-/// The folder {output}/results/{model}.
-[[nodiscard]] inline std::filesystem::path lighteval_folder(const std::string& model_name,
-                                                            const std::filesystem::path& output) {
-  return output / "results" / file_name_of(model_name);
-}
-
-/// Creates lighteval_folder if need be. @throws IoError
-inline void write_lighteval_results(const std::vector<TaskResult>& results,
-                                    const RunDescription& run,
-                                    const std::filesystem::path& output) {
-  const auto folder = lighteval_folder(run.model_name, output);
-  io::create_folders(folder);
-  io::write_text(folder / "results_latest.json",
-                 io::dump_python(lighteval_results(results, run), 2) + "\n");
 }
 
 }  // namespace espalier::eval

@@ -17,7 +17,7 @@
 #include <espalier/core/threads.hpp>
 #include <espalier/eval/mmlu_pro_prompt.hpp>
 #include <espalier/eval/mmlu_pro_score.hpp>
-#include <espalier/eval/session.hpp>
+#include <espalier/eval/task.hpp>
 
 namespace espalier::eval {
 
@@ -34,7 +34,7 @@ struct MmluProOptions {
   return {5, 2048, 4096};
 }
 
-class MmluProTask {
+class MmluProTask final : public Task {
  public:
   MmluProTask(MmluProData data, MmluProOptions options)
       : options_(std::move(options)), prompts_(data) {
@@ -48,32 +48,51 @@ class MmluProTask {
   /// Sorted by category; within a category in the order of the file.
   const std::vector<MmluProQuestion>& questions() const { return questions_; }
 
-  /// Creates the folders that `run` writes to at its end. @throws IoError
-  void create_folders(const Session& session) const {
+  const std::string& name() const override { return name_; }
+  std::string id() const { return "mmlu_pro@tiger-" + options_.rule.name; }
+
+  /// Creates the folders that `run` writes to at its end.
+  void prepare(const Session& session) const override {
     for (const auto& f :
          {answer_folder(session), session.output / "summary", session.output / "log"}) {
       io::create_folders(f);
     }
   }
 
-  /// Answers the questions that the journal lacks, writes the files, returns the summary.
-  io::Json run(const Session& session) {
+  /// Answers the questions that the journal lacks, and writes the files.
+  TaskResult run(const Session& session) override {
     encode(session);
+    for (const MmluProPrompt& p : asked_) {
+      beyond_ += std::ssize(p.ids) >= session.max_length ? 1 : 0;
+    }
     std::vector<Journal::Question> keys;
     for (std::size_t i = 0; i < questions_.size(); ++i) {
       io::Fingerprint print;
       print.add(asked_[i].ids).add(static_cast<std::uint64_t>(options_.limits.max_new_tokens));
       keys.push_back({questions_[i].id, print.text()});
     }
-    Journal journal(journal_path(session, "mmlu_pro"), "question_id", session.fingerprint,
-                    std::move(keys), session.resume);
-    session.report("mmlu_pro", journal);
+    io::Fingerprint all;
+    for (const Journal::Question& q : keys) all.add(q.prompt);
+    // The rule is not in the key: it judges answers, which a run with another rule may resume.
+    Journal journal(journal_path(session, name_), "question_id",
+                    {name_, session.fingerprint, session.computed_by}, std::move(keys),
+                    session.resume);
+    session.report(name_, journal);
     generate(session, journal);
-    return finish(session, journal);
+    TaskResult result = finish(session, journal);
+    result.prompts = all.text();
+    if (beyond_ > 0) {
+      result.notes.push_back(espalier::detail::concat(
+          {beyond_, " of ", questions_.size(), " prompts are as long as the ", session.max_length,
+           " tokens that the model takes, or longer; its answers mean little: lower the maximal "
+           "length or the shots"}));
+    }
+    return result;
   }
 
  private:
   void select(std::vector<MmluProQuestion> all) {
+    all_ = all.size();
     std::map<std::string, std::vector<MmluProQuestion>> by_category;
     for (MmluProQuestion& q : all) {
       if (wanted(q.category)) by_category[q.category].push_back(std::move(q));
@@ -132,16 +151,19 @@ class MmluProTask {
     session.model->generate(prompts, options_.limits.max_new_tokens, stop,
                             [&](std::size_t k, const infer::Completion& completion) {
                               const std::size_t i = members[k];
-                              io::Json line = io::Json::object();
-                              line["category"] = questions_[i].category;
+                              io::Json line = to_json(questions_[i]);  // replay reads it
+                              line.erase("question_id");
                               line["shots"] = asked_[i].shots;
                               line["prompt_tokens"] = asked_[i].ids.size();
                               line["new_tokens"] = completion.ids.size();
                               line["hit_limit"] = completion.hit_limit;
                               line["text"] = completion.text;
                               judge_line(i, line);
+                              line["contexts"] = io::Json::array(std::vector<std::string>{
+                                  prompts_.text(questions_[i], asked_[i].shots)});
                               journal.append(i, line);
-                              session.report("mmlu_pro", journal);
+                              journal.sync();
+                              session.report(name_, journal);
                             });
   }
 
@@ -154,7 +176,7 @@ class MmluProTask {
     return a;
   }
 
-  io::Json finish(const Session& session, Journal& journal) {
+  TaskResult finish(const Session& session, Journal& journal) {
     std::vector<AnsweredQuestion> found;
     for (std::size_t i = 0; i < questions_.size(); ++i) {
       found.push_back(judge_line(i, journal.edit(i)));
@@ -163,9 +185,21 @@ class MmluProTask {
     const MmluProScore score = score_of(found, verdicts);
     journal.finish();
     write_files(session, journal, score);
-    io::Json summary = to_json(score, options_.rule);
-    describe(journal, verdicts, summary);
-    return summary;
+    TaskResult result;
+    result.task = name_;
+    result.id = id();
+    result.generated = true;
+    result.shots = options_.limits.shots;
+    result.documents = questions_.size();
+    result.original_documents = all_;
+    result.source = {"TIGER-Lab/MMLU-Pro", "", "test"};
+    result.prompt_form = "none";
+    count_tokens(result);
+    result.metrics = {{"accuracy", share_of(score.correct, score.records)},
+                      {"strict_accuracy", share_of(score.strict_correct, score.records)}};
+    result.summary = to_json(score, options_.rule);
+    describe(journal, verdicts, result.summary);
+    return result;
   }
 
   /// Adds counts of tokens, shots and answers cut off by the limit.
@@ -191,11 +225,20 @@ class MmluProTask {
     summary["hit_limit_correct"] = cut_correct;
     summary["max_new_tokens"] = options_.limits.max_new_tokens;
     summary["max_length"] = options_.limits.max_length;
-    summary["prompts_too_long"] = too_long;
+    summary["prompts_too_long"] = std::max(too_long, beyond_);
     summary["prompt_tokens"] = prompt_tokens;
     summary["new_tokens"] = new_tokens;
     summary["shots"] = io::Json::object();
     for (const auto& [count, records] : shots) summary["shots"][std::to_string(count)] = records;
+  }
+
+  void count_tokens(TaskResult& result) const {
+    std::vector<infer::TokenList> prompts;
+    for (const MmluProPrompt& p : asked_) {
+      prompts.emplace_back(p.ids);
+      result.tokens_asked += std::ssize(p.ids);
+    }
+    result.tokens_computed = infer::computed_tokens(prompts, infer::prefix_steps(prompts));
   }
 
   std::string subjects_text() const {
@@ -213,7 +256,7 @@ class MmluProTask {
                    const MmluProScore& score) const {
     const auto folder = answer_folder(session);
     const std::string name = file_name_of(session.model_name + "-CoT-" + subjects_text());
-    create_folders(session);
+    prepare(session);
     std::map<std::string, io::Json> lists;
     for (std::size_t i = 0; i < questions_.size(); ++i) {
       io::Json record = to_json(questions_[i]);
@@ -242,8 +285,11 @@ class MmluProTask {
     return text;
   }
 
+  std::string name_ = "mmlu_pro";
   MmluProOptions options_;
   MmluProPrompts prompts_;
+  std::size_t all_ = 0;     // questions, also those that were not selected
+  std::size_t beyond_ = 0;  // prompts that leave the model no room
   std::vector<MmluProQuestion> questions_;
   std::vector<MmluProPrompt> asked_;
 };

@@ -37,7 +37,8 @@ inline std::size_t answer_requests(const Session& session, const std::filesystem
     }
     keys.push_back({static_cast<std::int64_t>(keys.size()), prompt_fingerprint(asked.back())});
   });
-  Journal journal(partial, "id", session.fingerprint, std::move(keys), session.resume);
+  Journal journal(partial, "id", {"requests", session.fingerprint, session.computed_by},
+                  std::move(keys), session.resume);
   score_missing(session, "requests", journal, asked, [&](std::size_t i, auto found) {
     io::Json line = io::Json::object();
     line["logprob"] = found[0].log_prob;
@@ -48,7 +49,7 @@ inline std::size_t answer_requests(const Session& session, const std::filesystem
   std::string lines;
   for (std::size_t i = 0; i < journal.size(); ++i) {
     io::Json line = journal.entry(i);
-    for (const char* key : {"id", "prompt", "model"}) line.erase(key);
+    for (const char* key : {"id", "prompt", "task", "model", "computed_by"}) line.erase(key);
     lines += io::dump(line) + '\n';
   }
   io::write_text(result, lines);

@@ -5,12 +5,15 @@
 //
 //   strip, lstrip        without white space at both ends, or at the left
 //   before:X, after:X    what stands before or after the first X; before_last, after_last: the last
+//   replace:A=B          B for each A
 //   chop                 without the last character
 //   lower_first          the first letter in lower case (ASCII)
 //   capitalize           the first letter in upper case, all others in lower case (ASCII)
 //   map:A=B,C=D          B for A, D for C
 //   clean_wikihow        HellaSwag's: " [title]" becomes ". ", what stands in brackets goes, two
 //                        spaces become one, white space at the ends goes
+//   last_boxed           X of the last \boxed{X}, MATH's answers
+//   detokenize_wikitext  WikiText's text as it was written: " , " is ", ", " @-@ " is "-", ...
 #pragma once
 
 #ifdef __CUDACC__
@@ -66,6 +69,10 @@ class RowTemplate {
 #ifdef ESP_BODIES
 #include <algorithm>
 #include <charconv>
+#include <optional>
+
+#include <espalier/eval/metrics/math_answer.hpp>
+#include <espalier/eval/wikitext.hpp>
 
 namespace espalier::eval {
 
@@ -78,13 +85,6 @@ inline std::string stripped(std::string_view s, bool right = true) {
   if (first == s.npos) return {};
   const std::size_t last = right ? s.find_last_not_of(kWhiteSpace) : s.size() - 1;
   return std::string(s.substr(first, last - first + 1));
-}
-
-inline std::string with_all_replaced(std::string s, std::string_view from, std::string_view to) {
-  for (std::size_t at = 0; (at = s.find(from, at)) != s.npos; at += to.size()) {
-    s.replace(at, from.size(), to);
-  }
-  return s;
 }
 
 inline std::string clean_wikihow(std::string_view text) {
@@ -166,7 +166,21 @@ inline constexpr NamedFunction kTextFunctions[] = {
                        const std::string&) { return s.empty() ? s : lower(s[0]) + s.substr(1); }},
     {"capitalize", [](const std::string& s, const std::string&) { return capitalized(s); }},
     {"map", [](const std::string& s, const std::string& pairs) { return mapped(s, pairs); }},
+    {"replace",
+     [](const std::string& s, const std::string& pair) {
+       const std::size_t equals = std::min(pair.find('='), pair.size());
+       if (equals == 0 || equals == pair.size()) return s;
+       return with_all_replaced(s, pair.substr(0, equals), pair.substr(equals + 1));
+     }},
     {"clean_wikihow", [](const std::string& s, const std::string&) { return clean_wikihow(s); }},
+    {"last_boxed",
+     [](const std::string& s, const std::string&) {
+       const std::optional<std::string> boxed = metrics::last_boxed(s);
+       if (!boxed) throw FormatError("no \\boxed{...} in the text");
+       return *boxed;
+     }},
+    {"detokenize_wikitext",
+     [](const std::string& s, const std::string&) { return detokenize_wikitext(s); }},
 };
 
 inline TextFunction text_function(std::string_view name) {

@@ -7,19 +7,20 @@
 #endif
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include <espalier/eval/task_definition.hpp>
+#include <espalier/eval/task_rows.hpp>
 
 namespace espalier::eval {
 
-struct ChoiceData {
-  std::vector<ChoiceQuestion> questions;
-  std::vector<ChoiceQuestion> shots;  // worked examples; where empty, the questions serve
-  std::string name, id, hash;         // of the definition
-  TaskSource source;
-  std::vector<std::string> metrics;
+struct TaskData {
+  TaskDefinition definition;
+  std::vector<Question> questions;
+  std::vector<Question> shots = {};  // worked examples; where empty, the questions serve
+  std::map<std::string, std::size_t> left_out = {};  // rows whose answers cannot be judged, by why
 };
 
 /// The definitions that ship, by name and version.
@@ -29,9 +30,9 @@ struct ChoiceData {
 /// @throws FormatError, IoError
 [[nodiscard]] std::vector<TaskDefinition> read_tasks(const std::filesystem::path& path);
 
-/// The rows of a JSONL file, by the first of the definitions that fits its first row.
+/// The rows of files (task_rows.hpp), by the first of the definitions that fits their first row.
 /// @throws FormatError naming the row and the column
-[[nodiscard]] ChoiceData load_choices(const std::filesystem::path& path,
+[[nodiscard]] TaskData load_questions(const std::vector<std::filesystem::path>& files,
                                       const std::vector<TaskDefinition>& candidates);
 
 /// The forms that rows of one's own may have (shipped_tasks.hpp).
@@ -39,11 +40,11 @@ struct ChoiceData {
 
 /// @param task a name ("arc_easy", or LightEval's spelling "arc:easy"), with "@VERSION" for one
 /// version only; or the path of a definition, NAME.json; or the name of a file of one's own rows
-/// @param data where FILE.jsonl lies, or multiple_choice/FILE.jsonl; worked examples are taken from
-/// FILE_train.jsonl or FILE_validation.jsonl beside it, where there is one
+/// @param data where the rows lie (task_rows.hpp); worked examples are taken from the split train,
+/// validation or dev beside them, where there is one
 /// @throws UsageError for an unknown task, naming all; IoError for missing rows, with the command
 /// that exports them
-[[nodiscard]] ChoiceData load_task(const std::string& task, const std::filesystem::path& data);
+[[nodiscard]] TaskData load_task(const std::string& task, const std::filesystem::path& data);
 
 }  // namespace espalier::eval
 
@@ -51,7 +52,6 @@ struct ChoiceData {
 #include <optional>
 
 #include <espalier/eval/shipped_tasks.hpp>
-#include <espalier/io/jsonl.hpp>
 
 namespace espalier::eval {
 
@@ -65,16 +65,6 @@ inline std::vector<TaskDefinition> definitions_in(const io::Json& json) {
     for (const io::Json& item : json.items()) all.emplace_back(item);
   }
   return all;
-}
-
-inline std::optional<std::filesystem::path> rows_file(const std::filesystem::path& data,
-                                                      const std::string& name) {
-  for (const std::filesystem::path& folder : {data, data / "multiple_choice"}) {
-    std::filesystem::path file = folder / (name + ".jsonl");
-    std::error_code ignored;
-    if (std::filesystem::exists(file, ignored)) return file;
-  }
-  return std::nullopt;
 }
 
 /// Definitions that a task's name means.
@@ -92,19 +82,28 @@ inline std::vector<TaskDefinition> definitions_of(const std::string& task) {
   return found;
 }
 
-/// A task's rows, and its worked examples.
-inline ChoiceData with_shots(const std::filesystem::path& rows,
-                             const std::vector<TaskDefinition>& candidates) {
-  ChoiceData data = load_choices(rows, candidates);
-  for (const char* split : {"_train", "_validation"}) {
-    const std::filesystem::path file =
-        rows.parent_path() / (rows.stem().string() + split + ".jsonl");
-    std::error_code ignored;
-    if (!std::filesystem::exists(file, ignored)) continue;
-    data.shots = load_choices(file, candidates).questions;
-    break;
+/// The splits that hold a task's questions, in the order of preference.
+inline std::vector<std::string> question_splits(const TaskDefinition& d) {
+  std::vector<std::string> splits = {""};
+  if (!d.source.split.empty()) splits.push_back(d.source.split);
+  for (const char* split : {"test", "validation"}) {
+    if (split != d.source.split) splits.push_back(split);
   }
-  return data;
+  return splits;
+}
+
+/// A task's questions, and its worked examples. MMLU's stand in "dev", and "validation" has other
+/// questions; what ships says so by the order of files there.
+inline TaskData with_shots(const std::filesystem::path& data, const std::vector<std::string>& names,
+                           const std::vector<std::filesystem::path>& rows,
+                           const std::vector<TaskDefinition>& candidates) {
+  TaskData task = load_questions(rows, candidates);
+  const std::vector<std::string> splits =
+      task.definition.first_shots ? std::vector<std::string>{"dev", "validation", "train"}
+                                  : std::vector<std::string>{"train", "validation", "dev"};
+  const auto shots = find_rows(data, names, splits);
+  if (!shots.empty() && shots != rows) task.shots = load_questions(shots, candidates).questions;
+  return task;
 }
 
 inline std::string join(const std::vector<std::string>& words) {
@@ -120,7 +119,7 @@ inline std::vector<std::string> own_files(const std::filesystem::path& data) {
     std::error_code ignored;
     for (const auto& e : std::filesystem::directory_iterator(folder, ignored)) {
       const std::string stem = e.path().stem().string();
-      if (e.path().extension() == ".jsonl" && definitions_of(stem).empty()) names.push_back(stem);
+      if (holds_rows(e.path()) && definitions_of(stem).empty()) names.push_back(stem);
     }
   }
   std::sort(names.begin(), names.end());
@@ -161,49 +160,47 @@ ESP_INLINE std::vector<TaskDefinition> read_tasks(const std::filesystem::path& p
   return detail::definitions_in(io::read_json(path));
 }
 
-ESP_INLINE ChoiceData load_choices(const std::filesystem::path& path,
+ESP_INLINE TaskData load_questions(const std::vector<std::filesystem::path>& files,
                                    const std::vector<TaskDefinition>& candidates) {
-  ChoiceData data;
   const TaskDefinition* definition = nullptr;
-  io::for_each_json_line(io::read_text(path), path.string(), [&](const io::Json& row, std::size_t) {
+  std::vector<Question> questions;
+  std::map<std::string, std::size_t> left_out;
+  for_each_row(files, [&](const io::Json& row) {
     if (definition == nullptr) {
       const auto fitting = std::find_if(candidates.begin(), candidates.end(),
                                         [&](const TaskDefinition& d) { return d.fits(row); });
       definition = fitting != candidates.end() ? &*fitting : &candidates.at(0);
     }
-    data.questions.push_back(definition->question(row));
+    Question question = definition->question(row);
+    const std::string why = definition->obstacle(row);
+    if (why.empty()) questions.push_back(std::move(question));
+    if (!why.empty()) ++left_out[why];
   });
-  ESP_REQUIRE(definition != nullptr, FormatError, path.string(), ": no question in it");
-  data.name = definition->name;
-  data.id = definition->id();
-  data.hash = definition->hash;
-  data.source = definition->source;
-  data.metrics = definition->metrics;
-  return data;
+  ESP_REQUIRE(definition != nullptr && !questions.empty(), FormatError, files.at(0).string(),
+              ": no question in it");
+  return {*definition, std::move(questions), {}, std::move(left_out)};
 }
 
 ESP_INLINE std::vector<TaskDefinition> own_forms() {
   return detail::definitions_in(io::parse_json(kOwnForms, "forms of rows"));
 }
 
-ESP_INLINE ChoiceData load_task(const std::string& task, const std::filesystem::path& data) {
+ESP_INLINE TaskData load_task(const std::string& task, const std::filesystem::path& data) {
   ESP_REQUIRE(!task.empty(), UsageError, "a task without a name");
   const std::vector<TaskDefinition> candidates = detail::definitions_of(task);
   if (candidates.empty()) {
     const bool plain = task.find_first_of("/@") == std::string::npos;
-    const auto own = plain ? detail::rows_file(data, task) : std::nullopt;
-    if (!own) detail::refuse_unknown(task, data);
-    return detail::with_shots(*own, own_forms());
+    const auto own =
+        plain ? find_rows(data, {task}, {"", "test"}) : std::vector<std::filesystem::path>();
+    if (own.empty()) detail::refuse_unknown(task, data);
+    return detail::with_shots(data, {task}, own, own_forms());
   }
   for (const TaskDefinition& d : candidates) {
-    for (const std::string& file : d.files) {
-      if (const auto rows = detail::rows_file(data, file)) {
-        return detail::with_shots(*rows, candidates);
-      }
-    }
+    const auto rows = find_rows(data, d.files, detail::question_splits(d));
+    if (!rows.empty()) return detail::with_shots(data, d.files, rows, candidates);
   }
   detail::refuse_missing(candidates[0], data);
-  return {};
+  return {candidates[0], {}};
 }
 
 }  // namespace espalier::eval

@@ -58,23 +58,21 @@ class DecoderEngine final : public LanguageModel {
     const auto [contexts, members] = distinct_contexts(items);
     check(contexts);
     std::vector<Likelihood> results(items.size());
-    Path path = new_path();
     Group group;
     for (const PrefixStep& step : prefix_steps(contexts)) {
-      follow(path, contexts[step.prompt], step.path);
+      const std::int64_t path = follow(contexts[step.prompt], step.path);
       for (const std::size_t item : members[step.prompt]) {
         const auto size = std::ssize(items[item].continuation);
         bool there = group.holds(contexts[step.prompt]);
-        const std::int64_t more =
-            there ? size : size + std::ssize(contexts[step.prompt]) - step.path;
+        const std::int64_t more = there ? size : size + std::ssize(contexts[step.prompt]) - path;
         // A copy of the path is memory: no more of them than of sequences decoded together.
-        const bool copies = !there && step.path > 0 && std::ssize(group.contexts) >= options_.batch;
+        const bool copies = !there && path > 0 && std::ssize(group.contexts) >= options_.batch;
         if (copies || (group.tokens > 0 && group.tokens + more > options_.pass_tokens)) {
           score_group(items, group, results);
           group = {};
           there = false;
         }
-        if (!there) group.add(contexts[step.prompt], path.cache, step.path, size);
+        if (!there) group.add(contexts[step.prompt], path_.cache, path, size);
         group.members.push_back({item, group.contexts.size() - 1});
         group.tokens += size;
       }
@@ -89,11 +87,10 @@ class DecoderEngine final : public LanguageModel {
     check(lists);
     const std::vector<PrefixStep> steps = prefix_steps(lists);
     std::span<const PrefixStep> waiting(steps);
-    Path path = new_path();
     std::vector<Active> active;
     active.reserve(static_cast<std::size_t>(options_.batch));
     while (!waiting.empty() || !active.empty()) {
-      admit(lists, stop, path, waiting, active);
+      admit(lists, stop, waiting, active);
       Pass<T, D> pass;
       for (Active& a : active) pass.add(a.fresh, a.cache);
       const std::vector<std::int32_t> next = most_likely(pass);
@@ -244,19 +241,25 @@ class DecoderEngine final : public LanguageModel {
     }
   }
 
-  /// The tokens that the next prompts share, computed.
+  /// The tokens that the next prompts share, computed. It stays from call to call: the next
+  /// questions of a task have its worked examples.
   struct Path {
     KvCache<T, D> cache;
-    TokenList ids;  // of a prompt that begins with what the cache holds
+    std::vector<std::int32_t> ids;  // what the cache holds
   };
-  Path new_path() const { return {model_.new_cache(1), {}}; }
-  /// Makes the path the first `length` tokens of a prompt.
-  void follow(Path& path, TokenList ids, std::int64_t length) const {
-    const auto kept = std::min({path.cache.length(), length, common_prefix(path.ids, ids)});
-    path.cache.truncate(kept);
-    fill(path.cache,
-         ids.subspan(static_cast<std::size_t>(kept), static_cast<std::size_t>(length - kept)));
-    path.ids = ids;
+  /// Makes the path the first `length` tokens of a prompt, or more of them where it has more.
+  /// Returns how many.
+  std::int64_t follow(TokenList ids, std::int64_t length) {
+    const std::int64_t kept =
+        std::min({path_.cache.length(), common_prefix(path_.ids, ids), std::ssize(ids) - 1});
+    length = std::max(length, kept);
+    path_.cache.truncate(kept);
+    path_.ids.resize(static_cast<std::size_t>(kept));  // also if the rest fails
+    const TokenList more =
+        ids.subspan(static_cast<std::size_t>(kept), static_cast<std::size_t>(length - kept));
+    fill(path_.cache, more);
+    path_.ids.insert(path_.ids.end(), more.begin(), more.end());
+    return length;
   }
   void fill(KvCache<T, D>& cache, std::span<const std::int32_t> ids) const {
     const auto step = static_cast<std::size_t>(options_.pass_tokens);
@@ -267,17 +270,17 @@ class DecoderEngine final : public LanguageModel {
     }
   }
 
-  void admit(std::span<const TokenList> prompts, std::span<const std::string> stop, Path& path,
-             std::span<const PrefixStep>& waiting, std::vector<Active>& active) const {
+  void admit(std::span<const TokenList> prompts, std::span<const std::string> stop,
+             std::span<const PrefixStep>& waiting, std::vector<Active>& active) {
     std::int64_t tokens = static_cast<std::int64_t>(active.size());
     while (!waiting.empty() && std::ssize(active) < options_.batch &&
            (tokens < options_.pass_tokens || active.empty())) {
       const PrefixStep step = waiting.front();
       waiting = waiting.subspan(1);
       const TokenList ids = prompts[step.prompt];
-      follow(path, ids, step.path);
-      KvCache<T, D> cache = path.cache.clone(step.path, std::ssize(ids) + kFirstRoom);
-      TokenList own = ids.subspan(static_cast<std::size_t>(step.path));
+      const std::int64_t path = follow(ids, step.path);
+      KvCache<T, D> cache = path_.cache.clone(path, std::ssize(ids) + kFirstRoom);
+      TokenList own = ids.subspan(static_cast<std::size_t>(path));
       // A long remainder gets passes of its own, except for its last token.
       if (std::ssize(own) > options_.pass_tokens) {
         fill(cache, own.first(own.size() - 1));
@@ -341,6 +344,7 @@ class DecoderEngine final : public LanguageModel {
   text::Tokenizer tokenizer_;
   EngineOptions options_;
   std::vector<std::int32_t> end_;
+  Path path_{model_.new_cache(1), {}};
 };
 
 }  // namespace espalier::infer

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A log file of lines. Each line is written to the system at once, and is in the file completely or
-// not at all: a killed process loses none. A power cut loses the lines of the last second. Opening
+// not at all: a killed process loses none. A power cut loses the lines since `sync`, or of the last
+// second. Opening
 // truncates an incomplete last line that a killed process left. One process writes at a time.
 #pragma once
 
@@ -54,9 +55,12 @@ class AppendLog {
       done += static_cast<std::size_t>(n);
     }
     size_ += static_cast<off_t>(line.size());
-    const auto now = std::chrono::steady_clock::now();
-    if (now - synced_ < std::chrono::seconds(1)) return;
-    synced_ = now;
+    if (std::chrono::steady_clock::now() - synced_ >= std::chrono::seconds(1)) sync();
+  }
+
+  /// Waits until all lines are on the disk. @throws IoError
+  ESP_INLINE void sync() {
+    synced_ = std::chrono::steady_clock::now();
     if (!detail::sync(file_.get())) detail::throw_errno(path_, "write");
   }
 

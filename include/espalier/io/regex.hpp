@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <espalier/core/error.hpp>
 #include <espalier/core/inline.hpp>
@@ -28,6 +29,7 @@ namespace espalier::io {
 enum class RegexKind {
   unicode_lines,  // UTF-8, Unicode classes, ^ and $ match at lines
   whole_bytes,    // bytes; a match begins at the text's begin and ends at its end
+  python,         // UTF-8, Unicode classes; `re` of a str: ^ and $ as there, \uXXXX, groups
 };
 
 class Regex {
@@ -46,7 +48,8 @@ class Regex {
   std::shared_ptr<pcre2_real_code_8> code_;
 };
 
-/// Searches one text. Pattern and text must outlive it; `unicode_lines` needs valid UTF-8.
+/// Searches one text. Pattern and text must outlive it; all kinds but `whole_bytes` need valid
+/// UTF-8.
 class RegexSearch {
  public:
   static constexpr std::uint32_t kQuickSteps = 1 << 12;
@@ -54,14 +57,18 @@ class RegexSearch {
   RegexSearch(const Regex& regex, std::string_view text);
 
   /// Finds the first match that begins at byte `from` or later: true sets begin() and end().
+  /// @param empty_there may a match at `from` be empty?
   /// @throws FormatError if the pattern needs more steps than the text's length allows
-  bool find(std::size_t from);
+  bool find(std::size_t from, bool empty_there = true);
   std::size_t begin() const { return begin_; }
   std::size_t end() const { return end_; }
+  /// Text of each group of the last match, in the pattern's order; empty where a group took no
+  /// part. Of kind `python` only.
+  std::vector<std::string_view> groups() const;
 
  private:
   int run(std::size_t from, std::uint32_t options, std::uint64_t steps);
-  int search_here(std::size_t at);
+  int search_here(std::size_t at, std::uint32_t options);
 
   const Regex& regex_;
   std::string_view text_;
@@ -118,9 +125,9 @@ ESP_INLINE Regex::Regex(std::string_view pattern, RegexKind kind, std::string wh
   ESP_REQUIRE(context, Error, where_, ": out of memory in PCRE2");
   pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
   pcre2_set_parens_nest_limit(context.get(), 200);
-  const std::uint32_t options = kind == RegexKind::unicode_lines
-                                    ? PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE
-                                    : PCRE2_ANCHORED | PCRE2_ENDANCHORED;
+  std::uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED;
+  if (kind == RegexKind::unicode_lines) options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE;
+  if (kind == RegexKind::python) options = PCRE2_UTF | PCRE2_UCP | PCRE2_ALT_BSUX;
   int code = 0;
   PCRE2_SIZE at = 0;
   code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
@@ -134,7 +141,10 @@ ESP_INLINE RegexSearch::RegexSearch(const Regex& regex, std::string_view text)
     : regex_(regex),
       text_(text),
       allowance_((1 << 22) + 64 * static_cast<std::uint64_t>(text.size())),
-      data_(pcre2_match_data_create(1, nullptr), pcre2_match_data_free) {
+      data_(regex.kind_ == RegexKind::python
+                ? pcre2_match_data_create_from_pattern(regex.code_.get(), nullptr)
+                : pcre2_match_data_create(1, nullptr),
+            pcre2_match_data_free) {
   ESP_REQUIRE(data_, Error, regex_.where_, ": out of memory in PCRE2");
 }
 
@@ -145,9 +155,9 @@ ESP_INLINE int RegexSearch::run(std::size_t from, std::uint32_t options, std::ui
 }
 
 /// Matches at byte `at` only. PCRE2 interprets where a match is anchored by the call.
-ESP_INLINE int RegexSearch::search_here(std::size_t at) {
+ESP_INLINE int RegexSearch::search_here(std::size_t at, std::uint32_t options) {
   for (std::uint64_t steps = kQuickSteps;;) {
-    const int rc = run(at, PCRE2_ANCHORED, steps);
+    const int rc = run(at, PCRE2_ANCHORED | options, steps);
     if (rc != PCRE2_ERROR_MATCHLIMIT) return rc;
     ESP_REQUIRE(allowance_ > steps, FormatError, regex_.where_,
                 " needs too much work for a text of ", text_.size(),
@@ -157,14 +167,15 @@ ESP_INLINE int RegexSearch::search_here(std::size_t at) {
   }
 }
 
-ESP_INLINE bool RegexSearch::find(std::size_t from) {
-  int rc = run(from, 0, kQuickSteps);
+ESP_INLINE bool RegexSearch::find(std::size_t from, bool empty_there) {
+  const std::uint32_t options = empty_there ? 0 : PCRE2_NOTEMPTY_ATSTART;
+  int rc = run(from, options, kQuickSteps);
   if (rc == PCRE2_ERROR_MATCHLIMIT || rc == PCRE2_ERROR_JIT_STACKLIMIT) {
     for (std::size_t at = from;; ++at) {
       const bool inside =
           at < text_.size() && (static_cast<unsigned char>(text_[at]) & 0xC0) == 0x80;
-      if (inside && at > from && regex_.kind_ == RegexKind::unicode_lines) continue;
-      rc = search_here(at);
+      if (inside && at > from && regex_.kind_ != RegexKind::whole_bytes) continue;
+      rc = search_here(at, at == from ? options : 0);
       const bool last = at >= text_.size() || regex_.kind_ == RegexKind::whole_bytes;
       if (rc != PCRE2_ERROR_NOMATCH || last) break;
     }
@@ -176,6 +187,16 @@ ESP_INLINE bool RegexSearch::find(std::size_t from) {
   begin_ = offsets[0];
   end_ = offsets[1];
   return true;
+}
+
+ESP_INLINE std::vector<std::string_view> RegexSearch::groups() const {
+  const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(data_.get());
+  std::vector<std::string_view> groups(pcre2_get_ovector_count(data_.get()) - 1);
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const PCRE2_SIZE* const at = offsets + 2 * (i + 1);
+    if (at[0] != PCRE2_UNSET) groups[i] = text_.substr(at[0], at[1] - at[0]);
+  }
+  return groups;
 }
 
 }  // namespace espalier::io
