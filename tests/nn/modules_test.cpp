@@ -2,7 +2,6 @@
 // The small modules, the cache of keys and values, and weights to begin with.
 #include <espalier/nn/embedding.hpp>
 #include <espalier/nn/init.hpp>
-#include <espalier/nn/kv_cache.hpp>
 #include <espalier/nn/rms_norm.hpp>
 #include <espalier/nn/router.hpp>
 
@@ -94,31 +93,6 @@ TEST_CASE("collect: frozen tensors come when all are asked for, with who is trai
                                                           "-q.weight", "-q.bias",
                                                           "+q.lora_A.weight", "+q.lora_B.weight",
                                                           "-gate.weight", "-gate.bias_of_choice"});
-}
-
-TEST_CASE("KvCache: grows, forgets, and clones into memory of its own", "[nn][kv_cache]") {
-  KvCache<float> cache(2, 3, /*capacity=*/1);
-  const auto rows = normal_weight<float>("rows", {5, 3}, 1.0f, 1);
-  const auto append = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t l = 0; l < 2; ++l) {
-      const float* from = rows.data() + begin * 3;
-      cache.append(l, from, from, end - begin);
-    }
-    cache.advance(end - begin);
-  };
-  append(0, 1);
-  append(1, 5);
-  REQUIRE(cache.length() == 5);
-  REQUIRE(std::equal(rows.data(), rows.data() + 15, cache.keys(1)));
-  REQUIRE(std::equal(rows.data(), rows.data() + 15, cache.values(0)));
-  const KvCache<float> copy = cache.clone(2, 8);
-  cache.truncate(1);
-  append(4, 5);
-  REQUIRE(std::equal(rows.data() + 12, rows.data() + 15, cache.keys(0) + 3));
-  REQUIRE(copy.length() == 2);
-  REQUIRE(std::equal(rows.data(), rows.data() + 6, copy.keys(0)));
-  REQUIRE_THROWS_WITH(cache.truncate(3), "KvCache: truncate to 3, it holds 2");
-  REQUIRE_THROWS_WITH(cache.clone(3, 8), "KvCache: clone of 3 tokens, it holds 2");
 }
 
 TEST_CASE("normal_weight: of name, seed and place alone, in every type", "[nn][init]") {

@@ -24,6 +24,32 @@ bool all_nan(const AnyTensor& t, std::int64_t row) {
   return std::all_of(values.begin(), values.end(), [](double x) { return std::isnan(x); });
 }
 
+/// The rows of k and v [N, G, P] in pages of memory of their own, with NaN behind the last row.
+template <class T>
+class Pages {
+ public:
+  Pages(const Tensor<T>& k, const Tensor<T>& v) {
+    const std::int64_t width = k.numel() / k.shape(0);
+    for (std::int64_t row = 0; row < k.shape(0); row += cpu::kPageKeys) {
+      const std::int64_t rows = std::min(cpu::kPageKeys, k.shape(0) - row);
+      for (const Tensor<T>* from : {&k, &v}) {
+        memory_.emplace_back(cpu::kPageKeys * width, static_cast<T>(static_cast<float>(kNan)));
+        std::copy_n(from->data() + row * width, rows * width, memory_.back().begin());
+      }
+      list_.push_back({memory_[memory_.size() - 2].data(), memory_.back().data()});
+    }
+  }
+  /// As many as hold `rows`.
+  std::span<const cpu::KeyPage<T>> first(std::int64_t rows) const {
+    const std::int64_t count = (rows + cpu::kPageKeys - 1) / cpu::kPageKeys;
+    return std::span(list_).first(static_cast<std::size_t>(count));
+  }
+
+ private:
+  std::vector<std::vector<T>> memory_;
+  std::vector<cpu::KeyPage<T>> list_;
+};
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("attention: the number of threads changes no bit", "[ops][attention]", float,
@@ -49,13 +75,14 @@ TEMPLATE_TEST_CASE("attention: packing with other segments changes no bit", "[op
   for (std::size_t i = 0; i < one.size(); ++i) REQUIRE(same_bits(many[i].rows(7, 250), one[i]));
 }
 
-TEMPLATE_TEST_CASE("attention: a cache gives the bits of one pass, in any batch",
+TEMPLATE_TEST_CASE("attention: a cache, in pages or not, gives the bits of one pass, in any batch",
                    "[ops][attention]", float, bf16) {
   using T = TestType;
   constexpr std::int64_t kRows = 1600;
   const std::int64_t window = GENERATE(0, 30, 300, 900);
   const std::int64_t head_dim = GENERATE(16, 20);
-  CAPTURE(window, head_dim);
+  const bool paged = GENERATE(false, true);
+  CAPTURE(window, head_dim, paged);
   const auto c = attention_case<T>({6, 2, head_dim, {0, kRows}, window});
   const cpu::AttentionHeads heads{6, 2, head_dim, window};
   const auto q = make_tensor<T>(c.q_shape(), c.q);
@@ -63,13 +90,17 @@ TEMPLATE_TEST_CASE("attention: a cache gives the bits of one pass, in any batch"
   const Tensor<T> whole(q.shape());
   cpu::attention_forward<T>({{q.data(), k.data(), v.data(), whole.data(), kRows, kRows, nullptr}},
                             heads);
+  const Pages<T> pages(k, v);
   const auto segment = [&](const Tensor<T>& y, std::int64_t begin, std::int64_t end) {
     const std::int64_t at = begin * heads.q_stride();
-    return cpu::AttentionSegment<T>{q.data() + at, k.data(), v.data(), y.data() + at,
-                                    end - begin,   end,      nullptr};
+    cpu::AttentionSegment<T> s{q.data() + at, k.data(), v.data(), y.data() + at,
+                               end - begin,   end,      nullptr};
+    if (paged) s.k = nullptr, s.v = nullptr, s.pages = pages.first(end);
+    return s;
   };
   for_each_isa([&] {
-    cpu::attention_forward<T>({segment(whole, 0, kRows)}, heads);
+    cpu::attention_forward<T>({{q.data(), k.data(), v.data(), whole.data(), kRows, kRows, nullptr}},
+                              heads);
     for_each_thread_count([&] {
       // Steps of a generation: a prompt, single tokens, another prompt, a few tokens at a time;
       // then two sequences together with a third.

@@ -79,7 +79,8 @@ class Attention {
       const std::int64_t begin = segments[s], rows = segments[s + 1] - begin;
       caches[s]->append(layer, k.data() + begin * kv_width, v.data() + begin * kv_width, rows);
       work.push_back({q.data() + begin * width, caches[s]->keys(layer), caches[s]->values(layer),
-                      y.data() + begin * width, rows, caches[s]->length() + rows});
+                      y.data() + begin * width, rows, caches[s]->length() + rows, nullptr,
+                      caches[s]->pages(layer)});
     }
     const cpu::AttentionHeads heads{q.shape(1), k.shape(1), q.shape(2), config_.window};
     cached_attention<D>(work, heads, w_.sinks.any());

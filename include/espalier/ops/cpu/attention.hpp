@@ -22,7 +22,8 @@ struct AttentionSegment {
   const T* v;  // [kv_rows, G, P]
   T* y;        // [q_rows, A, P]
   std::int64_t q_rows, kv_rows;
-  acc_t<T>* log_sum = nullptr;  // [q_rows, A] log-sum-exp of the scores, or null
+  acc_t<T>* log_sum = nullptr;             // [q_rows, A] log-sum-exp of the scores, or null
+  std::span<const KeyPage<T>> pages = {};  // where k and v are null: the rows of a cache
 };
 
 namespace detail {
@@ -55,7 +56,7 @@ class AttentionForward {
       : segments_(segments), h_(h), keys_(h), stride_(padded_row<A>(h.head_dim)) {
     for (std::size_t s = 0; s < segments.size(); ++s) {
       const bool few = blocks(s) < kBlocksPerPack;
-      keys_.add(segments[s].k, segments[s].v, segments[s].kv_rows, !few);
+      keys_.add(segments[s].k, segments[s].v, segments[s].kv_rows, !few, segments[s].pages);
       if (few) {
         cut_keys(s);
       } else {

@@ -6,6 +6,7 @@
 //   scores [kKeys, kQueries] = K [kKeys, P] Qᵀ [P, kQueries]
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include <espalier/core/algorithm.hpp>
@@ -13,6 +14,7 @@
 #include <espalier/core/threads.hpp>
 #include <espalier/core/trace.hpp>
 #include <espalier/ops/cpu/attention_product.hpp>
+#include <espalier/ops/cpu/key_pages.hpp>
 #include <espalier/ops/cpu/pack.hpp>
 #include <espalier/tensor/thread_memory.hpp>
 
@@ -46,6 +48,7 @@ namespace detail {
 // order.
 inline constexpr int kQueries = 48;
 inline constexpr int kKeys = 96;
+static_assert(kPageKeys % kKeys == 0);
 
 template <class A>
 inline constexpr int kLineElements = 64 / static_cast<int>(sizeof(A));
@@ -183,10 +186,11 @@ class PackedKeys {
   explicit PackedKeys(const AttentionHeads& h) : h_(h), stride_(padded_row<A>(h.head_dim)) {}
 
   /// `packs`: enough blocks will read them to pay for packing. Otherwise each block reads them in
-  /// place.
-  void add(const T* k, const T* v, std::int64_t rows, bool packs) {
+  /// place. With `pages`, which must outlive the object, k and v are not read.
+  void add(const T* k, const T* v, std::int64_t rows, bool packs,
+           std::span<const KeyPage<T>> pages = {}) {
     const std::int64_t padded = (rows + kRowsTogether - 1) / kRowsTogether * kRowsTogether;
-    entries_.push_back({k, v, rows, padded, packs ? elements_ : -1});
+    entries_.push_back({k, v, rows, padded, packs ? elements_ : -1, pages});
     if (packs) elements_ += 2 * h_.kv_heads * padded * stride_;
   }
   void pack() {
@@ -204,7 +208,7 @@ class PackedKeys {
 
   /// The keys from `key` on, in place.
   const T* stored(std::size_t entry, std::int64_t kv_head, std::int64_t key) const {
-    return entries_[entry].k + key * h_.kv_stride() + kv_head * h_.head_dim;
+    return rows_at(entries_[entry], kv_head, key).k;
   }
   /// Sets in `now` that the block at `key`, if there is one, is prefetched.
   void announce(std::size_t entry, std::int64_t kv_head, std::int64_t key, KeyBlock<A>& now) const {
@@ -213,8 +217,8 @@ class PackedKeys {
       const A* k = packed(e, kv_head) + key * stride_;
       now.next_k = fetch(k, stride_), now.next_v = fetch(k + e.padded * stride_, stride_);
     } else {
-      const std::int64_t at = key * h_.kv_stride() + kv_head * h_.head_dim;
-      now.next_k = fetch(e.k + at, h_.kv_stride()), now.next_v = fetch(e.v + at, h_.kv_stride());
+      const KeyPage<T> next = rows_at(e, kv_head, key);
+      now.next_k = fetch(next.k, h_.kv_stride()), now.next_v = fetch(next.v, h_.kv_stride());
     }
   }
 
@@ -229,13 +233,13 @@ class PackedKeys {
       return {k, k + e.padded * stride_, stride_, keys,
               static_cast<int>(std::min<std::int64_t>(kKeys, e.padded - key))};
     }
-    const std::int64_t at = key * h_.kv_stride() + kv_head * h_.head_dim;
+    const KeyPage<T> rows = rows_at(e, kv_head, key);
     if constexpr (std::same_as<T, A>) {
-      if (stride_ == h_.head_dim) return {e.k + at, e.v + at, h_.kv_stride(), keys, keys};
+      if (stride_ == h_.head_dim) return {rows.k, rows.v, h_.kv_stride(), keys, keys};
     }
     A* const v = scratch + kKeys * stride_;
-    if (with_keys) copy(e.k + at, keys, scratch);
-    copy(e.v + at, keys, v);
+    if (with_keys) copy(rows.k, keys, scratch);
+    copy(rows.v, keys, v);
     return {scratch, v, stride_, keys, kKeys};
   }
 
@@ -244,7 +248,22 @@ class PackedKeys {
     const T *k, *v;
     std::int64_t rows, padded;
     std::int64_t at;  // offset in memory_: [G] x keys, values [padded, stride]; -1: not packed
+    std::span<const KeyPage<T>> pages;  // in place of k and v, if there are any
   };
+
+  /// Keys and values from the start of a block on. A block behind the last page, which is only
+  /// prefetched, is the last one again.
+  KeyPage<T> rows_at(const Entry& e, std::int64_t kv_head, std::int64_t key) const {
+    const std::int64_t head = kv_head * h_.head_dim;
+    if (e.pages.empty()) {
+      const std::int64_t at = key * h_.kv_stride() + head;
+      return {e.k + at, e.v + at};
+    }
+    const std::int64_t last = std::ssize(e.pages) - 1;
+    const KeyPage<T>& page = e.pages[static_cast<std::size_t>(std::min(key / kPageKeys, last))];
+    const std::int64_t at = key % kPageKeys * h_.kv_stride() + head;
+    return {page.k + at, page.v + at};
+  }
 
   template <class M>
   static FetchAhead fetch(const M* rows, std::int64_t stride) {
@@ -264,9 +283,9 @@ class PackedKeys {
     for (std::int64_t g = 0; g < h_.kv_heads; ++g) {
       A* const k = packed(e, g) + row * stride_;
       A* const v = k + e.padded * stride_;
-      const std::int64_t at = row * h_.kv_stride() + g * h_.head_dim;
-      copy(e.k + at, rows, k);
-      copy(e.v + at, rows, v);
+      const KeyPage<T> from = rows_at(e, g, row);
+      copy(from.k, rows, k);
+      copy(from.v, rows, v);
       std::fill_n(k + rows * stride_, behind * stride_, A{0});
       std::fill_n(v + rows * stride_, behind * stride_, A{0});
     }
