@@ -26,6 +26,45 @@ void write_summary(const fs::path& folder, const std::string& text) {
   io::write_text(folder / "summary.json", text);
 }
 
+TEST_CASE("Differences are paired by question where there are journals, against the unpruned model",
+          "[eval]") {
+  const test::Folder folder("paired");
+  // 400 questions: 14 lost and 2 gained. numpy: d.std(ddof=1) / 20 = 0.00991; scipy:
+  // binomtest(2, 16).pvalue = 0.0041809
+  const auto write = [&](const char* name, int experts, const auto& is_right) {
+    std::filesystem::create_directories(folder.path / name);
+    std::string journal;
+    int right = 0;
+    for (int i = 0; i < 400; ++i) {
+      const int acc = is_right(i) ? 1 : 0;
+      right += acc;
+      journal += R"({"id": )" + std::to_string(i) + R"(, "prompt": "p", "acc": )" +
+                 std::to_string(acc) + "}\n";
+    }
+    io::write_text(folder.path / name / "arc_easy.jsonl", journal);
+    io::write_text(folder.path / name / "summary.json",
+                   R"({"model": {"name": "m", "experts": )" + std::to_string(experts) +
+                       (experts < 8 ? R"(, "pruning": {"criterion": "reap"})" : "") +
+                       R"(}, "tasks": {"arc:easy": {"shots": 0, "documents": 400, "acc": )" +
+                       std::to_string(right / 400.0) + R"(, "acc_stderr": 0.025}}})");
+    return read_result(folder.path / name);
+  };
+  const std::vector<Result> results = {
+      write("pruned", 4, [](int i) { return i < 200 && i >= 14 ? true : i == 300 || i == 301; }),
+      write("whole", 8, [](int i) { return i < 200; })};
+  CHECK(reference_of(results) == 1);
+  const TableRows rows = difference_table(results);
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[1][0] == "pruned");
+  CHECK(rows[1][1] == "-0.0300 ± 0.0099, p 0.00418");
+  const TableRows overview = overview_table(results);
+  REQUIRE(overview.size() == 3);
+  CHECK(overview[1][0] == "whole");  // the best first
+  io::write_text(folder.path / "pruned/arc_easy.jsonl", R"({"id": 0, "prompt": "other", "acc": 1})"
+                                                        "\n");
+  CHECK(difference_table(results)[1][1] == "other questions");
+}
+
 TEST_CASE("Tables of results have values, errors and differences to the first", "[eval]") {
   const double none = std::nan("");
   std::vector<Result> results = {result("a", 0.5, 0.03), result("b|<c>", 0.25, 0.04)};
@@ -36,7 +75,7 @@ TEST_CASE("Tables of results have values, errors and differences to the first", 
   CHECK(values[1] == std::vector<std::string>{"a", "m, \"a\"", "4", "-", "0.5000 ± 0.0300", "-"});
   CHECK(values[2].back() == "1234.6");
   REQUIRE(differences.size() == 2);
-  CHECK(differences[1] == std::vector<std::string>{"b|<c>", "-0.2500 ± 0.0500", "-"});
+  CHECK(differences[1] == std::vector<std::string>{"b|<c>", "-0.2500 ± 0.0500 (unpaired)", "-"});
   CHECK(answer_table(results).size() == 1);
   CHECK(results_csv(results) ==
         "result,model,experts,criterion,task,metric,value,stderr\n"
@@ -45,7 +84,7 @@ TEST_CASE("Tables of results have values, errors and differences to the first", 
         "b|<c>,\"m, \"\"b|<c>\"\"\",4,,loss,ppl,1234.56,\n");
   CHECK(markdown_table(differences) ==
         "| result | arc:easy acc | loss ppl |\n|---|---|---|\n"
-        "| b\\|&lt;c&gt; | -0.2500 ± 0.0500 | - |\n");
+        "| b\\|&lt;c&gt; | -0.2500 ± 0.0500 (unpaired) | - |\n");
   CHECK(html_table({{"a&\"b\""}, {"<c>"}}) ==
         "<table>\n<tr><th>a&amp;&quot;b&quot;</th></tr>\n<tr><td>&lt;c&gt;</td></tr>\n</table>\n");
 }
