@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "eval/fake_model.hpp"
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
 
